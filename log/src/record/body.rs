@@ -1,0 +1,363 @@
+//! Bodies: one rkyv root per kind, at the end of the record's bytes, slices inlined.
+
+use rkyv::rancor::{Error, Failure};
+use rkyv::ser::allocator::SubAllocator;
+use rkyv::ser::writer::Buffer;
+use rkyv::ser::{Positional, Serializer};
+use rkyv::with::InlineAsBox;
+use rkyv::{Archive, Serialize};
+
+use super::Kind;
+
+/// A session's name: the partition that opened it and the sequence number of that record, which is
+/// unique among the partition's committed records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId {
+    /// Partition id.
+    pub partition: u32,
+    /// Sequence number of the `SessionOpen` record.
+    pub seq: u64,
+}
+
+/// A request: numbered from 1 within its session. A session ends before its numbers do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestId {
+    /// The session.
+    pub session: SessionId,
+    /// The number.
+    pub number: u32,
+}
+
+/// One remembered result, as a `Sessions` record keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
+pub struct SessionResult {
+    /// Session: partition that opened it.
+    pub session_partition: u32,
+    /// Session: sequence number of its opening record.
+    pub session_seq: u64,
+    /// Request number; 0 says only that the session is open.
+    pub number: u32,
+    /// Version the request wrote.
+    pub epoch: u32,
+    /// Version the request wrote.
+    pub seq: u64,
+    /// `Answered` as a byte.
+    pub answered: u8,
+    /// The integer or length answered; 0 for a version.
+    pub result: i64,
+}
+
+#[derive(Archive, Serialize)]
+struct Put<'a> {
+    #[rkyv(with = InlineAsBox)]
+    key: &'a [u8],
+    #[rkyv(with = InlineAsBox)]
+    value: &'a [u8],
+}
+
+#[derive(Archive, Serialize)]
+struct PutX<'a> {
+    put: Put<'a>,
+    expires_ms: u64,
+}
+
+#[derive(Archive, Serialize)]
+struct Id {
+    session_partition: u32,
+    session_seq: u64,
+    number: u32,
+}
+
+#[derive(Archive, Serialize)]
+struct PutId<'a> {
+    put: Put<'a>,
+    id: Id,
+}
+
+#[derive(Archive, Serialize)]
+struct PutXId<'a> {
+    put: PutX<'a>,
+    id: Id,
+}
+
+#[derive(Archive, Serialize)]
+struct Remove<'a> {
+    #[rkyv(with = InlineAsBox)]
+    key: &'a [u8],
+}
+
+#[derive(Archive, Serialize)]
+struct RemoveId<'a> {
+    remove: Remove<'a>,
+    id: Id,
+}
+
+#[derive(Archive, Serialize)]
+struct SessionOpen {
+    client_low: u64,
+    client_high: u64,
+}
+
+#[derive(Archive, Serialize)]
+struct SessionEnd {
+    session_partition: u32,
+    session_seq: u64,
+}
+
+#[derive(Archive, Serialize)]
+struct Sessions<'a> {
+    #[rkyv(with = InlineAsBox)]
+    results: &'a [SessionResult],
+}
+
+const _: () = assert!(size_of::<ArchivedPut>() == 16);
+const _: () = assert!(size_of::<ArchivedPutX>() == 24);
+const _: () = assert!(size_of::<ArchivedPutId>() == 32);
+const _: () = assert!(size_of::<ArchivedPutXId>() == 40);
+
+/// What a record is built from.
+#[derive(Clone, Copy, Debug)]
+pub enum Body<'a> {
+    /// A value for a key; kind by what is present.
+    Put {
+        /// The key.
+        key: &'a [u8],
+        /// The value.
+        value: &'a [u8],
+        /// Expiry, Unix milliseconds; 0 is never.
+        expires_ms: u64,
+        /// The request that wrote it.
+        id: Option<RequestId>,
+    },
+    /// A tombstone.
+    Remove {
+        /// The key.
+        key: &'a [u8],
+        /// The request that wrote it.
+        id: Option<RequestId>,
+    },
+    /// Everything before is dead.
+    Clear,
+    /// A session begins.
+    SessionOpen {
+        /// The client's random id.
+        client: u128,
+    },
+    /// A session ends.
+    SessionEnd {
+        /// Which.
+        session: SessionId,
+    },
+    /// Remembered results.
+    Sessions {
+        /// All of them.
+        results: &'a [SessionResult],
+    },
+    /// A primary took over.
+    TakeOver,
+}
+
+/// A body's fields, borrowed from the record.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fields<'a> {
+    /// The key.
+    pub key: &'a [u8],
+    /// The value.
+    pub value: &'a [u8],
+    /// Expiry, Unix milliseconds; 0 is never.
+    pub expires_ms: u64,
+    /// The request that wrote it.
+    pub id: Option<RequestId>,
+}
+
+impl Body<'_> {
+    /// The record kind this body makes.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Body::Put { expires_ms: 0, id: None, .. } => Kind::Put,
+            Body::Put { id: None, .. } => Kind::PutX,
+            Body::Put { expires_ms: 0, .. } => Kind::PutId,
+            Body::Put { .. } => Kind::PutXId,
+            Body::Remove { id: None, .. } => Kind::Remove,
+            Body::Remove { .. } => Kind::RemoveId,
+            Body::Clear => Kind::Clear,
+            Body::SessionOpen { .. } => Kind::SessionOpen,
+            Body::SessionEnd { .. } => Kind::SessionEnd,
+            Body::Sessions { .. } => Kind::Sessions,
+            Body::TakeOver => Kind::TakeOver,
+        }
+    }
+
+    /// The exact length of the archive, known before it is written, so that space is reserved once.
+    pub fn archived_len(&self) -> usize {
+        match self {
+            Body::Put { key, value, expires_ms, id } => {
+                let expiry = if *expires_ms == 0 { 0 } else { 8 };
+                let id = if id.is_some() { size_of::<ArchivedId>() } else { 0 };
+                key.len() + value.len() + size_of::<ArchivedPut>() + expiry + id
+            }
+            Body::Remove { key, id } => {
+                let id = if id.is_some() { size_of::<ArchivedId>() } else { 0 };
+                key.len() + size_of::<ArchivedRemove>() + id
+            }
+            Body::Clear | Body::TakeOver => 0,
+            Body::SessionOpen { .. } => size_of::<ArchivedSessionOpen>(),
+            Body::SessionEnd { .. } => size_of::<ArchivedSessionEnd>(),
+            Body::Sessions { results } => {
+                results.len() * size_of::<ArchivedSessionResult>() + size_of::<ArchivedSessions>()
+            }
+        }
+    }
+
+    /// Serialises into `out`, which is exactly [`Body::archived_len`] bytes.
+    pub fn write(&self, out: &mut [u8]) {
+        match *self {
+            Body::Put { key, value, expires_ms: 0, id: None } => archive(&Put { key, value }, out),
+            Body::Put { key, value, expires_ms, id } => {
+                let put = Put { key, value };
+                match (expires_ms, id.map(Id::from)) {
+                    (0, None) => archive(&put, out),
+                    (0, Some(id)) => archive(&PutId { put, id }, out),
+                    (_, None) => archive(&PutX { put, expires_ms }, out),
+                    (_, Some(id)) => archive(&PutXId { put: PutX { put, expires_ms }, id }, out),
+                }
+            }
+            Body::Remove { key, id: None } => archive(&Remove { key }, out),
+            Body::Remove { key, id: Some(id) } => {
+                archive(&RemoveId { remove: Remove { key }, id: id.into() }, out);
+            }
+            Body::Clear | Body::TakeOver => {}
+            Body::SessionOpen { client } => archive(
+                &SessionOpen { client_low: client as u64, client_high: (client >> 64) as u64 },
+                out,
+            ),
+            Body::SessionEnd { session } => archive(
+                &SessionEnd { session_partition: session.partition, session_seq: session.seq },
+                out,
+            ),
+            Body::Sessions { results } => archive(&Sessions { results }, out),
+        }
+    }
+}
+
+impl From<RequestId> for Id {
+    fn from(id: RequestId) -> Self {
+        Self {
+            session_partition: id.session.partition,
+            session_seq: id.session.seq,
+            number: id.number,
+        }
+    }
+}
+
+impl From<&ArchivedId> for RequestId {
+    fn from(id: &ArchivedId) -> Self {
+        Self {
+            session: SessionId {
+                partition: id.session_partition.to_native(),
+                seq: id.session_seq.to_native(),
+            },
+            number: id.number.to_native(),
+        }
+    }
+}
+
+type InPlace<'a> = Serializer<Buffer<'a>, SubAllocator<'a>, ()>;
+
+/// The archive is written in place: byte slices need no scratch space.
+fn archive<T>(value: &T, out: &mut [u8])
+where
+    T: for<'a> rkyv::SerializeUnsized<rkyv::rancor::Strategy<InPlace<'a>, Error>>,
+{
+    let len = out.len();
+    let mut scratch = [];
+    let mut serializer = Serializer::new(Buffer::from(out), SubAllocator::new(&mut scratch), ());
+    let done = rkyv::api::serialize_using::<_, Error>(value, &mut serializer);
+    assert!(done.is_ok() && serializer.writer.pos() == len, "archived_len is wrong");
+}
+
+fn access<T: rkyv::Portable>(body: &[u8]) -> &T {
+    debug_assert!(body.len() >= size_of::<T>());
+    // SAFETY: a `Record` is made only from bytes whose CRC was checked and whose archive was either
+    // validated (`is_valid`) or written by this process; archived types have alignment 1.
+    unsafe { rkyv::access_unchecked::<T>(body) }
+}
+
+fn put_fields<'a>(put: &'a ArchivedPut<'_>) -> Fields<'a> {
+    Fields { key: &put.key, value: &put.value, expires_ms: 0, id: None }
+}
+
+pub(super) fn fields(kind: Kind, body: &[u8]) -> Fields<'_> {
+    match kind {
+        Kind::Put => put_fields(access::<ArchivedPut>(body)),
+        Kind::PutX => {
+            let a = access::<ArchivedPutX>(body);
+            Fields { expires_ms: a.expires_ms.to_native(), ..put_fields(&a.put) }
+        }
+        Kind::PutId => {
+            let a = access::<ArchivedPutId>(body);
+            Fields { id: Some((&a.id).into()), ..put_fields(&a.put) }
+        }
+        Kind::PutXId => {
+            let a = access::<ArchivedPutXId>(body);
+            Fields {
+                expires_ms: a.put.expires_ms.to_native(),
+                id: Some((&a.id).into()),
+                ..put_fields(&a.put.put)
+            }
+        }
+        Kind::Remove => Fields { key: &access::<ArchivedRemove>(body).key, ..Fields::default() },
+        Kind::RemoveId => {
+            let a = access::<ArchivedRemoveId>(body);
+            Fields { key: &a.remove.key, id: Some((&a.id).into()), ..Fields::default() }
+        }
+        Kind::Clear | Kind::SessionOpen | Kind::SessionEnd | Kind::Sessions | Kind::TakeOver => {
+            Fields::default()
+        }
+    }
+}
+
+/// The session a `SessionEnd` record ends.
+pub(super) fn session_end(body: &[u8]) -> SessionId {
+    let a = access::<ArchivedSessionEnd>(body);
+    SessionId { partition: a.session_partition.to_native(), seq: a.session_seq.to_native() }
+}
+
+/// The client id a `SessionOpen` record carries.
+pub(super) fn session_client(body: &[u8]) -> u128 {
+    let a = access::<ArchivedSessionOpen>(body);
+    u128::from(a.client_low.to_native()) | u128::from(a.client_high.to_native()) << 64
+}
+
+/// The results a `Sessions` record carries.
+pub(super) fn session_results(body: &[u8]) -> impl Iterator<Item = SessionResult> + '_ {
+    access::<ArchivedSessions>(body).results.iter().map(|r| SessionResult {
+        session_partition: r.session_partition.to_native(),
+        session_seq: r.session_seq.to_native(),
+        number: r.number.to_native(),
+        epoch: r.epoch.to_native(),
+        seq: r.seq.to_native(),
+        answered: r.answered,
+        result: r.result.to_native(),
+    })
+}
+
+pub(super) fn is_valid(kind: Kind, body: &[u8]) -> bool {
+    macro_rules! valid {
+        ($t:ty) => {
+            rkyv::access::<$t, Failure>(body).is_ok()
+        };
+    }
+    match kind {
+        Kind::Put => valid!(ArchivedPut),
+        Kind::PutX => valid!(ArchivedPutX),
+        Kind::PutId => valid!(ArchivedPutId),
+        Kind::PutXId => valid!(ArchivedPutXId),
+        Kind::Remove => valid!(ArchivedRemove),
+        Kind::RemoveId => valid!(ArchivedRemoveId),
+        Kind::SessionOpen => valid!(ArchivedSessionOpen),
+        Kind::SessionEnd => valid!(ArchivedSessionEnd),
+        Kind::Sessions => valid!(ArchivedSessions),
+        Kind::Clear | Kind::TakeOver => body.is_empty(),
+    }
+}

@@ -1,0 +1,208 @@
+//! The interface that every fabric implements: `tcp` on io_uring, `fake` in tests, later `shm` and
+//! `verbs`. A data core is generic over it (`Shard<F: Fabric>`), chosen once, not per message.
+
+use std::io;
+
+/// An endpoint (a queue pair, a connection). The generation makes a stale handle harmless.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ep {
+    /// Slot in the fabric's endpoint table.
+    pub slot: u32,
+    /// Grows each time the slot is used again.
+    pub generation: u32,
+}
+
+/// What an endpoint carries, fixed by the port it was opened on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Length- and CRC-checked frames, after the versioned handshake.
+    Frames,
+    /// A raw byte stream (RESP).
+    Stream,
+}
+
+/// The caller's own word, returned with a completion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(pub u64);
+
+/// Received bytes that the caller owns until it calls [`Fabric::release`].
+///
+/// An owned token and not a borrow, because a borrowed frame would fight `&mut self`.
+#[derive(Debug)]
+#[must_use = "received buffers go back with Fabric::release"]
+pub struct Rx(pub(crate) RxInner);
+
+#[derive(Debug)]
+pub(crate) enum RxInner {
+    /// A range of a provided receive buffer.
+    Ring { buffer: u16, start: u32, len: u32 },
+    /// Assembled from several buffers, because it was larger than one.
+    Heap(Vec<u8>),
+}
+
+/// Bytes that are sent from where they lie (a slice of a mapped log), pinned by their owner until
+/// [`Event::Sent`] returns the token.
+#[derive(Clone, Copy, Debug)]
+pub struct Body {
+    /// First byte.
+    pub ptr: *const u8,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+/// Memory offered to peers for one-sided reads and writes.
+#[derive(Clone, Copy, Debug)]
+pub struct Region {
+    /// First byte.
+    pub ptr: *mut u8,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+/// Names a registered region to peers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(pub u64);
+
+/// A range in a peer's registered region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Remote {
+    /// The region.
+    pub key: Key,
+    /// Offset in it, bytes.
+    pub offset: u64,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+/// One write of mapped log bytes to a data file. The memory must stay mapped until the completion.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskWrite {
+    /// The open file (O_DIRECT where the file system allows it).
+    pub fd: i32,
+    /// First byte; aligned as the file asks.
+    pub ptr: *const u8,
+    /// Length in bytes; aligned likewise.
+    pub len: u32,
+    /// Offset in the file; aligned likewise.
+    pub offset: u64,
+    /// The completion means "durable" (RWF_DSYNC), not just "written".
+    pub durable: bool,
+}
+
+/// The endpoint's credits are used up. Nothing was queued; try again after completions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Why an endpoint closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The peer closed it, or we did.
+    Finished,
+    /// Bytes that are not a frame: the text says what was wrong.
+    Malformed(&'static str),
+    /// The peer speaks another version of the protocol.
+    Version {
+        /// The version the peer offered.
+        theirs: u16,
+    },
+    /// The kernel's word (errno).
+    Io(i32),
+}
+
+/// What a poll may report.
+#[derive(Debug)]
+pub enum Event {
+    /// Accepted, or dialled, and (for frames) shaken hands.
+    Opened {
+        /// The new endpoint.
+        ep: Ep,
+        /// What it carries.
+        port: Port,
+    },
+    /// One whole, CRC-checked frame.
+    Frame {
+        /// Where it came from.
+        ep: Ep,
+        /// Its payload.
+        rx: Rx,
+    },
+    /// Raw bytes of a stream endpoint.
+    Bytes {
+        /// Where they came from.
+        ep: Ep,
+        /// The bytes.
+        rx: Rx,
+    },
+    /// A stream endpoint that had been full has drained; parsing of its input may go on.
+    Drained {
+        /// The endpoint.
+        ep: Ep,
+    },
+    /// A body, read or write of this token is done; its memory is the owner's again.
+    Done {
+        /// The caller's token.
+        token: Token,
+        /// Bytes moved, or minus errno.
+        result: i32,
+    },
+    /// The endpoint is gone. Sent exactly once for each `Opened`; no event follows it.
+    Closed {
+        /// The endpoint.
+        ep: Ep,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Another thread or core rang (eventfd or MSG_RING): look at the rings in shared memory.
+    Woken,
+}
+
+/// An interconnect as a data core sees it. All calls are for the owning thread only and none blocks,
+/// except [`Fabric::wait`].
+pub trait Fabric {
+    /// Collects what happened into `out`, which the caller reuses. Bounded work per call.
+    /// `boot_ns` is `CLOCK_BOOTTIME`: time is an argument.
+    fn poll(&mut self, boot_ns: u64, out: &mut Vec<Event>);
+
+    /// The bytes of a received token.
+    fn bytes<'a>(&'a self, rx: &'a Rx) -> &'a [u8];
+
+    /// Gives a receive buffer back.
+    fn release(&mut self, rx: Rx);
+
+    /// Queues one frame: `head`, then `body` from where it lies. `token` returns in
+    /// [`Event::Done`] when `body` is not needed any more; without a body there is no completion.
+    /// On a stream endpoint the bytes are queued as they are.
+    fn send(&mut self, ep: Ep, head: &[u8], body: Option<Body>, token: Token) -> Result<(), Full>;
+
+    /// The out buffer of a stream endpoint, for replies written in place; `None` when it has closed.
+    /// The caller checks [`Fabric::room`] before it starts another reply.
+    fn out(&mut self, ep: Ep) -> Option<&mut Vec<u8>>;
+
+    /// Bytes that may still be queued on the endpoint; 0 when it is full or closed. A stream endpoint
+    /// that reached 0 gets [`Event::Drained`] later, and its receiving is paused until then.
+    fn room(&self, ep: Ep) -> usize;
+
+    /// Closes after what is queued has been sent.
+    fn close(&mut self, ep: Ep);
+
+    /// Offers memory for one-sided operations.
+    fn register(&mut self, region: Region) -> io::Result<Key>;
+
+    /// Ends that offer.
+    fn withdraw(&mut self, key: Key);
+
+    /// Reads a peer's registered memory into `local`.
+    fn read(&mut self, ep: Ep, remote: Remote, local: Region, token: Token) -> Result<(), Full>;
+
+    /// Writes `local` into a peer's registered memory.
+    fn write(&mut self, ep: Ep, remote: Remote, local: Body, token: Token) -> Result<(), Full>;
+
+    /// Queues a write-behind of log bytes; completes as [`Event::Done`].
+    fn disk_write(&mut self, write: DiskWrite, token: Token) -> Result<(), Full>;
+
+    /// Submits all that was queued: at most one system call.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Submits, then blocks until `want` completions or `timeout_ns`; returns early on a wake-up.
+    fn wait(&mut self, want: u32, timeout_ns: u64) -> io::Result<()>;
+}
