@@ -6,6 +6,7 @@
 pub mod fabric;
 pub mod frame;
 pub mod limits;
+pub mod poll;
 pub mod ring;
 pub mod tcp;
 
