@@ -122,6 +122,8 @@ pub struct Tcp {
     taken: Vec<cqueue::Entry>,
     assembling: usize,
     activity: Activity,
+    /// What went wrong in a poll, which cannot say so; the next flush or wait does.
+    failed: Option<io::Error>,
     now: u64,
     counters: Counters,
 }
@@ -153,6 +155,7 @@ impl Tcp {
             taken: Vec::with_capacity(CQES_PER_POLL_MAX),
             assembling: 0,
             activity: Activity::default(),
+            failed: None,
             now: socket::boot_ns(),
             counters: Counters::default(),
         })
@@ -265,14 +268,15 @@ impl Fabric for Tcp {
         out.append(&mut self.ready);
         self.expire();
         self.sweep(out);
+        // At most one system call: what comes while this poll works is for the flush to collect.
+        if let Err(error) = self.ring.peek() {
+            self.failed = Some(error);
+        }
         let mut taken = std::mem::take(&mut self.taken);
         let mut left = CQES_PER_POLL_MAX;
         // In small bites, because one completion may bring hundreds of frames.
         while left > 0 && out.len() - before < EVENTS_PER_POLL_MAX {
-            if let Err(error) = self.ring.take(left.min(32), &mut taken) {
-                // The next flush or wait returns it to the caller.
-                debug_assert!(false, "io_uring_enter: {error}");
-            }
+            self.ring.take(left.min(32), &mut taken);
             if taken.is_empty() {
                 break;
             }
@@ -368,11 +372,13 @@ impl Fabric for Tcp {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.failed.take().map_or(Ok(()), Err)?;
         self.prepare()?;
         self.ring.submit()
     }
 
     fn wait(&mut self, want: u32, timeout_ns: u64) -> io::Result<()> {
+        self.failed.take().map_or(Ok(()), Err)?;
         self.arm_bell()?;
         self.prepare()?;
         if !self.idle() || !self.bell.park() {
