@@ -330,6 +330,22 @@ impl Fabric for Tcp {
         }
     }
 
+    fn hold(&mut self, ep: Ep, held: bool) {
+        let Some(endpoint) = self.table.get_mut(ep) else { return };
+        endpoint.held = held;
+        // A cancelled receive that has not ended yet is armed again when it does.
+        self.or_fail(
+            ep,
+            |tcp| if held { tcp.stop_receiving(ep.slot) } else { tcp.receive(ep.slot) },
+        );
+    }
+
+    fn addresses(&self, ep: Ep) -> (String, String) {
+        let Some(endpoint) = self.table.get(ep) else { return ("?".into(), "?".into()) };
+        let text = |a: io::Result<SocketAddr>| a.map_or_else(|_| "?".into(), |a| a.to_string());
+        (text(socket::peer_address(endpoint.fd)), text(socket::local_address(endpoint.fd)))
+    }
+
     fn register(&mut self, _region: Region) -> io::Result<Key> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
