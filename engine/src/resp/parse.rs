@@ -262,7 +262,7 @@ impl Parse {
             None => return Ok(None),
             Some(b'$') => {}
             Some(&other) => {
-                let other = char::from(if other.is_ascii_graphic() { other } else { b'?' });
+                let other = char::from(if other.is_ascii() { other } else { b'?' });
                 return Err(format!("Protocol error: expected '$', got '{other}'").into());
             }
         }

@@ -159,10 +159,9 @@ pub fn command_info<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
     }
     write::array(call.out, names.len());
     for name in names {
-        match (named(name), call.client.protocol) {
-            (Some((found, parent)), protocol) => describe(found, parent, protocol, call.out),
-            (None, Protocol::Resp2) => call.out.extend_from_slice(b"*-1\r\n"),
-            (None, Protocol::Resp3) => write::null(call.out, Protocol::Resp3),
+        match named(name) {
+            Some((found, parent)) => describe(found, parent, call.client.protocol, call.out),
+            None => write::null(call.out, call.client.protocol),
         }
     }
     Ok(Plan::Replied)
