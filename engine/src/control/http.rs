@@ -72,10 +72,10 @@ pub(super) async fn serve(listener: TcpListener, connections_max: usize, shared:
         match listener.accept().await {
             Ok((stream, _)) => {
                 open.retain(|connection| !connection.is_finished());
-                if open.len() >= connections_max {
-                    if let Some(oldest) = open.pop_front() {
-                        oldest.abort();
-                    }
+                if open.len() >= connections_max
+                    && let Some(oldest) = open.pop_front()
+                {
+                    oldest.abort();
                 }
                 let router = router.clone();
                 open.push_back(tokio::spawn(connection(stream, router)).abort_handle());

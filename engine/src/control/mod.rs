@@ -173,6 +173,7 @@ impl ControlThread {
     }
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn thread_error(error: std::io::Error) -> BrickError {
     BrickError::Thread { name: "control".into(), what: error.to_string() }
 }
