@@ -39,6 +39,8 @@ pub enum Flaw {
     Body,
     /// A record of another partition.
     Partition(u32),
+    /// Not a record: the segment's first page is damaged.
+    SegmentHead,
 }
 
 impl fmt::Display for Flaw {
@@ -55,6 +57,7 @@ impl fmt::Display for Flaw {
             ),
             Self::Kind(kind) => write!(f, "unknown kind of record, {kind}"),
             Self::Body => f.write_str("the record's body is not what its kind says"),
+            Self::SegmentHead => f.write_str("the segment's first page is damaged"),
             Self::Partition(id) => write!(f, "the record is partition {id}'s"),
         }
     }
