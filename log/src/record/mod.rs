@@ -5,6 +5,8 @@
 
 mod body;
 mod header;
+#[cfg(test)]
+mod tests;
 
 pub use body::{Body, Fields, RequestId, SessionId, SessionResult};
 pub use header::{Answered, HEADER_BYTES, Header, Kind, Meta, RECORD_VERSION, Version};

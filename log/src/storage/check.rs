@@ -54,13 +54,14 @@ fn check_segment(path: &Path, partition: u32, name: SegmentName) -> Result<Prese
     let foreign = |why: String| StorageError::Foreign { path: path.to_owned(), why };
     let head = match SegmentHead::decode(&page) {
         Ok(head) => head,
-        Err(flaw) => match (rebuild(&page, partition, name, bytes), flaw) {
-            (Some(head), _) => return Ok(Present { head, damaged: true }),
-            (None, HeadFlaw::Format(format)) => {
-                let path = path.to_owned();
-                return Err(StorageError::NewerFormat { path, format, known: SEGMENT_FORMAT });
-            }
-            (None, _) => return Err(foreign("its first bytes are not a segment's".to_owned())),
+        // The checksum is good: it is what it says.
+        Err(HeadFlaw::Format(format)) => {
+            let path = path.to_owned();
+            return Err(StorageError::NewerFormat { path, format, known: SEGMENT_FORMAT });
+        }
+        Err(_) => match rebuild(&page, partition, name, bytes) {
+            Some(head) => return Ok(Present { head, damaged: true }),
+            None => return Err(foreign("its first bytes are not a segment's".to_owned())),
         },
     };
     if head.partition != partition || head.name != name {
