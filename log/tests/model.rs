@@ -83,8 +83,8 @@ fn run_in_heap(steps: &[Step]) {
                 let mut prepared = Vec::new();
                 for i in 0..n {
                     let meta = meta(above + 1 + u64::from(i), above);
-                    let body = put(&[key], &[i; 300]);
-                    prepared.push(log.append(&meta, &body, Room::Write).unwrap());
+                    let loc = log.append(&meta, &put(&[key], &[i; 300]), Room::Write);
+                    prepared.push(loc.unwrap());
                 }
                 if commit {
                     log.set_commit(log.tail().seq);
@@ -117,7 +117,12 @@ fn run_in_heap(steps: &[Step]) {
 
 fn config_of(cases: u32) -> ProptestConfig {
     let cases = if cfg!(miri) { 1 } else { cases };
-    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 300,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {

@@ -183,6 +183,7 @@ impl Log {
                     let seq = record.header().seq;
                     debug_assert!(record.header().kind.is_remove() && seq < floor);
                     self.manifest.dropped = self.manifest.dropped.max(seq);
+                    self.mark_dead(from);
                 }
             }
             victim.at += stride;
