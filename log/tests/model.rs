@@ -1,4 +1,5 @@
 //! Random puts, removes, prepares, truncations, cleaning, kills and power failures against a `BTreeMap`.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! ENGINE.md's fifteen points on segments and write-behind, each on real files.
+#![allow(clippy::unwrap_used)]
 #![cfg(not(miri))]
 
 mod common;
@@ -25,7 +26,7 @@ fn point_01_two_directories_mirror_each_other_and_numbers_are_never_used_again()
     let (memory, disk) = (rig.files("memory"), rig.files("data"));
     assert_eq!(memory, disk);
     assert!(memory.contains(&"t1.seg".to_owned()));
-    for file in memory.iter().filter(|f| f.ends_with(".seg")) {
+    for file in memory.iter().filter(|f| f.contains(".seg")) {
         let side = |s| std::fs::read(rig.dir(s).join(file)).unwrap();
         assert!(side("memory") == side("data"), "{file} differs");
     }

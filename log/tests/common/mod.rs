@@ -1,5 +1,5 @@
 //! A small partition over a log: an index in a `BTreeMap` that judges, moves and rebuilds.
-#![allow(dead_code, unused_imports)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
 
 #[cfg(not(miri))]
 pub mod rig;

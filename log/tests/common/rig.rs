@@ -43,7 +43,7 @@ pub struct Rig {
     pub storage: Storage,
     pub spares: Spares,
     wants: VecDeque<Want>,
-    _dirs: Vec<TempDir>,
+    dirs: Vec<TempDir>,
 }
 
 pub fn tempdirs() -> (TempDir, TempDir) {
@@ -76,7 +76,7 @@ impl Rig {
     pub fn new(cfg: LogConfig) -> Self {
         let (memory, data) = tempdirs();
         let mut rig = Self::at(cfg, memory.path(), data.path());
-        rig._dirs = vec![memory, data];
+        rig.dirs = vec![memory, data];
         rig
     }
 
@@ -109,7 +109,7 @@ impl Rig {
             storage,
             spares: Spares::new(0, 1, cfg.segment_bytes_max, disk),
             wants: VecDeque::new(),
-            _dirs: Vec::new(),
+            dirs: Vec::new(),
         }
     }
 
