@@ -7,6 +7,8 @@ pub mod hash;
 pub mod index;
 pub mod maps;
 pub mod op;
+pub mod replica;
+pub mod sessions;
 pub mod wire;
 
 pub use hash::{hash_key, hash_u64};

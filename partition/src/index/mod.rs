@@ -159,14 +159,20 @@ impl Index {
         self.len = 0;
     }
 
-    /// Frees memory of a cleared index; whether there is more.
-    pub fn discard_some(&mut self) -> bool {
-        let keep = self.discarded.len().saturating_sub(16);
-        self.discarded.truncate(keep);
-        if keep == 0 {
-            self.discarded = Vec::new();
+    /// Memory of a cleared index is still to be freed.
+    pub fn is_discarding(&self) -> bool {
+        !self.discarded.is_empty()
+    }
+
+    /// Frees a sub-table of a cleared index, after a last look at its entries; whether there is more.
+    pub fn discard_some(&mut self, visit: impl FnMut(u64)) -> bool {
+        if let Some(table) = self.discarded.pop() {
+            table.locations().for_each(visit);
+            if self.discarded.is_empty() {
+                self.discarded = Vec::new();
+            }
         }
-        keep > 0
+        !self.discarded.is_empty()
     }
 
     #[cold]

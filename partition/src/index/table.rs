@@ -197,6 +197,10 @@ impl SubTable {
         self.buckets.iter().flat_map(|b| b.0).filter(|s| *s != 0)
     }
 
+    pub(super) fn locations(&self) -> impl Iterator<Item = u64> + '_ {
+        self.slots().map(|s| s & LOC_MASK)
+    }
+
     fn filled(depth: u32, buckets: usize, slots: impl Iterator<Item = u64>) -> Self {
         let mut table = Self::new(depth, buckets);
         for slot in slots {
