@@ -402,9 +402,9 @@ impl Conn {
                 let mut few: [&[u8]; 16] = [&[]; 16];
                 let many: Vec<&[u8]>;
                 let slice = |(from, to): (u32, u32)| &buf[from as usize..to as usize];
-                let args = if spans.len() <= few.len() {
+                let args = if spans.count() <= few.len() {
                     few.iter_mut().zip(spans.iter()).for_each(|(arg, span)| *arg = slice(span));
-                    &few[..spans.len()]
+                    &few[..spans.count()]
                 } else {
                     many = spans.iter().map(slice).collect();
                     &many[..]

@@ -44,7 +44,8 @@ fn replies_do_not_depend_on_where_the_partitions_live() {
 #[test]
 fn a_reply_waits_for_the_one_before_it() {
     let mut peer = peer(0);
-    let key = (0u32..).map(|n| n.to_string()).find(|k| partition_of(k.as_bytes()) == 2).unwrap();
+    let key =
+        (0..1000u32).map(|n| n.to_string()).find(|k| partition_of(k.as_bytes()) == 2).unwrap();
     peer.store.remote = 4;
     let bytes = [command(&[b"GET", key.as_bytes()]), command(&[b"PING"])].concat();
     let progress = peer.conn.on_bytes(&bytes, 1 << 20, &mut peer.store, &mut peer.out);
@@ -126,7 +127,7 @@ fn scan_all(peer: &mut Peer, filter: &str) -> usize {
     loop {
         let reply = peer.say(&format!("SCAN {cursor} COUNT 37 {filter}"));
         let lines: Vec<&str> = reply.split("\r\n").collect();
-        found.extend(lines[4..].iter().filter(|l| l.starts_with("key:")).map(|l| l.to_string()));
+        found.extend(lines[4..].iter().filter(|l| l.starts_with("key:")).map(ToString::to_string));
         cursor = lines[2].to_owned();
         if cursor == "0" {
             return found.len();
@@ -137,7 +138,7 @@ fn scan_all(peer: &mut Peer, filter: &str) -> usize {
 #[test]
 fn an_answer_that_nobody_awaits_is_ignored() {
     let mut peer = peer(0);
-    let token = crate::resp::ReplyToken::from_word(7 << 32 | 99);
+    let token = crate::resp::ReplyToken::from_word(7 << 32 | 0x63);
     let now = peer.store.now();
     let answer = firebrick_partition::Answer::Absent;
     assert_eq!(peer.conn.on_answer(token, answer, now, &mut peer.out), Progress::Ok);
