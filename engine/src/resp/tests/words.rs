@@ -141,3 +141,20 @@ fn a_web_page_gets_nothing() {
     assert!(peer.out.is_empty());
     assert_eq!(peer.store.submitted, 0);
 }
+
+#[test]
+fn the_docs_list_every_command() {
+    let docs = include_str!("../../../../docs/resp.md");
+    for command in crate::resp::COMMANDS {
+        let name = command.name.to_ascii_uppercase();
+        if command.subcommands.is_empty() {
+            let line = format!("| `{name}` | {} | {} |", command.group.name(), command.summary);
+            assert!(docs.contains(&line), "docs/resp.md lacks this line:\n{line}");
+        }
+        for sub in command.subcommands {
+            let sub_name = sub.name.to_ascii_uppercase();
+            let line = format!("| `{name} {sub_name}` | {} | {} |", sub.group.name(), sub.summary);
+            assert!(docs.contains(&line), "docs/resp.md lacks this line:\n{line}");
+        }
+    }
+}
