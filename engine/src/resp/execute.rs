@@ -85,6 +85,7 @@ impl Conn {
                 None => self.owe(then),
             }
         }
+        self.client.last_ms = backend.now().unix_ms;
         self.client.last_command = if batch.ops[batch.len - 1].is_set() { "set" } else { "get" };
         end
     }

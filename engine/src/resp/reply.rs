@@ -79,7 +79,7 @@ impl Then {
             (Then::Stored, Answer::Done { .. }) => out.extend_from_slice(write::OK),
             (Then::Flag, Answer::Done { .. } | Answer::Seen { .. }) => write::integer(out, 1),
             (Then::Flag, Answer::Refused { .. }) | (Then::Flag | Then::Length, Answer::Absent) => {
-                write::integer(out, 0)
+                write::integer(out, 0);
             }
             (Then::Number, Answer::Integer { value, .. }) => write::integer(out, value),
             (Then::Length, Answer::Length { len, .. }) => write::integer(out, len as i64),

@@ -15,7 +15,7 @@ pub struct Client {
     pub commands: u64,
     /// The last command's name.
     pub last_command: &'static str,
-    /// When the last command other than a plain GET or SET came.
+    /// When the last command came.
     pub last_ms: u64,
     /// When it connected.
     pub since_ms: u64,

@@ -144,3 +144,34 @@ fn an_answer_that_nobody_awaits_is_ignored() {
     assert_eq!(peer.conn.on_answer(token, answer, now, &mut peer.out), Progress::Ok);
     assert!(peer.out.is_empty());
 }
+
+#[test]
+fn large_values_go_in_steps_and_a_huge_reply_is_refused() {
+    for remote in [0, 15] {
+        let mut peer = peer(remote);
+        let value = vec![b'v'; 1 << 20];
+        let keys: Vec<String> = (0..9).map(|n| format!("key:{n}")).collect();
+        let mut set: Vec<&[u8]> = vec![b"MSET"];
+        for key in &keys {
+            set.extend([key.as_bytes(), &value]);
+        }
+        assert_eq!(peer.ask(&set), b"+OK\r\n");
+        let mut get: Vec<&[u8]> = vec![b"MGET"];
+        get.extend(keys.iter().map(String::as_bytes));
+        let served = peer.store.submitted;
+        peer.last = peer.conn.on_bytes(&command(&get), 1 << 20, &mut peer.store, &mut peer.out);
+        if remote == 0 {
+            assert_eq!(peer.store.submitted - served, 1, "a megabyte is more than a step");
+        }
+        peer.settle();
+        assert_eq!(peer.out.len(), 4 + 9 * ((1 << 20) + 12));
+        peer.out.clear();
+        let many: Vec<&[u8]> = get.iter().copied().chain([&b"key:1"[..]; 60]).collect();
+        let reply = String::from_utf8(peer.ask(&many)).unwrap();
+        assert!(
+            reply.starts_with("-ERR TooLarge: a reply of more than 67108864 bytes"),
+            "{remote}"
+        );
+        assert_eq!(peer.say("PING"), "+PONG\r\n");
+    }
+}
