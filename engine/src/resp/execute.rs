@@ -58,7 +58,7 @@ impl Conn {
     ) -> usize {
         let mut end = 0;
         for (op, &hash) in batch.ops[..batch.len].iter().zip(&batch.hashes) {
-            if end > 0 && (out.len() >= room || self.blocked(room, out).is_some()) {
+            if end > 0 && self.blocked(room, out).is_some() {
                 break;
             }
             end = op.end as usize;

@@ -61,6 +61,10 @@ fn what_is_owed_and_kept_is_bounded() {
     let bytes = command(&[b"GET", b"k"]).repeat(5000);
     let progress = peer.conn.on_bytes(&bytes, 1 << 20, &mut peer.store, &mut peer.out);
     assert!(matches!(progress, Progress::Waiting | Progress::Again), "{progress:?}");
+    for _ in 0..3 {
+        let progress = peer.conn.resume(1 << 20, &mut peer.store, &mut peer.out);
+        assert_eq!(progress, Progress::Waiting);
+    }
     let submitted = peer.store.submitted as usize;
     assert!(submitted <= limits::REPLIES_WAITING_MAX, "{submitted} submitted");
     peer.last = progress;
