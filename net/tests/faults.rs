@@ -321,7 +321,7 @@ fn a_dial_to_nobody_is_closed_with_the_kernels_word() {
 
 #[test]
 fn a_caller_that_holds_every_receive_buffer_starves_itself_and_recovers() {
-    let mut server = Server::with(Config { rx_buffers: 8 }, Port::Stream);
+    let mut server = Server::with(Config { rx_buffers: 8, ..Config::default() }, Port::Stream);
     let mut peers: Vec<TcpStream> = (0..40).map(|_| server.connect()).collect();
     for peer in &mut peers {
         peer.write_all(b"question").unwrap();
@@ -348,4 +348,28 @@ fn a_caller_that_holds_every_receive_buffer_starves_itself_and_recovers() {
         got += usize::from(matches!(seen, Seen::Bytes(..)));
         (got == 40).then_some(())
     });
+}
+
+#[test]
+fn connections_past_the_limit_are_closed_at_once_and_a_free_place_is_used_again() {
+    let mut server = Server::with(Config { endpoints_max: 4, ..Config::default() }, Port::Stream);
+    let mut peers: Vec<TcpStream> = (0..4).map(|_| server.connect()).collect();
+    let mut open = 0;
+    server.until("four endpoints", |tcp, seen| {
+        if let Seen::Opened(ep) = seen {
+            let peer = tcp.peer(ep).unwrap();
+            assert!(peers.iter().any(|p| p.local_addr().unwrap() == peer));
+            open += 1;
+        }
+        (open == 4).then_some(())
+    });
+    let mut fifth = server.connect();
+    assert_eq!(server.quiet(5), []);
+    assert_eq!(fifth.read(&mut [0; 1]).unwrap(), 0, "accepted and closed");
+    assert_eq!(server.tcp.counters().refused, 1);
+    assert!(server.tcp.dial(server.address, Port::Stream).is_err());
+    peers.pop();
+    server.until("an end", |_, seen| matches!(seen, Seen::Closed(..)).then_some(()));
+    let _sixth = server.connect();
+    server.opened();
 }

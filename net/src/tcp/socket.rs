@@ -98,13 +98,24 @@ pub fn listener(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+type NameOf = unsafe extern "C" fn(RawFd, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
+
 /// Where a socket is bound (a port asked for as 0 has become one).
 pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
+    address_of(fd, libc::getsockname)
+}
+
+/// Where the other end is.
+pub fn peer_address(fd: RawFd) -> io::Result<SocketAddr> {
+    address_of(fd, libc::getpeername)
+}
+
+fn address_of(fd: RawFd, name_of: NameOf) -> io::Result<SocketAddr> {
     // SAFETY: all zeroes is a valid `sockaddr_storage`.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: both live through the call; `len` is the storage's size.
-    check(unsafe { libc::getsockname(fd, (&raw mut storage).cast(), &raw mut len) })?;
+    check(unsafe { name_of(fd, (&raw mut storage).cast(), &raw mut len) })?;
     if i32::from(storage.ss_family) == libc::AF_INET {
         // SAFETY: the family says which layout the kernel wrote.
         let v4 = unsafe { (&raw const storage).cast::<libc::sockaddr_in>().read() };
@@ -114,8 +125,8 @@ pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
         // SAFETY: as above; only the two internet families are made here.
         let v6 = unsafe { (&raw const storage).cast::<libc::sockaddr_in6>().read() };
         let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-        Ok(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), v6.sin6_flowinfo, v6.sin6_scope_id)
-            .into())
+        let port = u16::from_be(v6.sin6_port);
+        Ok(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
     }
 }
 
