@@ -373,3 +373,27 @@ fn connections_past_the_limit_are_closed_at_once_and_a_free_place_is_used_again(
     let _sixth = server.connect();
     server.opened();
 }
+
+#[test]
+fn a_close_waits_for_a_slow_reader_to_take_what_was_queued_but_not_for_ever() {
+    const REPLY: usize = 12 << 20; // far more than the socket's buffers take
+    let mut server = Server::new(Port::Stream);
+    let mut slow = server.connect();
+    let ep = server.opened();
+    server.tcp.out(ep).unwrap().resize(REPLY, b'x');
+    server.tcp.close(ep);
+    assert_eq!(server.quiet(5), []);
+    let reader = std::thread::spawn(move || slow.read_to_end(&mut Vec::new()).unwrap());
+    assert_eq!(server.closed(ep), CloseReason::Finished);
+    assert_eq!(reader.join().unwrap(), REPLY);
+    // One that never reads is let go when its time is up.
+    let never = server.connect();
+    let ep = server.opened();
+    server.tcp.out(ep).unwrap().resize(REPLY, b'x');
+    server.tcp.close(ep);
+    assert_eq!(server.quiet(5), []);
+    let late = boot_ns() + limits::DRAIN_NS_MAX;
+    let end: Vec<Seen> = (0..5).flat_map(|turn| server.turn_at(late + turn)).collect();
+    assert_eq!(end, [Seen::Closed(ep, CloseReason::Io(libc::ETIMEDOUT))]);
+    drop(never);
+}
