@@ -192,6 +192,16 @@ pub trait Fabric {
     /// that reached 0 gets [`Event::Drained`] later, and its receiving is paused until then.
     fn room(&self, ep: Ep) -> usize;
 
+    /// Stops (or resumes) receiving on an endpoint whose owner cannot take more for now, for reasons
+    /// of its own. What was received before still comes.
+    fn hold(&mut self, ep: Ep, held: bool);
+
+    /// The peer's address and ours, for people; `?` when it has closed. Costs system calls.
+    fn addresses(&self, ep: Ep) -> (String, String);
+
+    /// Accepts no more connections; those that are open stay.
+    fn stop_listening(&mut self);
+
     /// Closes after what is queued has been sent.
     fn close(&mut self, ep: Ep);
 

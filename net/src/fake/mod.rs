@@ -117,6 +117,7 @@ struct End {
     out: Vec<u8>,
     closing: bool,
     paused: bool,
+    held: bool,
     owed: std::cell::Cell<bool>,
 }
 
@@ -142,6 +143,7 @@ impl Fake {
             out: Vec::new(),
             closing: false,
             paused: false,
+            held: false,
             owed: std::cell::Cell::new(false),
         };
         let free = self.ends.iter().position(|e| e.link.is_none());
@@ -236,7 +238,7 @@ impl Fake {
             if end.owed.get() && self.queued(end) <= OUT_BYTES_MAX / 2 {
                 let end = &mut self.ends[slot];
                 end.owed.set(false);
-                if std::mem::take(&mut end.paused) {
+                if std::mem::take(&mut end.paused) && !end.held {
                     self.net.borrow_mut().pause(link, side, false);
                 }
                 if !end.closing {
@@ -322,6 +324,22 @@ impl Fabric for Fake {
         }
         room
     }
+
+    fn hold(&mut self, ep: Ep, held: bool) {
+        let Some(end) = self.end_mut(ep) else { return };
+        end.held = held;
+        let paused = end.paused || held;
+        if let Some((link, side)) = end.link {
+            self.net.borrow_mut().pause(link, side, paused);
+        }
+    }
+
+    fn addresses(&self, ep: Ep) -> (String, String) {
+        (format!("fake:{}", ep.slot), "fake:0".into())
+    }
+
+    /// Nothing listens here: a test connects the ends itself.
+    fn stop_listening(&mut self) {}
 
     fn close(&mut self, ep: Ep) {
         self.push_out();

@@ -173,14 +173,6 @@ impl Tcp {
         Ok(bound)
     }
 
-    /// Stops accepting on all addresses; connections stay. What waits in the backlog is reset by the kernel.
-    pub fn stop_listening(&mut self) {
-        for fd in self.listeners.iter_mut().filter_map(|l| l.fd.take()) {
-            // Ends the multishot accept, which holds the socket.
-            socket::shutdown(fd.as_raw_fd());
-        }
-    }
-
     /// Connects. [`Event::Opened`] or [`Event::Closed`] follows for the endpoint.
     pub fn dial(&mut self, address: SocketAddr, port: Port) -> io::Result<Ep> {
         let fd = socket::stream(address)?;
@@ -214,11 +206,6 @@ impl Tcp {
     /// Endpoints in use.
     pub fn endpoints(&self) -> usize {
         self.table.len()
-    }
-
-    /// Who is at the other end; `None` when nobody is any more.
-    pub fn peer(&self, ep: Ep) -> Option<SocketAddr> {
-        socket::peer_address(self.table.get(ep)?.fd).ok()
     }
 
     /// Receive buffers that the kernel may fill; the rest is held by tokens not released.
@@ -336,6 +323,30 @@ impl Fabric for Tcp {
         if self.table.get(ep).is_some() {
             self.drain(ep);
         }
+    }
+
+    fn hold(&mut self, ep: Ep, held: bool) {
+        let Some(endpoint) = self.table.get_mut(ep) else { return };
+        endpoint.held = held;
+        // A cancelled receive that has not ended yet is armed again when it does.
+        self.or_fail(
+            ep,
+            |tcp| if held { tcp.stop_receiving(ep.slot) } else { tcp.receive(ep.slot) },
+        );
+    }
+
+    /// What waits in the backlog is reset by the kernel.
+    fn stop_listening(&mut self) {
+        for fd in self.listeners.iter_mut().filter_map(|l| l.fd.take()) {
+            // Ends the multishot accept, which holds the socket.
+            socket::shutdown(fd.as_raw_fd());
+        }
+    }
+
+    fn addresses(&self, ep: Ep) -> (String, String) {
+        let Some(endpoint) = self.table.get(ep) else { return ("?".into(), "?".into()) };
+        let text = |a: io::Result<SocketAddr>| a.map_or_else(|_| "?".into(), |a| a.to_string());
+        (text(socket::peer_address(endpoint.fd)), text(socket::local_address(endpoint.fd)))
     }
 
     fn register(&mut self, _region: Region) -> io::Result<Key> {

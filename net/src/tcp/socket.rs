@@ -98,19 +98,19 @@ pub fn listener(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-type NameOf = unsafe extern "C" fn(RawFd, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
+type NameOf = unsafe extern "C" fn(RawFd, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
 
 /// Where a socket is bound (a port asked for as 0 has become one).
 pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
-    address_of(fd, libc::getsockname)
+    address_by(libc::getsockname, fd)
 }
 
-/// Where the other end is.
+/// Where a socket is connected to.
 pub fn peer_address(fd: RawFd) -> io::Result<SocketAddr> {
-    address_of(fd, libc::getpeername)
+    address_by(libc::getpeername, fd)
 }
 
-fn address_of(fd: RawFd, name_of: NameOf) -> io::Result<SocketAddr> {
+fn address_by(name_of: NameOf, fd: RawFd) -> io::Result<SocketAddr> {
     // SAFETY: all zeroes is a valid `sockaddr_storage`.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
@@ -125,8 +125,8 @@ fn address_of(fd: RawFd, name_of: NameOf) -> io::Result<SocketAddr> {
         // SAFETY: as above; only the two internet families are made here.
         let v6 = unsafe { (&raw const storage).cast::<libc::sockaddr_in6>().read() };
         let ip = Ipv6Addr::from(v6.sin6_addr.s6_addr);
-        let port = u16::from_be(v6.sin6_port);
-        Ok(SocketAddrV6::new(ip, port, v6.sin6_flowinfo, v6.sin6_scope_id).into())
+        Ok(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), v6.sin6_flowinfo, v6.sin6_scope_id)
+            .into())
     }
 }
 
