@@ -1,5 +1,7 @@
 //! The asynchronous client against a brick on a real socket, healthy and not.
 
+#![allow(clippy::unwrap_used)]
+
 #[allow(dead_code)]
 mod brick;
 

@@ -1,5 +1,7 @@
 //! The direct client on this thread, against a brick on a real socket.
 
+#![allow(clippy::unwrap_used)]
+
 #[allow(dead_code)]
 mod brick;
 

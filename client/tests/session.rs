@@ -2,6 +2,8 @@
 //! cuts, in virtual time. Each write appends its own mark to a key, so the keys say at the end what was
 //! applied, and how often.
 
+#![allow(clippy::unwrap_used)]
+
 #[path = "brick/store.rs"]
 mod store;
 
