@@ -105,7 +105,7 @@ fn a_flipped_bit_is_found_and_everything_else_is_served() {
             files.iter().map(|f| std::fs::read(rig.dir(side).join(f)).unwrap()).collect();
         assert!(files.len() > 2, "{files:?}");
         let records = |b: &[u8]| b.iter().rposition(|&b| b != 0).unwrap() > 4096;
-        for (file, _) in files.iter().zip(&bytes).filter(|(_, b)| records(b)) {
+        for (file, _) in files.iter().zip(&bytes).filter(|(_, b)| records(b)).step_by(3) {
             // Magic, format, partition, number, made_at, size, kind, checksum; then a record's length,
             // checksum, seq, epoch, partition, lag, kind, version, body.
             let head = [0, 9, 12, 16, 24, 33, 40, 45];

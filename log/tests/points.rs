@@ -520,3 +520,24 @@ fn point_15_orphans_are_deleted_and_what_is_not_ours_is_refused() {
     assert!(error.to_string().contains("t2.seg"), "{error}");
     assert!(foreign.exists() && kept.is_none());
 }
+
+#[test]
+fn an_orderly_stop_flushes_at_once_and_says_so() {
+    let mut rig = rig(Durability::Async { ms: 60_000 });
+    for i in 0..50 {
+        rig.put(i, &[1; 64]);
+    }
+    rig.pump();
+    assert_eq!(rig.log.flushed(), 0);
+    rig.log.hurry();
+    rig.pump();
+    assert_eq!(rig.log.flushed(), 50);
+    let ticket = rig.log.change_manifest(|_| ());
+    rig.pump();
+    assert_eq!(rig.log.manifest_saved(), ticket);
+    // What was flushed once cannot be a torn write.
+    rig.flip("data", "t1.seg", 4096 + 20 * 128 + 60, 4);
+    rig.lose_power();
+    assert_eq!((rig.report.corruptions_total, rig.report.lost_records), (1, 0));
+    assert_eq!(rig.index.values(&rig.log).len(), 49);
+}
