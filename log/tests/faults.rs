@@ -218,7 +218,7 @@ fn fill_empty_fill(mut rig: Rig, side: &str) {
             Err(error) => break error,
         }
         rig.now += 1_000_000;
-        if rig.now % 16_000_000 == 0 {
+        if rig.now.is_multiple_of(16_000_000) {
             rig.pump();
         }
         assert!(n < 100_000, "never full");
@@ -258,7 +258,7 @@ fn fill_empty_fill(mut rig: Rig, side: &str) {
     for i in 0..n / 2 {
         rig.try_write(&put(&key(i), &[2; 1000])).unwrap_or_else(|e| panic!("{i} of {n}: {e}"));
         rig.now += 1_000_000;
-        if rig.now % 16_000_000 == 0 {
+        if rig.now.is_multiple_of(16_000_000) {
             rig.pump();
         }
     }
