@@ -63,7 +63,7 @@ impl<F: Fabric> Backend for Front<'_, F> {
 
     fn partition_hashes(&self, out: &mut Vec<u64>) {
         let table = self.store.routes.table(self.store.resp_table);
-        out.extend(table.iter().flat_map(|t| t.entries()).map(|e| e.leaf.suffix));
+        out.extend(table.iter().flat_map(|t| t.entries()).map(|e| u64::from(e.leaf.suffix)));
     }
 
     fn info(&mut self, section: &str, out: &mut String) {

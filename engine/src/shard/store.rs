@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use firebrick_partition::maps::{Routes, RouteEntry};
+use firebrick_partition::maps::Routes;
 use firebrick_partition::replica::{Actions, Outcome, Reads, Replica};
 use firebrick_partition::wire;
 use firebrick_partition::{Answer, Failure, Now, Op, Request};
@@ -106,10 +106,10 @@ impl Store {
         &mut self.replicas
     }
 
-    /// The replica of a partition and the actions it fills.
-    pub fn replica(&mut self, partition: u32) -> Option<(&mut Replica, &mut Actions)> {
+    /// The replica of a partition.
+    pub fn replica(&mut self, partition: u32) -> Option<&mut Replica> {
         let at = self.index_of(partition)?;
-        Some((&mut self.replicas[at], &mut self.actions))
+        Some(&mut self.replicas[at])
     }
 
     fn index_of(&self, partition: u32) -> Option<usize> {

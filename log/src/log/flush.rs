@@ -99,10 +99,10 @@ pub(super) struct Flush {
     pub settled_dirty: VecDeque<u32>,
     /// Truncations so far.
     pub cuts: u64,
+    /// Flush at once, whatever the table's option.
+    pub hurry: bool,
     /// A flush failed.
     pub sick: bool,
-    /// Nothing is waited for: an orderly stop.
-    hasty: bool,
 }
 
 struct Piece {
@@ -156,11 +156,6 @@ impl Log {
         }
     }
 
-    /// From now on nothing waits to be written together: the log is to end in an orderly way.
-    pub fn hasten(&mut self) {
-        self.flush.hasty = true;
-    }
-
     /// Bytes of the tail that are not durable.
     pub fn lag_bytes(&self) -> u64 {
         if !self.has_disk() {
@@ -204,7 +199,7 @@ impl Log {
         if let Durability::Async { ms } = self.cfg.durability {
             let old = boot_ns.saturating_sub(since) >= u64::from(ms) * 500_000;
             let behind = !self.flush.behind.is_empty();
-            if !old && !behind && !self.flush.hasty && end - from < FLUSH_BYTES_AIM {
+            if !old && !behind && !self.flush.hurry && end - from < FLUSH_BYTES_AIM {
                 return None;
             }
         }

@@ -200,7 +200,7 @@ impl Replica {
 
     /// The brick is stopping: what is not on disk goes there now.
     pub fn hasten(&mut self) {
-        self.log.hasten();
+        self.log.hurry();
     }
 
     /// Ends the replica and gives its log back.
