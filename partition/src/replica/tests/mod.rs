@@ -91,12 +91,12 @@ impl World {
     }
 
     pub fn restart(&mut self, opened: firebrick_log::storage::Opened, durability: Durability) {
+        self.out.list.clear();
         let (log, scan) = Log::open_in_heap(config(durability), opened);
         self.replica = Replica::open(log, scan, leaf());
         while self.replica.recover_step(self.now, 7) == Recovering::More {}
         self.epoch = self.epoch.max(self.replica.tail_epoch()) + 1;
         assert!(self.replica.begin(self.now, route(self.epoch), &mut self.out));
-        self.out.list.clear();
     }
 
     pub fn clean(&mut self) {
