@@ -8,7 +8,7 @@ use firebrick_partition::index::Index;
 use firebrick_partition::maps::Leaf;
 use firebrick_partition::replica::{Actions, Outcome, Replica};
 use firebrick_partition::{
-    Answer, Condition, Expiry, Now, Op, Request, Route, hash_key, hash_u64, wire,
+    Answer, Condition, Expiry, Now, Op, Request, Route, Version, hash_key, hash_u64, wire,
 };
 
 const BATCH: usize = 64;
@@ -41,7 +41,9 @@ fn index(keys: u64) {
     });
     timed(&format!("index find, {keys} keys, prefetched"), 1_000_000, || {
         for batch in order.chunks(BATCH) {
-            batch.iter().for_each(|hash| index.prefetch_bucket(*hash));
+            for hash in batch {
+                index.prefetch_bucket(*hash);
+            }
             for hash in batch {
                 black_box(index.find(*hash, |_| true));
             }
@@ -123,7 +125,7 @@ fn wire_speed() {
             }
         });
     }
-    let answer = Answer::Value { value: &value, version: Default::default(), expires_ms: 0 };
+    let answer = Answer::Value { value: &value, version: Version::default(), expires_ms: 0 };
     timed("wire: encode a value of 64 B", many, || {
         for slot in 0..many as u32 {
             out.clear();

@@ -17,6 +17,7 @@ fn open(world: &mut World) -> SessionId {
     }
 }
 
+#[allow(clippy::unnecessary_wraps)] // as a request has it
 fn numbered(session: SessionId, number: u32, answered_to: u32) -> Option<Numbered> {
     Some(Numbered { id: RequestId { session, number }, answered_to })
 }
