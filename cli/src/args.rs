@@ -1,6 +1,5 @@
 //! The command line: flags, help texts, defaults. What the commands do is in `commands`.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -8,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::{
     bench, brick, demo, get, increment, load, put, remove, status, table, up, verify,
 };
-use crate::error::EXIT_CODES;
+use crate::error::{CliError, EXIT_CODES};
 use crate::units::parse_duration;
 
 /// Where a brick listens unless told otherwise.
@@ -93,18 +92,16 @@ pub struct Target {
 }
 
 impl Connect {
-    /// The address to connect to, after a look at the resolver for names.
-    pub fn address(&self) -> Result<SocketAddr, crate::error::CliError> {
-        use std::net::ToSocketAddrs;
-        let text = &self.connect;
-        let mut found = text.to_socket_addrs().map_err(|e| {
-            crate::error::CliError::Usage(format!(
-                "--connect {text} is no address ({e}); write it like {DEFAULT_CONNECT}"
-            ))
-        })?;
-        found.next().ok_or_else(|| {
-            crate::error::CliError::Usage(format!("--connect {text} names no address"))
-        })
+    /// The address to connect to, when it looks like one; names are the client's to resolve.
+    pub fn address(&self) -> Result<&str, CliError> {
+        let text = self.connect.as_str();
+        match text.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text),
+            _ => Err(CliError::Usage(format!(
+                "--connect {text} is no address: write it as a host and a port, like \
+                 {DEFAULT_CONNECT}"
+            ))),
+        }
     }
 }
 

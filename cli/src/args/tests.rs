@@ -5,7 +5,6 @@ use std::time::Duration;
 use clap::CommandFactory as _;
 
 use super::*;
-use crate::commands::brick::{Cores, Durability, PollMode};
 use crate::commands::put::VersionArg;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -53,34 +52,24 @@ fn json_goes_anywhere() {
 }
 
 #[test]
-fn a_brick_takes_its_flags() {
+fn a_brick_takes_its_flags_and_passes_them_on_unchanged() {
     let line = "firebrick brick --name a --config c.toml --listen 127.0.0.1:1 --resp [::1]:2 \
-                --http 0.0.0.0:3 --memory-dir /m --data-dir /d --memory 512m --cores 0,2-3 \
-                --poll park --durability async(20)";
+                --http off --memory-dir /m --data-dir /d --cores 0,2-3 --poll park --memory 512m \
+                --durability async(20ms)";
     let Command::Brick(args) = parse(line).unwrap().command else { panic!() };
-    assert_eq!(args.name.as_deref(), Some("a"));
-    assert_eq!(args.resp, Some("[::1]:2".parse().unwrap()));
-    assert_eq!(args.tuning.memory, Some(512 << 20));
-    assert_eq!(args.tuning.cores, Some(Cores(vec![0, 2, 3])));
-    assert_eq!(args.tuning.poll, Some(PollMode::Park));
-    assert_eq!(args.tuning.durability, Some(Durability::Async(Some(20))));
+    let flags: Vec<_> = line.split_whitespace().skip(2).map(str::to_owned).collect();
+    let mut passed: Vec<_> =
+        args.to_args().into_iter().map(|arg| arg.into_string().unwrap()).collect();
+    passed.sort();
+    let mut wanted = flags.clone();
+    wanted.sort();
+    assert_eq!(passed, wanted);
+    let overrides = args.overrides();
+    assert_eq!(overrides.poll.as_deref(), Some("park"));
+    assert_eq!(overrides.memory_dir.as_deref(), Some("/m".as_ref()));
     let Command::Brick(args) = parse("firebrick brick").unwrap().command else { panic!() };
-    assert_eq!(args.tuning.memory, None, "unset flags leave the file and the defaults alone");
-}
-
-#[test]
-fn flags_passed_on_say_the_same() {
-    let line = "firebrick up --cores 0-1 --poll busy --memory 1g --durability sync";
-    let Command::Up(args) = parse(line).unwrap().command else { panic!() };
-    assert_eq!(
-        args.tuning.to_args(),
-        ["--cores", "0,1", "--poll", "busy", "--memory", "1073741824", "--durability", "sync"]
-    );
-    for durability in ["memory", "async", "async(5)", "sync"] {
-        let line = format!("firebrick brick --durability {durability}");
-        let Command::Brick(args) = parse(&line).unwrap().command else { panic!() };
-        assert_eq!(args.tuning.to_args(), ["--durability", durability]);
-    }
+    assert_eq!(args.overrides(), firebrick_engine::config::Overrides::default());
+    assert_eq!(args.to_args(), Vec::<std::ffi::OsString>::new());
 }
 
 #[test]
@@ -129,13 +118,8 @@ fn defaults_are_the_documented_ones() {
 #[test]
 fn nonsense_is_refused_with_the_value_and_the_remedy() {
     for (line, word) in [
-        ("firebrick brick --cores 3-1", "3-1"),
-        ("firebrick brick --cores all", "0-3"),
-        ("firebrick brick --cores 0-99999999999", "0-3"),
-        ("firebrick brick --memory lots", "512m"),
         ("firebrick brick --poll sometimes", "adaptive"),
-        ("firebrick brick --durability async(soon)", "async(20)"),
-        ("firebrick brick --listen 7400", "7400"),
+        ("firebrick load --tree d --max-file big", "512m"),
         ("firebrick status --every never", "250ms"),
         ("firebrick load", "--tree"),
         ("firebrick load --tree d --in-flight 0", "1..=1024"),
@@ -147,10 +131,14 @@ fn nonsense_is_refused_with_the_value_and_the_remedy() {
 }
 
 #[test]
-fn an_address_is_resolved_or_refused() {
+fn an_address_has_a_host_and_a_port() {
     let connect = |text: &str| Connect { connect: text.to_owned(), timeout: Duration::ZERO };
-    assert_eq!(connect("127.0.0.1:7").address().unwrap(), "127.0.0.1:7".parse().unwrap());
-    let error = connect("nowhere").address().unwrap_err();
-    assert_eq!(error.exit_code(), 2);
-    assert!(error.to_string().contains("127.0.0.1:7400"), "{error}");
+    for text in ["127.0.0.1:7", "[::1]:7400", "brick-1.local:7400"] {
+        assert_eq!(connect(text).address(), Ok(text));
+    }
+    for text in ["nowhere", "7400", ":7400", "host:", "host:70000", ""] {
+        let error = connect(text).address().unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("127.0.0.1:7400"), "{error}");
+    }
 }

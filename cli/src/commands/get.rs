@@ -3,8 +3,13 @@
 use std::ffi::OsString;
 
 use clap::Args;
+use serde_json::Map;
 
 use crate::args::Target;
+use crate::commands::key_bytes;
+use crate::error::CliError;
+use crate::output::{Output, put_bytes, show_key};
+use crate::store::{Store, version_text};
 
 /// Flags of `get`.
 #[derive(Args, Debug, Clone)]
@@ -18,4 +23,23 @@ pub struct GetArgs {
     /// Where from.
     #[command(flatten)]
     pub target: Target,
+}
+
+/// Runs it.
+pub async fn run(args: &GetArgs) -> Result<Output, CliError> {
+    let key = key_bytes(&args.key)?;
+    let store = Store::open(&args.target).await?;
+    let Some(stored) = store.get(key).await? else {
+        return Err(CliError::NotFound(format!(
+            "no value under {} in the table {}: check the key's spelling",
+            show_key(key),
+            args.target.table
+        )));
+    };
+    let mut json = Map::new();
+    put_bytes(&mut json, "key", key);
+    put_bytes(&mut json, "value", &stored.bytes);
+    json.insert("bytes".to_owned(), stored.bytes.len().into());
+    json.insert("version".to_owned(), version_text(stored.version).into());
+    Ok(Output::new(json.into(), stored.bytes))
 }

@@ -3,8 +3,13 @@
 use std::ffi::OsString;
 
 use clap::Args;
+use serde_json::Map;
 
 use crate::args::Target;
+use crate::commands::key_bytes;
+use crate::error::CliError;
+use crate::output::{Output, put_bytes};
+use crate::store::{Store, from_client};
 
 /// Flags of `increment`.
 #[derive(Args, Debug, Clone)]
@@ -20,4 +25,15 @@ pub struct IncrementArgs {
     /// Where.
     #[command(flatten)]
     pub target: Target,
+}
+
+/// Runs it.
+pub async fn run(args: &IncrementArgs) -> Result<Output, CliError> {
+    let key = key_bytes(&args.key)?;
+    let store = Store::open(&args.target).await?;
+    let value = store.table().increment(key, args.by).await.map_err(from_client)?;
+    let mut json = Map::new();
+    put_bytes(&mut json, "key", key);
+    json.insert("value".to_owned(), value.into());
+    Ok(Output::new(json.into(), format!("{value}\n")))
 }

@@ -3,8 +3,13 @@
 use std::ffi::OsString;
 
 use clap::Args;
+use serde_json::Map;
 
 use crate::args::Target;
+use crate::commands::key_bytes;
+use crate::error::CliError;
+use crate::output::{Output, put_bytes, show_key};
+use crate::store::{Store, from_client};
 
 /// Flags of `remove`.
 #[derive(Args, Debug, Clone)]
@@ -16,4 +21,22 @@ pub struct RemoveArgs {
     /// Where from.
     #[command(flatten)]
     pub target: Target,
+}
+
+/// Runs it.
+pub async fn run(args: &RemoveArgs) -> Result<Output, CliError> {
+    let key = key_bytes(&args.key)?;
+    let store = Store::open(&args.target).await?;
+    let removed = store.table().remove(key).await.map_err(from_client)?;
+    if !removed {
+        return Err(CliError::NotFound(format!(
+            "no value under {} in the table {}: nothing was removed",
+            show_key(key),
+            args.target.table
+        )));
+    }
+    let mut json = Map::new();
+    put_bytes(&mut json, "key", key);
+    json.insert("removed".to_owned(), true.into());
+    Ok(Output::new(json.into(), ""))
 }
