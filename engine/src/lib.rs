@@ -7,6 +7,7 @@ mod durable;
 pub mod error;
 pub mod lock;
 pub mod mesh;
+pub mod resp;
 pub mod runtime;
 pub mod storage;
 

@@ -25,7 +25,8 @@ pub struct Desk<J, D> {
     jobs: Producer<J>,
     done: Consumer<D>,
     under_way: usize,
-    thread: Thread,
+    /// Last, because fields go in order: it rings when the rings are already given up.
+    bell: Bell,
 }
 
 impl<J, D> Desk<J, D> {
@@ -38,7 +39,7 @@ impl<J, D> Desk<J, D> {
             Ok(()) => {
                 self.under_way += 1;
                 // A system call only when the thread sleeps.
-                self.thread.unpark();
+                self.bell.0.unpark();
                 Ok(())
             }
             Err(rtrb::PushError::Full(job)) => Err(job),
@@ -63,10 +64,12 @@ impl<J, D> Desk<J, D> {
     }
 }
 
-impl<J, D> Drop for Desk<J, D> {
+/// Wakes the storage thread; once more when its desk goes, so that the thread looks who is left.
+struct Bell(Thread);
+
+impl Drop for Bell {
     fn drop(&mut self) {
-        // The thread looks whether everyone has gone.
-        self.thread.unpark();
+        self.0.unpark();
     }
 }
 
@@ -97,15 +100,18 @@ impl StorageThread {
                     serve(windows, &mut perform);
                 }
             })
-            .map_err(|error| BrickError::Thread { name: "storage".into(), what: error.to_string() })?;
+            .map_err(|error| BrickError::Thread {
+                name: "storage".into(),
+                what: error.to_string(),
+            })?;
         let mut desks = Vec::with_capacity(wakers.len());
         let mut windows = Vec::with_capacity(wakers.len());
         for wake in wakers {
             let (to, jobs) = RingBuffer::new(JOBS_MAX);
             let (done, from) = RingBuffer::new(JOBS_MAX);
             windows.push(Window { jobs, done, wake });
-            let thread = handle.thread().clone();
-            desks.push(Desk { jobs: to, done: from, under_way: 0, thread });
+            let bell = Bell(handle.thread().clone());
+            desks.push(Desk { jobs: to, done: from, under_way: 0, bell });
         }
         // The thread cannot have gone: it waits for exactly this.
         let _ = send_windows.send(windows);
@@ -163,7 +169,9 @@ mod tests {
         let woken = Arc::new(AtomicUsize::new(0));
         let wakers = (0..n).map(|_| {
             let woken = Arc::clone(&woken);
-            Box::new(move || drop(woken.fetch_add(1, Ordering::SeqCst))) as Waker
+            Box::new(move || {
+                woken.fetch_add(1, Ordering::SeqCst);
+            }) as Waker
         });
         let wakers = wakers.collect();
         (woken, wakers)

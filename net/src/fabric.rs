@@ -199,6 +199,9 @@ pub trait Fabric {
     /// The peer's address and ours, for people; `?` when it has closed. Costs system calls.
     fn addresses(&self, ep: Ep) -> (String, String);
 
+    /// Accepts no more connections; those that are open stay.
+    fn stop_listening(&mut self);
+
     /// Closes after what is queued has been sent.
     fn close(&mut self, ep: Ep);
 

@@ -220,12 +220,12 @@ fn remove_ipc(uid: u32) -> bool {
 
 /// The last `RemoveIPC=` of logind's configuration; the default is yes.
 pub(super) fn remove_ipc_setting(text: &str) -> bool {
-    let values = text.lines().filter_map(|line| line.trim().strip_prefix("RemoveIPC="));
+    let mut values = text.lines().filter_map(|line| line.trim().strip_prefix("RemoveIPC="));
     let no = |value: &str| {
         let value = value.trim().to_ascii_lowercase();
         ["no", "false", "off", "0", "n", "f"].contains(&value.as_str())
     };
-    !values.last().is_some_and(no)
+    !values.next_back().is_some_and(no)
 }
 
 fn memory_total() -> u64 {

@@ -146,11 +146,11 @@ impl BrickConfig {
             let line = line_of(text, key.span().start);
             let name = format!("{section}{}", key.get_ref());
             let dotted = format!("{name}.");
-            if let DeValue::Table(inner) = value.get_ref() {
-                if KEYS.iter().any(|k| k.name.starts_with(&dotted)) {
-                    self.apply_table(text, &dotted, inner, out);
-                    continue;
-                }
+            if let DeValue::Table(inner) = value.get_ref()
+                && KEYS.iter().any(|k| k.name.starts_with(&dotted))
+            {
+                self.apply_table(text, &dotted, inner, out);
+                continue;
             }
             let Some(known) = KEYS.iter().find(|k| k.name == name) else {
                 out.push(format!("line {line}: unknown key \"{name}\"; {}", suggestion(&name)));

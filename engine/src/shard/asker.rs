@@ -42,6 +42,11 @@ impl ConnId {
         Self(ep.slot << GENERATION_BITS | ep.generation & ((1 << GENERATION_BITS) - 1))
     }
 
+    /// 30 bits.
+    pub fn bits(self) -> u32 {
+        self.0
+    }
+
     /// Its slot in the table of connections.
     pub fn slot(self) -> usize {
         (self.0 >> GENERATION_BITS) as usize

@@ -111,7 +111,7 @@ fn handshakes_of_others_are_refused_by_name() {
 }
 
 /// Cases of each property: each is small, so many are quick.
-const CASES: u32 = 50_000;
+const CASES: u32 = 250_000;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]

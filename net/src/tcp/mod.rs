@@ -170,14 +170,6 @@ impl Tcp {
         Ok(bound)
     }
 
-    /// Stops accepting on all addresses; connections stay. What waits in the backlog is reset by the kernel.
-    pub fn stop_listening(&mut self) {
-        for fd in self.listeners.iter_mut().filter_map(|l| l.fd.take()) {
-            // Ends the multishot accept, which holds the socket.
-            socket::shutdown(fd.as_raw_fd());
-        }
-    }
-
     /// Connects. [`Event::Opened`] or [`Event::Closed`] follows for the endpoint.
     pub fn dial(&mut self, address: SocketAddr, port: Port) -> io::Result<Ep> {
         let fd = socket::stream(address)?;
@@ -338,6 +330,14 @@ impl Fabric for Tcp {
             ep,
             |tcp| if held { tcp.stop_receiving(ep.slot) } else { tcp.receive(ep.slot) },
         );
+    }
+
+    /// What waits in the backlog is reset by the kernel.
+    fn stop_listening(&mut self) {
+        for fd in self.listeners.iter_mut().filter_map(|l| l.fd.take()) {
+            // Ends the multishot accept, which holds the socket.
+            socket::shutdown(fd.as_raw_fd());
+        }
     }
 
     fn addresses(&self, ep: Ep) -> (String, String) {

@@ -79,7 +79,7 @@ proptest! {
 fn an_endpoint_that_ends_reports_every_body_it_still_had() {
     let mut pool = Pool::default();
     let mut output = Output::default();
-    let bytes = vec![1; 10];
+    let bytes = [1; 10];
     let body = Body { ptr: bytes.as_ptr(), len: 10 };
     output.push_body(body, Token(1));
     assert!(output.take_off(&mut pool));
