@@ -1,1 +1,4 @@
-//! t
+//! What the end-to-end, fault and tidiness tests share.
+
+pub mod binary;
+pub mod tidy;
