@@ -1,4 +1,4 @@
-//! The interface that every fabric implements: `tcp` on io_uring, `fake` in tests, later `shm` and
+//! The interface that every fabric implements: `tcp` on `io_uring`, `fake` in tests, later `shm` and
 //! `verbs`. A data core is generic over it (`Shard<F: Fabric>`), chosen once, not per message.
 
 use std::io;
@@ -77,7 +77,7 @@ pub struct Remote {
 /// One write of mapped log bytes to a data file. The memory must stay mapped until the completion.
 #[derive(Clone, Copy, Debug)]
 pub struct DiskWrite {
-    /// The open file (O_DIRECT where the file system allows it).
+    /// The open file (`O_DIRECT` where the file system allows it).
     pub fd: i32,
     /// First byte; aligned as the file asks.
     pub ptr: *const u8,
@@ -85,13 +85,22 @@ pub struct DiskWrite {
     pub len: u32,
     /// Offset in the file; aligned likewise.
     pub offset: u64,
-    /// The completion means "durable" (RWF_DSYNC), not just "written".
+    /// The completion means "durable" (`RWF_DSYNC`), not just "written".
     pub durable: bool,
 }
 
 /// The endpoint's credits are used up. Nothing was queued; try again after completions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Full;
+
+/// How much is going on, for [`crate::poll::Poller`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Endpoints with output that the next flush sends; each is a completion soon.
+    pub sends: u32,
+    /// Endpoints that received something in the last millisecond or two.
+    pub active: u32,
+}
 
 /// Why an endpoint closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +142,7 @@ pub enum Event {
         /// The bytes.
         rx: Rx,
     },
-    /// A stream endpoint that had been full has drained; parsing of its input may go on.
+    /// An endpoint that had been full (no room, or `Full` while open) has drained; parsing of its input may go on.
     Drained {
         /// The endpoint.
         ep: Ep,
@@ -145,14 +154,15 @@ pub enum Event {
         /// Bytes moved, or minus errno.
         result: i32,
     },
-    /// The endpoint is gone. Sent exactly once for each `Opened`; no event follows it.
+    /// The endpoint is gone. Sent exactly once for each `Opened`, and for each dialled endpoint that never opened
+    /// (a refused connection, another version); no event follows it.
     Closed {
         /// The endpoint.
         ep: Ep,
         /// Why.
         reason: CloseReason,
     },
-    /// Another thread or core rang (eventfd or MSG_RING): look at the rings in shared memory.
+    /// Another thread or core rang (eventfd or `MSG_RING)`: look at the rings in shared memory.
     Woken,
 }
 
@@ -203,6 +213,10 @@ pub trait Fabric {
     /// Submits all that was queued: at most one system call.
     fn flush(&mut self) -> io::Result<()>;
 
-    /// Submits, then blocks until `want` completions or `timeout_ns`; returns early on a wake-up.
+    /// Submits, then blocks until `want` completions or `timeout_ns`. A wake-up is one completion; so that
+    /// it is not waited past, keep the time short when `want` is more than 1.
     fn wait(&mut self, want: u32, timeout_ns: u64) -> io::Result<()>;
+
+    /// How much is going on.
+    fn load(&self) -> Load;
 }

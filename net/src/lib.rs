@@ -4,8 +4,15 @@
 //! completions are polled. This crate knows bytes, not messages; nothing of ours is below it.
 
 pub mod fabric;
+pub mod frame;
 pub mod limits;
+pub mod poll;
+pub mod ring;
+pub mod tcp;
 
 pub use fabric::{
-    Body, CloseReason, DiskWrite, Ep, Event, Fabric, Full, Key, Port, Region, Remote, Rx, Token,
+    Body, CloseReason, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region, Remote, Rx,
+    Token,
 };
+pub use ring::{RingError, Waker};
+pub use tcp::{Config, Counters, Tcp};

@@ -1,0 +1,89 @@
+//! What a client may be told, and its defaults.
+
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
+use std::time::Duration;
+
+/// How a client behaves. `Options::default()` suits most.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long a request may take, retries and waiting for its turn included. Default 5 s.
+    pub deadline: Duration,
+    /// How the client calls itself, for the brick's logs. Default: the program's name.
+    pub name: String,
+    /// Requests in flight at once; more wait for their turn. Default 1024.
+    pub in_flight: usize,
+    /// Bytes of keys and values in flight at once. Default 64 MiB; one value always fits.
+    pub in_flight_bytes: usize,
+    /// Connections to the brick, 1 to 64. One is enough unless a single stream is the limit. Default 1.
+    pub connections: usize,
+    /// Number writes, so that they are retried without applying twice (docs/client.md). Without it a
+    /// write whose connection breaks is `InDoubt` at once. Default true.
+    pub exactly_once: bool,
+    /// Silence of a connection with answers due, after which it is given up and opened anew.
+    /// Default 2 s.
+    pub silence: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            deadline: Duration::from_secs(5),
+            name: program_name(),
+            in_flight: 1024,
+            in_flight_bytes: 64 << 20,
+            connections: 1,
+            exactly_once: true,
+            silence: Duration::from_secs(2),
+        }
+    }
+}
+
+impl Options {
+    /// The part that the session decides by, with a fresh client id.
+    pub(crate) fn session(&self) -> SessionOptions {
+        SessionOptions {
+            client: client_id(),
+            in_flight: self.in_flight.clamp(1, IN_FLIGHT_MAX),
+            numbered: self.exactly_once,
+            silence_ns: nanos(self.silence),
+        }
+    }
+}
+
+/// The most requests one session holds.
+pub const IN_FLIGHT_MAX: usize = 1 << 16;
+
+/// What a [`crate::Session`] is told.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionOptions {
+    /// 128 random bits per process start.
+    pub client: u128,
+    /// Requests that may be submitted and not done.
+    pub in_flight: usize,
+    /// Number writes, so that they may be retried.
+    pub numbered: bool,
+    /// Silence of a link with answers due, after which it is given up.
+    pub silence_ns: u64,
+}
+
+/// 128 bits that no other client has: the standard library's hasher keys come from the kernel.
+fn client_id() -> u128 {
+    let half = || u128::from(RandomState::new().hash_one(std::process::id()));
+    half() << 64 | half()
+}
+
+fn program_name() -> String {
+    std::env::args_os()
+        .next()
+        .and_then(|path| {
+            let name = std::path::Path::new(&path).file_name()?;
+            Some(name.to_string_lossy().into_owned())
+        })
+        .unwrap_or_else(|| "client".to_owned())
+}
+
+/// Saturating: a duration of over 500 years is for ever.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,407 @@
+//! The fabric over TCP, on `io_uring`: multishot accept and receive into provided buffers, one send in flight an
+//! endpoint, one system call a turn.
+//!
+//! Who calls whom: [`Fabric::poll`] takes completions (`complete.rs`), which move endpoints through their life
+//! (`close.rs`) and report events. `send`, `out` and `close` only write memory and note the endpoint as dirty;
+//! [`Fabric::flush`] and [`Fabric::wait`] turn the dirty ones into sends (`submit.rs`) and enter the kernel once.
+//!
+//! One-sided operations are not offered here yet: `register` says `Unsupported` and `read` and `write` are always
+//! `Full`. They come with the copies of the replicated cluster.
+
+mod close;
+mod complete;
+mod endpoint;
+mod output;
+mod socket;
+mod submit;
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+
+use io_uring::{cqueue, opcode, types};
+
+use crate::fabric::{
+    Body, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region, Remote, Rx, RxInner, Token,
+};
+use crate::frame::Hello;
+use crate::limits::{
+    CQES_PER_POLL_MAX, DISK_WRITES_MAX, EVENTS_PER_POLL_MAX, HANDSHAKE_NS_MAX, RX_BUFFERS,
+};
+use crate::ring::{Bell, Buffers, Ring, RingError, Waker};
+use endpoint::{State, Table};
+use output::Pool;
+use submit::Op;
+
+/// How a [`Tcp`] is made.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Provided receive buffers, each [`crate::limits::RX_BUFFER_BYTES`]. A power of two.
+    pub rx_buffers: u16,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { rx_buffers: RX_BUFFERS }
+    }
+}
+
+/// What a fabric did since it was made. Plain numbers; the owner publishes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// `io_uring_enter` calls.
+    pub enters: u64,
+    /// Completions taken.
+    pub cqes: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Frames received.
+    pub frames_in: u64,
+    /// Frames queued to be sent.
+    pub frames_out: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused, because all endpoints are in use.
+    pub refused: u64,
+    /// Endpoints closed, for whatever reason.
+    pub closed: u64,
+    /// Receives that found no free buffer.
+    pub enobufs: u64,
+    /// Connections closed because what they sent is not the protocol (also before their handshake was done).
+    pub malformed: u64,
+    /// Writes to disk that completed. Not in `bytes_out`.
+    pub disk_writes: u64,
+}
+
+struct Listener {
+    /// `None` once listening has stopped; the slot stays, because completions name it.
+    fd: Option<OwnedFd>,
+    port: Port,
+    armed: bool,
+    /// Out of descriptors: try again at this time.
+    retry_at: u64,
+}
+
+/// Endpoints with traffic lately, counted in windows of a millisecond.
+#[derive(Default)]
+struct Activity {
+    window: u32,
+    this: u32,
+    last: u32,
+}
+
+/// TCP on `io_uring`. Made on its core's thread and not `Send`.
+pub struct Tcp {
+    // Fields are dropped in this order: the ring goes before the memory that the kernel may use through it.
+    ring: Ring,
+    buffers: Buffers,
+    bell: Bell,
+    /// Where the kernel puts the eventfd's counter.
+    bell_count: Box<u64>,
+    bell_armed: bool,
+    listeners: Vec<Listener>,
+    table: Table,
+    pool: Pool,
+    dials: HashMap<u32, Box<socket::Address>>,
+    disk: Vec<Token>,
+    disk_free: Vec<u32>,
+    /// Endpoints that have something to send.
+    dirty: Vec<u32>,
+    /// Endpoints that wait for receive buffers.
+    starved: Vec<u32>,
+    /// Endpoints whose life goes on at the next poll.
+    sweep: Vec<u32>,
+    /// Half-open handshakes and drains, each in order of time.
+    greetings: VecDeque<(u64, Ep)>,
+    drains: VecDeque<(u64, Ep)>,
+    /// Events that a call other than `poll` made.
+    ready: Vec<Event>,
+    taken: Vec<cqueue::Entry>,
+    assembling: usize,
+    activity: Activity,
+    now: u64,
+    counters: Counters,
+}
+
+impl Tcp {
+    /// Makes the fabric of the calling thread.
+    pub fn new(config: Config) -> Result<Self, RingError> {
+        let ring = Ring::new()?;
+        let buffers = Buffers::new(ring.uring(), config.rx_buffers)?;
+        let bell = Bell::new().map_err(|error| RingError::from_io(error, "an eventfd"))?;
+        Ok(Self {
+            ring,
+            buffers,
+            bell,
+            bell_count: Box::new(0),
+            bell_armed: false,
+            listeners: Vec::new(),
+            table: Table::default(),
+            pool: Pool::default(),
+            dials: HashMap::new(),
+            disk: Vec::new(),
+            disk_free: Vec::new(),
+            dirty: Vec::new(),
+            starved: Vec::new(),
+            sweep: Vec::new(),
+            greetings: VecDeque::new(),
+            drains: VecDeque::new(),
+            ready: Vec::new(),
+            taken: Vec::with_capacity(CQES_PER_POLL_MAX),
+            assembling: 0,
+            activity: Activity::default(),
+            now: socket::boot_ns(),
+            counters: Counters::default(),
+        })
+    }
+
+    /// Listens on one more address. Returns where (a port asked for as 0 has become one).
+    pub fn listen(&mut self, address: SocketAddr, port: Port) -> io::Result<SocketAddr> {
+        let fd = socket::listener(address)?;
+        let bound = socket::local_address(fd.as_raw_fd())?;
+        self.listeners.push(Listener { fd: Some(fd), port, armed: false, retry_at: 0 });
+        self.arm_listeners()?;
+        Ok(bound)
+    }
+
+    /// Stops accepting on all addresses; connections stay. What waits in the backlog is reset by the kernel.
+    pub fn stop_listening(&mut self) {
+        for fd in self.listeners.iter_mut().filter_map(|l| l.fd.take()) {
+            // Ends the multishot accept, which holds the socket.
+            socket::shutdown(fd.as_raw_fd());
+        }
+    }
+
+    /// Connects. [`Event::Opened`] or [`Event::Closed`] follows for the endpoint.
+    pub fn dial(&mut self, address: SocketAddr, port: Port) -> io::Result<Ep> {
+        let fd = socket::stream(address)?;
+        let Some(ep) = self.table.insert(fd.as_raw_fd(), port, State::Connecting) else {
+            return Err(io::Error::other("all endpoints of this core are in use"));
+        };
+        let raw = Box::new(socket::Address::new(address));
+        let connect = opcode::Connect::new(types::Fd(fd.into_raw_fd()), raw.as_ptr(), raw.len())
+            .build()
+            .user_data(Op::Connect.tag(ep));
+        self.dials.insert(ep.slot, raw);
+        let endpoint = self.table.at(ep.slot);
+        endpoint.dialled = true;
+        endpoint.connecting = true;
+        self.greetings.push_back((self.now + HANDSHAKE_NS_MAX, ep));
+        // SAFETY: the address stays in `dials` until the completion.
+        unsafe { self.ring.push(&connect)? };
+        Ok(ep)
+    }
+
+    /// A handle with which other threads wake this core.
+    pub fn waker(&self) -> Waker {
+        self.bell.waker()
+    }
+
+    /// What was done so far.
+    pub fn counters(&self) -> Counters {
+        Counters { enters: self.ring.enters(), ..self.counters }
+    }
+
+    /// Endpoints in use.
+    pub fn endpoints(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Receive buffers that the kernel may fill; the rest is held by tokens not released.
+    pub fn rx_free(&self) -> usize {
+        usize::from(self.buffers.free())
+    }
+
+    fn mark_dirty(&mut self, slot: u32) {
+        let endpoint = self.table.at(slot);
+        if !endpoint.dirty {
+            endpoint.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    fn greet(&mut self, ep: Ep) {
+        let hello = Hello::OURS.encode();
+        self.table.at(ep.slot).output.buffer(&mut self.pool).extend_from_slice(&hello);
+        self.mark_dirty(ep.slot);
+    }
+
+    /// Whether `poll` has something to do that no completion will announce.
+    fn idle(&mut self) -> bool {
+        self.ready.is_empty() && self.sweep.is_empty() && !self.ring.pending()
+    }
+
+    /// The earliest time at which `poll` has something to do of its own.
+    fn deadline(&self) -> Option<u64> {
+        let retry =
+            self.listeners.iter().filter(|l| !l.armed && l.fd.is_some()).map(|l| l.retry_at);
+        let queues = [self.greetings.front(), self.drains.front()];
+        queues.into_iter().flatten().map(|(due, _)| *due).chain(retry).min()
+    }
+
+    fn turn_window(&mut self) {
+        let window = (self.now >> 20) as u32;
+        let activity = &mut self.activity;
+        if window != activity.window {
+            let next = window == activity.window.wrapping_add(1);
+            activity.last = if next { activity.this } else { 0 };
+            activity.this = 0;
+            activity.window = window;
+        }
+    }
+}
+
+impl Fabric for Tcp {
+    fn poll(&mut self, boot_ns: u64, out: &mut Vec<Event>) {
+        self.now = self.now.max(boot_ns);
+        self.turn_window();
+        let before = out.len();
+        if self.bell.answer() {
+            out.push(Event::Woken);
+        }
+        out.append(&mut self.ready);
+        self.expire();
+        self.sweep(out);
+        let mut taken = std::mem::take(&mut self.taken);
+        let mut left = CQES_PER_POLL_MAX;
+        // In small bites, because one completion may bring hundreds of frames.
+        while left > 0 && out.len() - before < EVENTS_PER_POLL_MAX {
+            if let Err(error) = self.ring.take(left.min(32), &mut taken) {
+                // The next flush or wait returns it to the caller.
+                debug_assert!(false, "io_uring_enter: {error}");
+            }
+            if taken.is_empty() {
+                break;
+            }
+            left -= taken.len().min(left);
+            self.counters.cqes += taken.len() as u64;
+            for cqe in taken.drain(..) {
+                self.complete(&cqe, out);
+            }
+        }
+        self.taken = taken;
+    }
+
+    fn bytes<'a>(&'a self, rx: &'a Rx) -> &'a [u8] {
+        match &rx.0 {
+            RxInner::Ring { buffer, start, len } => {
+                self.buffers.bytes(*buffer, *start as usize, *len as usize)
+            }
+            RxInner::Heap(bytes) => bytes,
+        }
+    }
+
+    fn release(&mut self, rx: Rx) {
+        if let RxInner::Ring { buffer, .. } = rx.0 {
+            self.buffers.release(buffer);
+        }
+    }
+
+    fn send(&mut self, ep: Ep, head: &[u8], body: Option<Body>, token: Token) -> Result<(), Full> {
+        self.queue(ep, head, body, token)
+    }
+
+    fn out(&mut self, ep: Ep) -> Option<&mut Vec<u8>> {
+        let endpoint = self.table.get_mut(ep)?;
+        if !endpoint.takes_output() || endpoint.port != Port::Stream {
+            return None;
+        }
+        if !endpoint.dirty {
+            endpoint.dirty = true;
+            self.dirty.push(ep.slot);
+        }
+        Some(endpoint.output.buffer(&mut self.pool))
+    }
+
+    fn room(&self, ep: Ep) -> usize {
+        self.table.get(ep).map_or(0, submit::room)
+    }
+
+    fn close(&mut self, ep: Ep) {
+        if self.table.get(ep).is_some() {
+            self.drain(ep);
+        }
+    }
+
+    fn register(&mut self, _region: Region) -> io::Result<Key> {
+        Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            "one-sided operations are not offered over TCP yet: ask the peer in a frame",
+        ))
+    }
+
+    fn withdraw(&mut self, _key: Key) {}
+
+    fn read(&mut self, _: Ep, _: Remote, _: Region, _: Token) -> Result<(), Full> {
+        Err(Full)
+    }
+
+    fn write(&mut self, _: Ep, _: Remote, _: Body, _: Token) -> Result<(), Full> {
+        Err(Full)
+    }
+
+    fn disk_write(&mut self, write: DiskWrite, token: Token) -> Result<(), Full> {
+        let index = match self.disk_free.pop() {
+            Some(index) => index,
+            None if self.disk.len() < DISK_WRITES_MAX => {
+                self.disk.push(token);
+                self.disk.len() as u32 - 1
+            }
+            None => return Err(Full),
+        };
+        self.disk[index as usize] = token;
+        let flags = if write.durable { libc::RWF_DSYNC } else { 0 };
+        let entry = opcode::Write::new(types::Fd(write.fd), write.ptr, write.len)
+            .offset(write.offset)
+            .rw_flags(flags)
+            .build()
+            .user_data(Op::Disk.tag(Ep { slot: index, generation: 0 }));
+        // SAFETY: the caller keeps the memory mapped until the completion (`DiskWrite`).
+        if unsafe { self.ring.push(&entry) }.is_err() {
+            self.disk_free.push(index);
+            return Err(Full);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.prepare()?;
+        self.ring.submit()
+    }
+
+    fn wait(&mut self, want: u32, timeout_ns: u64) -> io::Result<()> {
+        self.arm_bell()?;
+        self.prepare()?;
+        if !self.idle() || !self.bell.park() {
+            return self.ring.submit();
+        }
+        let limit =
+            self.deadline().map_or(timeout_ns, |due| timeout_ns.min(due.saturating_sub(self.now)));
+        let result = self.ring.wait(want.max(1), limit);
+        self.bell.unpark();
+        result
+    }
+
+    fn load(&self) -> Load {
+        Load { sends: self.dirty.len() as u32, active: self.activity.this.max(self.activity.last) }
+    }
+}
+
+impl Drop for Tcp {
+    /// Ends what is in flight before its memory goes: a buffer belongs to the kernel until its completion.
+    fn drop(&mut self) {
+        let all = types::CancelBuilder::any();
+        let limit = types::Timespec::new().sec(1);
+        // Errors only mean that nothing was in flight, or that the kernel ends it when the ring is closed.
+        let _ = self.ring.uring().submitter().register_sync_cancel(Some(limit), all);
+        for fd in self.table.fds() {
+            socket::close(fd);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,107 @@
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::fabric::CloseReason;
+use crate::frame;
+
+const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+fn boot_ns() -> u64 {
+    socket::boot_ns()
+}
+
+/// Turns a fabric until `done` says so; fails after ten seconds.
+fn turn_until(tcp: &mut Tcp, mut done: impl FnMut(&mut Tcp, Event) -> bool) {
+    let start = Instant::now();
+    let mut events = Vec::new();
+    loop {
+        tcp.poll(boot_ns(), &mut events);
+        let mut end = false;
+        for event in events.drain(..) {
+            end |= done(tcp, event);
+        }
+        if end {
+            tcp.flush().unwrap();
+            return;
+        }
+        assert!(start.elapsed() < Duration::from_secs(10), "nothing happened");
+        tcp.wait(1, 20_000_000).unwrap();
+    }
+}
+
+/// Answers every stream byte and every frame with itself, until the peer asks it to stop by `quit`.
+fn echo(tcp: &mut Tcp, event: Event) -> bool {
+    match event {
+        Event::Bytes { ep, rx } => {
+            let bytes = tcp.bytes(&rx).to_vec();
+            tcp.release(rx);
+            if let Some(out) = tcp.out(ep) {
+                out.extend_from_slice(&bytes);
+            }
+            bytes.ends_with(b"quit")
+        }
+        Event::Frame { ep, rx } => {
+            let bytes = tcp.bytes(&rx).to_vec();
+            tcp.release(rx);
+            tcp.send(ep, &bytes, None, Token(0)).unwrap();
+            bytes == b"quit"
+        }
+        _ => false,
+    }
+}
+
+#[test]
+fn a_stream_is_echoed() {
+    let mut tcp = Tcp::new(Config::default()).unwrap();
+    let address = tcp.listen(ANY, Port::Stream).unwrap();
+    let client = std::thread::spawn(move || {
+        let mut peer = TcpStream::connect(address).unwrap();
+        for text in ["hello", "quit"] {
+            peer.write_all(text.as_bytes()).unwrap();
+            let mut back = [0; 5];
+            peer.read_exact(&mut back[..text.len()]).unwrap();
+            assert_eq!(&back[..text.len()], text.as_bytes());
+        }
+    });
+    turn_until(&mut tcp, echo);
+    client.join().unwrap();
+    turn_until(&mut tcp, |_, event| {
+        matches!(event, Event::Closed { reason: CloseReason::Finished, .. })
+    });
+    assert_eq!((tcp.endpoints(), tcp.rx_free()), (0, 512));
+}
+
+#[test]
+fn frames_go_both_ways_between_two_cores() {
+    let mut server = Tcp::new(Config::default()).unwrap();
+    let address = server.listen(ANY, Port::Frames).unwrap();
+    let client = std::thread::spawn(move || {
+        let mut tcp = Tcp::new(Config::default()).unwrap();
+        let ep = tcp.dial(address, Port::Frames).unwrap();
+        turn_until(&mut tcp, |_, e| matches!(e, Event::Opened { ep: opened, .. } if opened == ep));
+        // Small, empty, exactly a buffer, over several buffers, the largest.
+        let lens = [64, 0, 16 << 10, 100_000, crate::limits::FRAME_BYTES_MAX];
+        for (n, len) in lens.into_iter().enumerate() {
+            let payload: Vec<u8> = (0..len).map(|i| (i * 31 + n) as u8).collect();
+            tcp.send(ep, &payload, None, Token(0)).unwrap();
+            turn_until(&mut tcp, |tcp, event| match event {
+                Event::Frame { rx, .. } => {
+                    assert!(tcp.bytes(&rx) == payload, "frame {n} came back changed");
+                    tcp.release(rx);
+                    true
+                }
+                _ => false,
+            });
+        }
+        tcp.send(ep, b"quit", None, Token(0)).unwrap();
+        turn_until(&mut tcp, |_, event| matches!(event, Event::Frame { .. }));
+        tcp.close(ep);
+        turn_until(&mut tcp, |_, event| matches!(event, Event::Closed { .. }));
+    });
+    turn_until(&mut server, echo);
+    client.join().unwrap();
+    assert_eq!(server.counters().frames_in, 6);
+    assert_eq!(frame::PROTOCOL_VERSION, 1);
+}
