@@ -14,7 +14,7 @@ use crate::machine::{free_port, signal};
 use crate::resp::Resp;
 
 /// How long a brick may take to start or stop on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How to start a brick.
 #[derive(Debug, Clone)]
@@ -25,9 +25,9 @@ pub struct Options {
     pub memory: &'static str,
     /// CPUs of its data cores.
     pub cores: &'static str,
-    /// A memory_dir other than a fresh one in /dev/shm.
+    /// A `memory_dir` other than a fresh one in /dev/shm.
     pub memory_dir: Option<PathBuf>,
-    /// A data_dir other than a fresh one.
+    /// A `data_dir` other than a fresh one.
     pub data_dir: Option<PathBuf>,
 }
 
@@ -76,9 +76,9 @@ impl Brick {
     /// As [`Brick::start`], when it may refuse.
     pub fn try_start(options: &Options) -> Result<Self, Refused> {
         let shm = Path::new("/dev/shm");
-        let memory_parent =
-            if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
-        let folder = tempfile::Builder::new().prefix("firebrick-test-").tempdir().expect("a folder");
+        let memory_parent = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
+        let folder =
+            tempfile::Builder::new().prefix("firebrick-test-").tempdir().expect("a folder");
         let memory_folder = tempfile::Builder::new()
             .prefix("firebrick-test-")
             .tempdir_in(memory_parent)

@@ -29,7 +29,8 @@ pub fn segments(folder: &Path) -> Vec<PathBuf> {
     let segment = |path: &PathBuf| {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
         let number = name.strip_suffix(".seg").and_then(|stem| stem.strip_prefix(['t', 's']));
-        number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+        number
+            .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
     };
     files.filter(segment).collect()
 }
