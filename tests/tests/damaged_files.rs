@@ -12,7 +12,7 @@ fn stopped() -> Brick {
     let mut resp = brick.connect();
     for number in 0..2000 {
         let (key, value) = (format!("key:{number}"), "v".repeat(200));
-        assert!(resp.call(&["SET", &key, &value]).unwrap().is_ok());
+        assert!(resp.call(&["SET", &key, &value]).expect("an answer").is_ok());
     }
     assert!(brick.stop(libc::SIGTERM).success(), "{}", brick.said());
     brick
@@ -22,7 +22,7 @@ fn forget_memory(brick: &Brick) {
     std::fs::remove_dir_all(brick.memory_dir()).expect("memory_dir");
 }
 
-/// The brick must refuse, naming the file, and leave all files of data_dir as they are.
+/// The brick must refuse, naming the file, and leave all files of `data_dir` as they are.
 fn refuses_naming(mut brick: Brick, file: &Path) {
     let before = listing(brick.data_dir());
     let said_before = brick.said().len();

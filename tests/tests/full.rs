@@ -1,4 +1,4 @@
-//! Promise: a full memory_dir or data_dir is a refused write with a clear error and nothing else: reads go on,
+//! Promise: a full `memory_dir` or `data_dir` is a refused write with a clear error and nothing else: reads go on,
 //! removes work, and writes resume when there is room again. Needs root, for small file systems.
 
 use std::path::PathBuf;

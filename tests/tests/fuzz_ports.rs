@@ -39,8 +39,8 @@ impl Canary {
 /// Sends bytes, in two pieces at times, and takes what comes until the brick closes or is silent.
 fn throw(address: SocketAddr, bytes: &[u8], random: &mut Random) {
     let mut stream = TcpStream::connect(address).expect("the port accepts");
-    stream.set_read_timeout(Some(Duration::from_millis(2))).unwrap();
-    stream.set_write_timeout(Some(Duration::from_secs(5))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_millis(2))).expect("a timeout");
+    stream.set_write_timeout(Some(Duration::from_secs(5))).expect("a timeout");
     let cut = random.below(bytes.len() as u64 + 1) as usize;
     let sent = stream.write_all(&bytes[..cut]).and_then(|()| stream.write_all(&bytes[cut..]));
     if sent.is_ok() && random.below(4) == 0 {
