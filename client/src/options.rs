@@ -43,6 +43,7 @@ impl Options {
     /// The part that the session decides by, with a fresh client id.
     pub(crate) fn session(&self) -> SessionOptions {
         SessionOptions {
+            name: self.name.clone(),
             client: client_id(),
             in_flight: self.in_flight.clamp(1, IN_FLIGHT_MAX),
             numbered: self.exactly_once,
@@ -52,11 +53,13 @@ impl Options {
 }
 
 /// The most requests one session holds.
-pub const IN_FLIGHT_MAX: usize = 1 << 16;
+pub const IN_FLIGHT_MAX: usize = 1 << 15;
 
 /// What a [`crate::Session`] is told.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct SessionOptions {
+    /// How the client calls itself.
+    pub name: String,
     /// 128 random bits per process start.
     pub client: u128,
     /// Requests that may be submitted and not done.

@@ -1,10 +1,10 @@
 //! From a received frame to a result, or to another try.
 
 use firebrick_partition::op::{Answer, SessionId};
+use firebrick_partition::wire::{self, Message, Welcome};
 use firebrick_partition::{Failure, Route};
 
-use super::slot::{Id, Purpose, State};
-use super::wire::{self, Incoming};
+use super::slot::{Ask, Purpose, State};
 use super::{Link, Reply, Session, Sink};
 use crate::error::{Error, Result};
 
@@ -24,30 +24,52 @@ impl Session {
         if let Some(l) = self.links.iter_mut().find(|l| l.link == link) {
             l.heard_ns = now_ns;
         }
-        let incoming = wire::decode(payload)?;
-        // An answer to a try that is over: overdue, or repeated by the network.
-        let Some(index) = self.slots.find(Id(incoming.tag())) else { return Ok(()) };
-        if self.slots.get(index).state != State::Sent(link) {
-            return Ok(());
-        }
-        match (incoming, self.slots.get(index).purpose) {
-            (Incoming::Answer { answer, .. }, Purpose::User(_)) => {
-                self.handle_answer(now_ns, index, answer, sink);
+        match wire::decode(payload) {
+            Ok(Message::Answer { slot, answer }) => {
+                let Some(index) = self.sent_on(link, slot) else { return Ok(()) };
+                match (self.slots.get(index).ask, self.slots.get(index).purpose) {
+                    (Ask::Op(_), Purpose::Open(partition)) => {
+                        self.handle_opened(now_ns, index, partition, answer, sink);
+                    }
+                    (Ask::Op(_), _) => self.handle_answer(now_ns, index, answer, sink),
+                    _ => return Err(another_kind()),
+                }
             }
-            (Incoming::Answer { answer, .. }, Purpose::Open(partition)) => {
-                self.handle_opened(now_ns, index, partition, answer, sink);
-            }
-            (Incoming::Map { map, .. }, Purpose::User(_) | Purpose::Map) => {
-                self.routes.replace(map)?;
+            Ok(Message::Map { slot, maps }) => {
+                let Some(index) = self.sent_on(link, slot) else { return Ok(()) };
+                if !matches!(self.slots.get(index).ask, Ask::FetchMap) {
+                    return Err(another_kind());
+                }
+                let maps = maps.to_maps().map_err(|e| Error::Protocol(e.to_string().into()))?;
+                self.routes.replace(&maps)?;
                 self.finish(now_ns, index, Ok(Reply::Map), sink);
                 self.handle_map_known(now_ns);
             }
-            (Incoming::Control { result, .. }, Purpose::User(_)) => {
-                self.finish(now_ns, index, result.map(Reply::Control), sink);
+            Ok(Message::ControlAnswer { slot, json }) => {
+                let Some(index) = self.sent_on(link, slot) else { return Ok(()) };
+                if !matches!(self.slots.get(index).ask, Ask::Control { .. }) {
+                    return Err(another_kind());
+                }
+                self.finish(now_ns, index, Ok(Reply::Control(json)), sink);
             }
-            _ => return Err(Error::protocol("an answer to another kind of request")),
+            Ok(Message::Welcome { welcome, .. }) => self.handle_welcome(link, &welcome),
+            Ok(_) => return Err(Error::protocol("a client's message from a brick")),
+            Err(e) => return Err(Error::Protocol(e.to_string().into())),
         }
         Ok(())
+    }
+
+    /// The slot whose current try was sent on this link under this tag. An answer to a try that is
+    /// over (overdue, or repeated by the network) has none.
+    fn sent_on(&self, link: Link, tag: u32) -> Option<u32> {
+        let index = self.slots.find_tag(tag)?;
+        (self.slots.get(index).state == State::Sent(link)).then_some(index)
+    }
+
+    fn handle_welcome(&mut self, link: Link, welcome: &Welcome<'_>) {
+        if let Some(l) = self.links.iter_mut().find(|l| l.link == link) {
+            l.limit = welcome.limits.in_flight.max(1);
+        }
     }
 
     fn handle_map_known(&mut self, now_ns: u64) {
@@ -104,17 +126,12 @@ impl Session {
             // This try changed nothing, but an earlier one that comes late still may.
             Failure::NoSpace if uncertain => return self.again_later(now_ns, index, failure),
             Failure::InDoubt => return self.handle_in_doubt(now_ns, index, sink),
-            Failure::NoSpace => Error::NoSpace,
-            Failure::NotInteger => Error::NotInteger,
-            Failure::Overflow => Error::Overflow,
-            Failure::NotFloat => Error::NotFloat,
-            Failure::NotFinite => Error::NotFinite,
-            Failure::TooLarge => {
-                Error::TooLarge { what: "value", bytes: 0, limit: crate::VALUE_BYTES_MAX }
+            Failure::NoTable => {
+                // What this map says of the table is out of date.
+                self.want_map(now_ns);
+                Error::NoTable(self.routes.name(self.slots.get(index).table))
             }
-            Failure::Corrupt => Error::Corrupt,
-            Failure::NoTable => Error::NoTable(format!("with id {}", slot.table).into()),
-            Failure::Malformed => Error::protocol("the brick calls a request malformed"),
+            failure => error_of(failure),
         };
         self.finish(now_ns, index, Err(error), sink);
     }
@@ -160,18 +177,9 @@ impl Session {
                 self.again_later(now_ns, index, Failure::Unavailable);
             }
             Answer::Failed(failure) => {
-                // The writes that wait for the session share its fate; none of them was sent.
-                self.finish(now_ns, index, Ok(Reply::Map), sink);
-                self.writers.open_failed(partition);
-                while let Some(id) = self.writers.pop_waiting(partition) {
-                    let Some(waiting) = self.slots.find(id) else { continue };
-                    self.handle_failed(now_ns, waiting, failure, sink);
-                }
+                self.finish(now_ns, index, Err(error_of(failure)), sink);
             }
-            _ => {
-                self.finish(now_ns, index, Ok(Reply::Map), sink);
-                self.writers.open_failed(partition);
-            }
+            _ => self.finish(now_ns, index, Err(another_kind()), sink),
         }
     }
 
@@ -196,5 +204,29 @@ impl Session {
         if let State::Sent(link) = self.slots.get(index).state {
             self.one_less(link);
         }
+    }
+}
+
+fn another_kind() -> Error {
+    Error::protocol("an answer to another kind of request")
+}
+
+/// A failure that no retry mends.
+fn error_of(failure: Failure) -> Error {
+    match failure {
+        Failure::NotInteger => Error::NotInteger,
+        Failure::Overflow => Error::Overflow,
+        Failure::NotFloat => Error::NotFloat,
+        Failure::NotFinite => Error::NotFinite,
+        Failure::TooLarge => {
+            Error::TooLarge { what: "value", bytes: 0, limit: crate::VALUE_BYTES_MAX }
+        }
+        Failure::NoSpace => Error::NoSpace,
+        Failure::InDoubt => Error::InDoubt,
+        Failure::Corrupt => Error::Corrupt,
+        Failure::NoTable => Error::NoTable("of that name".into()),
+        Failure::Busy => Error::Busy,
+        Failure::Malformed => Error::protocol("the brick calls a request malformed"),
+        Failure::Unavailable | Failure::WrongPartition | Failure::RouteTooNew => Error::Unavailable,
     }
 }

@@ -27,7 +27,7 @@ use firebrick_partition::op::{Answer, Op};
 use crate::error::{Error, Result};
 use crate::options::SessionOptions;
 use routes::Routes;
-pub(crate) use slot::condition;
+pub(crate) use slot::{split, with_value};
 use slot::{Ask, Id, New, Purpose, Slots, State};
 pub use routes::TableId;
 use writers::Writers;
@@ -90,6 +90,10 @@ struct LinkState {
     unanswered: u32,
     /// When something last arrived, or the first try after a quiet time was sent.
     heard_ns: u64,
+    /// `Hello` was sent.
+    greeted: bool,
+    /// How many unanswered the brick allows.
+    limit: u32,
 }
 
 /// See the module's text. All times are nanoseconds of one clock that never goes back; `Now::boot_ns`
@@ -179,16 +183,17 @@ impl Session {
         Ok(())
     }
 
-    /// Asks a brick about tables or itself; `text` is the request as `wire` has it. Never retried
-    /// after it was sent, because creating or dropping twice is not the same as once.
+    /// Asks a brick about tables or itself; `json` as docs/client.md has it. What `changes`
+    /// something is not sent again once it was sent: creating twice is not the same as once.
     pub fn control(
         &mut self,
         now_ns: u64,
-        text: &str,
+        json: &str,
+        changes: bool,
         deadline_ns: u64,
         token: u64,
     ) -> Result<()> {
-        self.submit_to_brick(now_ns, Ask::Control, text, deadline_ns, token)
+        self.submit_to_brick(now_ns, Ask::Control { changes }, json, deadline_ns, token)
     }
 
     /// Fetches the map again; answered with [`Reply::Map`].
@@ -231,7 +236,13 @@ impl Session {
     /// A connection is open and shaken hands.
     pub fn handle_connected(&mut self, now_ns: u64, link: Link) {
         self.unreachable = None;
-        self.links.push(LinkState { link, unanswered: 0, heard_ns: now_ns });
+        self.links.push(LinkState {
+            link,
+            unanswered: 0,
+            heard_ns: now_ns,
+            greeted: false,
+            limit: u32::MAX,
+        });
     }
 
     /// No connection could be opened; the shell goes on trying. Requests that were never sent say so
@@ -359,13 +370,22 @@ impl Session {
             self.one_less(link);
         }
         self.slots.remove(index);
-        match purpose {
-            Purpose::User(token) => {
+        match (purpose, result) {
+            (Purpose::User(token), result) => {
                 self.users -= 1;
                 sink.done(token, result);
             }
-            Purpose::Map => self.map_wanted = false,
-            Purpose::Open(_) => {}
+            (Purpose::Map, _) => self.map_wanted = false,
+            (Purpose::Open(partition), result) => {
+                self.writers.open_ended(partition);
+                let Err(error) = result else { return };
+                // The writes that wait for the session share its fate; none of them was sent.
+                while let Some(id) = self.writers.pop_waiting(partition) {
+                    if let Some(waiting) = self.slots.find(id) {
+                        self.finish(now_ns, waiting, Err(error.clone()), sink);
+                    }
+                }
+            }
         }
         if let Some(id) = number
             && let Some(partition) = self.writers.finish(id)

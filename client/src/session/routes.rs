@@ -35,13 +35,13 @@ impl Routes {
         self.known
     }
 
-    /// What is not in the map may exist after all: a brick disagrees with it.
-    pub fn doubt(&mut self) {
-        self.known = false;
-    }
-
     pub fn table(&self, name: &str) -> Option<TableId> {
         self.tables.iter().find(|t| t.name == name).map(|t| TableId(t.id))
+    }
+
+    /// What to call a table in an error.
+    pub fn name(&self, id: u32) -> std::sync::Arc<str> {
+        self.get(id).map_or_else(|| format!("with id {id}").into(), |t| t.name.as_str().into())
     }
 
     pub fn partitions(&self, table: TableId) -> impl Iterator<Item = u32> + '_ {

@@ -1,11 +1,15 @@
 //! From submitted to sent.
 
 use firebrick_partition::op::{Numbered, Op, Request, Route};
+use firebrick_partition::wire::{self, Hello};
 
 use super::slot::{self, Ask, New, Purpose, State};
 use super::writers::Take;
-use super::{Link, Session, Sink, wire};
+use super::{Link, Session, Sink};
 use crate::error::Error;
+
+/// No slot has this index.
+const HELLO_TAG: u32 = u32::MAX;
 
 impl Session {
     /// The next frame to send, encoded onto the end of `out`, and the connection to send it on.
@@ -16,13 +20,19 @@ impl Session {
         out: &mut Vec<u8>,
         sink: &mut dyn Sink,
     ) -> Option<Link> {
+        if let Some(link) = self.greet(out) {
+            return Some(link);
+        }
         if self.links.is_empty() {
             return None;
         }
         while let Some(id) = self.ready.pop_front() {
             let Some(index) = self.slots.find(id) else { continue };
             let Some(route) = self.route_of(now_ns, index, sink) else { continue };
-            let link = self.pick_link(now_ns, route.partition);
+            let Some(link) = self.pick_link(now_ns, route.partition) else {
+                self.ready.push_front(id);
+                return None;
+            };
             self.encode(index, route, out);
             self.slots.get_mut(index).state = State::Sent(link);
             return Some(link);
@@ -40,7 +50,7 @@ impl Session {
         };
         if route.is_none() {
             if self.routes.knows_all() {
-                let name = format!("with id {}", slot.table).into();
+                let name = self.routes.name(slot.table);
                 self.finish(now_ns, index, Err(Error::NoTable(name)), sink);
             } else {
                 self.wait_for_map(now_ns, index);
@@ -50,15 +60,28 @@ impl Session {
     }
 
     /// All requests to one partition take one link, so that they arrive in the order they were sent.
-    fn pick_link(&mut self, now_ns: u64, partition: u32) -> Link {
+    /// `None`: that link has as many unanswered as the brick allows.
+    fn pick_link(&mut self, now_ns: u64, partition: u32) -> Option<Link> {
         let at = partition as usize % self.links.len();
         let l = &mut self.links[at];
+        if l.unanswered >= l.limit {
+            return None;
+        }
         if l.unanswered == 0 {
             l.heard_ns = now_ns;
             self.wake_ns = self.wake_ns.min(now_ns.saturating_add(self.options.silence_ns));
         }
         l.unanswered += 1;
-        l.link
+        Some(l.link)
+    }
+
+    /// A link's first message says who this is. Requests do not wait for the welcome.
+    fn greet(&mut self, out: &mut Vec<u8>) -> Option<Link> {
+        let l = self.links.iter_mut().find(|l| !l.greeted)?;
+        l.greeted = true;
+        let hello = Hello { client: &self.options.name, features: 0 };
+        wire::hello(out, HELLO_TAG, &hello);
+        Some(l.link)
     }
 
     fn encode(&mut self, index: u32, route: Route, out: &mut Vec<u8>) {
@@ -66,9 +89,12 @@ impl Session {
         let slot = self.slots.get(index);
         let numbered: Option<Numbered> = slot.number.map(|n| self.writers.numbered(n));
         match slot.op() {
-            Some(op) => wire::request(out, id.0, &Request { route, numbered, key: slot.key(), op }),
-            None if matches!(slot.ask, Ask::FetchMap) => wire::fetch_map(out, id.0),
-            None => wire::control(out, id.0, slot.value()),
+            Some(op) => {
+                let request = Request { route, numbered, key: slot.key(), op };
+                wire::request(out, id.tag(), &request);
+            }
+            None if matches!(slot.ask, Ask::FetchMap) => wire::fetch_map(out, id.tag(), ""),
+            None => wire::control(out, id.tag(), slot.text()),
         }
     }
 
@@ -126,7 +152,7 @@ impl Session {
 
     fn open_writer(&mut self, now_ns: u64, table: u32, partition: u32) {
         let client = self.options.client;
-        self.send_own(now_ns, &New {
+        self.send_own(&New {
             purpose: Purpose::Open(partition),
             table,
             target: slot::Target::Partition(partition),
@@ -149,7 +175,7 @@ impl Session {
         if std::mem::replace(&mut self.map_wanted, true) {
             return;
         }
-        self.send_own(now_ns, &New {
+        self.send_own(&New {
             purpose: Purpose::Map,
             table: 0,
             target: slot::Target::Brick,
@@ -163,7 +189,7 @@ impl Session {
 
     /// The session's own requests go first and count for no limit: there is one map fetch and one
     /// opening a partition at most.
-    fn send_own(&mut self, _now_ns: u64, new: &New<'_>) {
+    fn send_own(&mut self, new: &New<'_>) {
         let index = self.slots.insert(new);
         self.slots.get_mut(index).state = State::Ready;
         self.ready.push_front(self.slots.id(index));

@@ -1,13 +1,16 @@
 //! The requests a session has in flight: a slab whose buffers are used again, so that nothing is
 //! allocated per request.
 
-use firebrick_partition::op::{Condition, Op, RequestId};
 use firebrick_partition::Failure;
+use firebrick_partition::op::{Op, RequestId};
 
 use super::Link;
 
 /// Buffers above this are given back when their request is done.
 const KEPT_BYTES: usize = 64 << 10;
+
+/// Slots of one session: a slot's index has 16 bits on the wire, and the last is `Hello`'s.
+const SLOTS_MAX: usize = (1 << 16) - 1;
 
 /// What a request is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +51,20 @@ pub(super) enum State {
 pub(super) enum Ask {
     Op(Op<'static>),
     FetchMap,
-    Control,
+    Control { changes: bool },
 }
 
-/// Names one try of one request; travels as the frame's tag. A later try has another id, so a late or
+/// Names one try of one request. A later try has another id, so a late or
 /// repeated answer of an earlier one is ignored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Id(pub u64);
 
 impl Id {
+    /// As it travels: 16 bits of the generation, 16 of the index.
+    pub fn tag(self) -> u32 {
+        self.generation() << 16 | self.index() as u32
+    }
+
     fn index(self) -> usize {
         (self.0 & u64::from(u32::MAX)) as usize
     }
@@ -97,25 +105,30 @@ impl Slot {
         &self.bytes[..self.key_len]
     }
 
-    /// The value of an operation, or the text of a control request.
+    /// The value of an operation.
     pub fn value(&self) -> &[u8] {
         &self.bytes[self.key_len..]
+    }
+
+    /// The text of a control request, which came as `&str`.
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(self.value()).unwrap_or_default()
     }
 
     /// The operation with its value.
     pub fn op(&self) -> Option<Op<'_>> {
         match self.ask {
             Ask::Op(op) => Some(with_value(op, self.value())),
-            Ask::FetchMap | Ask::Control => None,
+            Ask::FetchMap | Ask::Control { .. } => None,
         }
     }
 
-    /// It may change something when it arrives. Control requests may too.
+    /// It may change something when it arrives.
     pub fn is_write(&self) -> bool {
         match self.ask {
             Ask::Op(op) => !op.is_read(),
             Ask::FetchMap => false,
-            Ask::Control => true,
+            Ask::Control { changes } => changes,
         }
     }
 
@@ -124,7 +137,7 @@ impl Slot {
         match self.ask {
             Ask::Op(Op::OpenSession { .. } | Op::EndSession { .. }) => false,
             Ask::Op(op) => !op.is_read(),
-            Ask::FetchMap | Ask::Control => false,
+            Ask::FetchMap | Ask::Control { .. } => false,
         }
     }
 
@@ -160,10 +173,6 @@ impl Slots {
         Self { slots: Vec::new(), free: Vec::new(), in_use: Vec::new(), order: 0 }
     }
 
-    pub fn len(&self) -> usize {
-        self.in_use.len()
-    }
-
     pub fn get(&self, index: u32) -> &Slot {
         &self.slots[index as usize]
     }
@@ -177,6 +186,14 @@ impl Slots {
         let slot = self.slots.get(id.index())?;
         (slot.generation == id.generation() && slot.state != State::Free)
             .then(|| id.index() as u32)
+    }
+
+    /// The slot of a try by its tag.
+    pub fn find_tag(&self, tag: u32) -> Option<u32> {
+        let index = tag & 0xffff;
+        let slot = self.slots.get(index as usize)?;
+        let current = slot.state != State::Free && slot.generation & 0xffff == tag >> 16;
+        current.then_some(index)
     }
 
     /// The current try of a slot.
@@ -193,6 +210,7 @@ impl Slots {
 
     pub fn insert(&mut self, new: &New<'_>) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
+            assert!(self.slots.len() < SLOTS_MAX, "a slot's index has 16 bits on the wire");
             self.slots.push(Slot::empty());
             (self.slots.len() - 1) as u32
         });
@@ -267,7 +285,7 @@ impl Slot {
 }
 
 /// An operation apart from its value.
-pub(super) fn split(op: Op<'_>) -> (Op<'static>, &[u8]) {
+pub(crate) fn split(op: Op<'_>) -> (Op<'static>, &[u8]) {
     match op {
         Op::Put { value, expiry, condition, want_old } => {
             (Op::Put { value: &[], expiry, condition, want_old }, value)
@@ -289,7 +307,8 @@ pub(super) fn split(op: Op<'_>) -> (Op<'static>, &[u8]) {
     }
 }
 
-fn with_value<'a>(op: Op<'static>, value: &'a [u8]) -> Op<'a> {
+/// An operation with its value again.
+pub(crate) fn with_value<'a>(op: Op<'static>, value: &'a [u8]) -> Op<'a> {
     match op {
         Op::Put { expiry, condition, want_old, .. } => {
             Op::Put { value, expiry, condition, want_old }
@@ -297,13 +316,5 @@ fn with_value<'a>(op: Op<'static>, value: &'a [u8]) -> Op<'a> {
         Op::Append { .. } => Op::Append { value },
         Op::SetRange { offset, .. } => Op::SetRange { offset, value },
         other => other,
-    }
-}
-
-/// The condition of a write, by which a refusal is told apart.
-pub(crate) fn condition(op: &Op<'_>) -> Condition {
-    match op {
-        Op::Put { condition, .. } | Op::Remove { condition, .. } => *condition,
-        _ => Condition::Always,
     }
 }

@@ -101,8 +101,8 @@ impl Writers {
         }
     }
 
-    /// `OpenSession` failed.
-    pub fn open_failed(&mut self, partition: u32) {
+    /// `OpenSession` was answered, one way or the other.
+    pub fn open_ended(&mut self, partition: u32) {
         if let Some(writer) = self.get(partition) {
             writer.opening = false;
         }

@@ -1,0 +1,16 @@
+//! The maps: which partition a hash belongs to (DP map), which bricks hold a partition (RG map), and
+//! what a data core looks routes up in.
+
+mod dp;
+mod routes;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use dp::{DEPTH_MAX, DpMap, Leaf};
+pub use routes::{RouteCheck, RouteEntry, RouteTable, Routes, check};
+pub use table::ArchivedMaps;
+pub use table::{
+    Durability, MapError, Maps, NAME_BYTES_MAX, REPLICAS_MAX, Replica, Replicas, RgMap, TableMap,
+    TableOptions, fingerprint,
+};

@@ -1,0 +1,185 @@
+//! All routes of a brick, ready to be looked up: what a data core holds by `Arc`.
+
+use super::dp::{DpMap, Leaf};
+use super::table::{Durability, MapError, Maps, Replicas, TableMap, TableOptions, fingerprint};
+use crate::op::Route;
+
+/// One partition as requests find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteEntry {
+    /// What a request must carry.
+    pub route: Route,
+    /// The trie's leaf.
+    pub leaf: Leaf,
+    /// The replica group.
+    pub replicas: Replicas,
+    /// Where this brick is in the group; `None`: it is not. 0 is the primary.
+    pub mine: Option<u8>,
+    /// The data core of this brick that owns the partition, or else the primary's on its own brick.
+    pub core: u16,
+}
+
+/// What a request's route is, against the map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteCheck {
+    /// Serve it.
+    Current,
+    /// The sender's map is older: here is the current route.
+    Older(Route),
+    /// This brick's map is older: fetch it first.
+    Newer,
+    /// No such partition in this map.
+    Unknown,
+}
+
+/// A table's routes.
+#[derive(Clone, Debug)]
+pub struct RouteTable {
+    /// Table id.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its options.
+    pub options: TableOptions,
+    /// By the lowest `depth` bits of a hash: index into `entries`. A shallow leaf fills several.
+    slots: Vec<u32>,
+    mask: u64,
+    /// In SCAN's order.
+    entries: Vec<RouteEntry>,
+}
+
+impl RouteTable {
+    /// From a checked map, as `brick` sees it.
+    pub fn new(map: &TableMap, brick: u32) -> Result<Self, MapError> {
+        map.check()?;
+        let dp = DpMap::from_leaves(&map.leaves)?;
+        let mut entries = Vec::with_capacity(map.leaves.len());
+        for leaf in dp.leaves() {
+            let partition = leaf.partition;
+            let replicas = map.groups.get(partition).ok_or(MapError::NoGroup(partition))?.clone();
+            let mine = replicas.position(brick);
+            let core = replicas.members[mine.unwrap_or(0)].core;
+            let fingerprint = fingerprint(map.id, leaf, &replicas);
+            let route = Route { table: map.id, partition, epoch: replicas.epoch, fingerprint };
+            entries.push(RouteEntry {
+                route,
+                leaf: *leaf,
+                replicas,
+                mine: mine.map(|at| at as u8),
+                core,
+            });
+        }
+        let size = 1u64 << dp.depth();
+        let mut slots = vec![0; size as usize];
+        for (at, entry) in entries.iter().enumerate() {
+            let step = 1usize << entry.leaf.depth;
+            for slot in slots.iter_mut().skip(entry.leaf.suffix as usize).step_by(step) {
+                *slot = at as u32;
+            }
+        }
+        let (id, name, options) = (map.id, map.name.clone(), map.options);
+        Ok(Self { id, name, options, slots, mask: size - 1, entries })
+    }
+
+    /// The partition of a hash: one masked load, one more for the entry.
+    #[inline]
+    pub fn route(&self, hash: u64) -> &RouteEntry {
+        &self.entries[self.slots[(hash & self.mask) as usize] as usize]
+    }
+
+    /// All partitions, in SCAN's order.
+    pub fn entries(&self) -> &[RouteEntry] {
+        &self.entries
+    }
+
+    /// When a write counts as kept.
+    pub fn durability(&self) -> Durability {
+        self.options.durability
+    }
+}
+
+/// All tables of a brick at one version of the maps.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    version: u64,
+    tables: Vec<RouteTable>,
+    /// (partition id, table index, entry index), by partition id.
+    partitions: Vec<(u32, u32, u32)>,
+}
+
+impl Routes {
+    /// From checked maps, as `brick` sees them.
+    pub fn new(maps: &Maps, brick: u32) -> Result<Self, MapError> {
+        let mut tables = Vec::with_capacity(maps.tables.len());
+        for map in &maps.tables {
+            tables.push(RouteTable::new(map, brick)?);
+        }
+        tables.sort_by_key(|t| t.id);
+        let mut partitions = Vec::new();
+        for (t, table) in tables.iter().enumerate() {
+            for (e, entry) in table.entries.iter().enumerate() {
+                partitions.push((entry.route.partition, t as u32, e as u32));
+            }
+        }
+        partitions.sort_unstable();
+        Ok(Self { version: maps.version, tables, partitions })
+    }
+
+    /// The version of the maps.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// All tables, by id.
+    pub fn tables(&self) -> &[RouteTable] {
+        &self.tables
+    }
+
+    /// A table by id. Ids are small and the array is short: a search of a few steps.
+    #[inline]
+    pub fn table(&self, id: u32) -> Option<&RouteTable> {
+        let at = self.tables.binary_search_by_key(&id, |t| t.id).ok()?;
+        self.tables.get(at)
+    }
+
+    /// A table by name.
+    pub fn table_named(&self, name: &str) -> Option<&RouteTable> {
+        self.tables.iter().find(|t| t.name == name)
+    }
+
+    /// The partition of a hash in a table.
+    #[inline]
+    pub fn route(&self, table: u32, hash: u64) -> Option<&RouteEntry> {
+        Some(self.table(table)?.route(hash))
+    }
+
+    /// A partition by id.
+    pub fn partition(&self, id: u32) -> Option<&RouteEntry> {
+        let at = self.partitions.binary_search_by_key(&id, |p| p.0).ok()?;
+        let (_, table, entry) = self.partitions[at];
+        Some(&self.tables[table as usize].entries[entry as usize])
+    }
+
+    /// Compares a request's route with the map's. (The CRC tells "different", the epoch "newer".)
+    pub fn check(&self, route: Route) -> RouteCheck {
+        match self.partition(route.partition) {
+            Some(entry) => check(entry.route, route),
+            None => RouteCheck::Unknown,
+        }
+    }
+}
+
+/// Compares a request's route with the current one of the same partition.
+#[inline]
+pub fn check(current: Route, asked: Route) -> RouteCheck {
+    if current == asked {
+        RouteCheck::Current
+    } else if asked.partition != current.partition || asked.table != current.table {
+        RouteCheck::Unknown
+    } else if asked.epoch > current.epoch {
+        RouteCheck::Newer
+    } else {
+        // Same epoch and another fingerprint: a damaged or foreign map, repaired like an old one.
+        RouteCheck::Older(current)
+    }
+}

@@ -1,0 +1,269 @@
+//! A table's map as it travels and is stored: plain data, checked before use.
+
+use std::fmt;
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use super::dp::{DEPTH_MAX, Leaf};
+
+/// The longest name of a table.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Replicas of one partition.
+pub const REPLICAS_MAX: usize = 16;
+
+/// A member of a replica group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
+pub struct Replica {
+    /// Brick id.
+    pub brick: u32,
+    /// The data core of that brick which owns the partition.
+    pub core: u16,
+}
+
+/// A replica group: the ordered members of one partition, in one epoch.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Replicas {
+    /// Grows with every change of the members.
+    pub epoch: u32,
+    /// The first is the primary.
+    pub members: Vec<Replica>,
+}
+
+impl Replicas {
+    /// A group of one.
+    pub fn alone(epoch: u32, brick: u32, core: u16) -> Self {
+        Self { epoch, members: vec![Replica { brick, core }] }
+    }
+
+    /// The member that orders writes.
+    pub fn primary(&self) -> Option<Replica> {
+        self.members.first().copied()
+    }
+
+    /// Where in the group a brick is.
+    pub fn position(&self, brick: u32) -> Option<usize> {
+        self.members.iter().position(|m| m.brick == brick)
+    }
+}
+
+/// When a write counts as kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Durability {
+    /// In the memory of all replicas; no disk.
+    Memory,
+    /// As `Memory`, and on disk after at most `ms` milliseconds.
+    Async {
+        /// The bound.
+        ms: u32,
+    },
+    /// On the disks of all replicas.
+    #[default]
+    Sync,
+}
+
+/// What a table was created with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct TableOptions {
+    /// When a write counts as kept.
+    pub durability: Durability,
+    /// How many partitions it was created with (a power of two).
+    pub partitions: u32,
+}
+
+/// A table: the DP map's leaves, each with its replica group.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct TableMap {
+    /// Table id; never reused.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// Its options.
+    pub options: TableOptions,
+    /// All leaves of the DP map, in the order of their reversed suffix.
+    pub leaves: Vec<Leaf>,
+    /// The groups.
+    pub groups: RgMap,
+}
+
+/// The RG map: partition to replica group, in the order of partition ids.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct RgMap {
+    groups: Vec<(u32, Replicas)>,
+}
+
+impl RgMap {
+    /// The group of a partition.
+    pub fn get(&self, partition: u32) -> Option<&Replicas> {
+        let at = self.groups.binary_search_by_key(&partition, |g| g.0).ok()?;
+        self.groups.get(at).map(|g| &g.1)
+    }
+
+    /// Names a partition's group; an older one is replaced.
+    pub fn set(&mut self, partition: u32, replicas: Replicas) {
+        match self.groups.binary_search_by_key(&partition, |g| g.0) {
+            Ok(at) => self.groups[at].1 = replicas,
+            Err(at) => self.groups.insert(at, (partition, replicas)),
+        }
+    }
+
+    /// Forgets a partition (it was split or merged away).
+    pub fn remove(&mut self, partition: u32) {
+        self.groups.retain(|g| g.0 != partition);
+    }
+
+    /// All groups by partition id.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &Replicas)> {
+        self.groups.iter().map(|g| (g.0, &g.1))
+    }
+
+    fn is_sorted(&self) -> bool {
+        self.groups.windows(2).all(|w| w[0].0 < w[1].0)
+    }
+}
+
+/// All tables, at one version of the maps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Maps {
+    /// Grows with every change.
+    pub version: u64,
+    /// The tables.
+    pub tables: Vec<TableMap>,
+}
+
+impl Maps {
+    /// The table of a name.
+    pub fn table(&self, name: &str) -> Option<&TableMap> {
+        self.tables.iter().find(|t| t.name == name)
+    }
+}
+
+impl TableMap {
+    /// A new table of `2^depth` partitions, with ids from `first_partition` on, that one brick holds
+    /// alone; its data cores take turns.
+    pub fn on_one_brick(
+        id: u32,
+        name: &str,
+        options: TableOptions,
+        first_partition: u32,
+        brick: u32,
+        cores: u16,
+    ) -> Result<Self, MapError> {
+        let count = options.partitions;
+        if !count.is_power_of_two() || count.ilog2() > u32::from(DEPTH_MAX) {
+            return Err(MapError::Partitions(count));
+        }
+        if cores == 0 || first_partition.checked_add(count).is_none() {
+            return Err(MapError::Cores(cores));
+        }
+        let depth = count.ilog2() as u8;
+        let mut groups = RgMap::default();
+        let mut leaves = Vec::with_capacity(count as usize);
+        for n in 0..count {
+            // In the order of SCAN: the suffix's bits, reversed.
+            let suffix = if depth == 0 { 0 } else { n.reverse_bits() >> (32 - depth) };
+            let partition = first_partition + n;
+            leaves.push(Leaf { depth, suffix, partition });
+            let core = (n % u32::from(cores)) as u16;
+            groups.set(partition, Replicas::alone(1, brick, core));
+        }
+        let map = Self { id, name: name.to_owned(), options, leaves, groups };
+        map.check()?;
+        Ok(map)
+    }
+
+    /// Whether the map is whole: every hash has one leaf, every leaf one group with a primary.
+    pub fn check(&self) -> Result<(), MapError> {
+        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX {
+            return Err(MapError::Name(self.name.len()));
+        }
+        super::DpMap::from_leaves(&self.leaves)?;
+        if !self.groups.is_sorted() {
+            return Err(MapError::Order);
+        }
+        for leaf in &self.leaves {
+            let group = self.groups.get(leaf.partition).ok_or(MapError::NoGroup(leaf.partition))?;
+            if group.members.is_empty() || group.members.len() > REPLICAS_MAX {
+                return Err(MapError::Members(leaf.partition, group.members.len()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// CRC32 over everything a request's sender must agree on: "different", where the epoch says "newer".
+pub fn fingerprint(table: u32, leaf: &Leaf, replicas: &Replicas) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&table.to_le_bytes());
+    crc.update(&leaf.partition.to_le_bytes());
+    crc.update(&[leaf.depth]);
+    crc.update(&leaf.suffix.to_le_bytes());
+    crc.update(&replicas.epoch.to_le_bytes());
+    for member in &replicas.members {
+        crc.update(&member.brick.to_le_bytes());
+        crc.update(&member.core.to_le_bytes());
+    }
+    crc.finalize()
+}
+
+/// Why a map cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MapError {
+    /// The number of partitions is not a power of two up to 65,536.
+    Partitions(u32),
+    /// No data core to put partitions on, or no partition ids left.
+    Cores(u16),
+    /// A table's name is empty or too long.
+    Name(usize),
+    /// A leaf is deeper than the limit or its suffix has more bits than its depth.
+    Leaf(Leaf),
+    /// Two leaves cover the same hash, or none covers some.
+    Cover(Leaf),
+    /// There is no leaf.
+    Empty,
+    /// A partition has no replica group.
+    NoGroup(u32),
+    /// A replica group has too few or too many members.
+    Members(u32, usize),
+    /// The groups are not in the order of partition ids.
+    Order,
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Partitions(n) => write!(
+                f,
+                "a table of {n} partitions cannot be made: give a power of two from 1 to {}",
+                1u32 << DEPTH_MAX
+            ),
+            Self::Cores(n) => {
+                write!(f, "no place for the table: {n} data cores, or no partition ids left")
+            }
+            Self::Name(n) => write!(
+                f,
+                "a table name of {n} bytes cannot be used: give 1 to {NAME_BYTES_MAX} bytes"
+            ),
+            Self::Leaf(l) => write!(
+                f,
+                "the map names a leaf of depth {} and suffix {:#x}, which is impossible; fetch the map again",
+                l.depth, l.suffix
+            ),
+            Self::Cover(l) => write!(
+                f,
+                "the map does not cover every hash once (at depth {} suffix {:#x}); fetch the map again",
+                l.depth, l.suffix
+            ),
+            Self::Empty => write!(f, "the map has no partition; fetch the map again"),
+            Self::NoGroup(p) => {
+                write!(f, "the map gives partition {p} no replica group; fetch the map again")
+            }
+            Self::Members(p, n) => write!(
+                f,
+                "the map gives partition {p} {n} replicas, 1 to {REPLICAS_MAX} are possible; fetch the map again"
+            ),
+            Self::Order => write!(f, "the map's groups are out of order; fetch the map again"),
+        }
+    }
+}
+
+impl std::error::Error for MapError {}
