@@ -135,5 +135,5 @@ fn the_python_client_library() {
 }
 
 fn python(interpreter: &str, script: &Path, port: &str) -> String {
-    run(interpreter, &[script.to_str().unwrap(), port]).unwrap_or_else(|error| panic!("{error}"))
+    run(interpreter, &[script.to_str().expect("UTF-8"), port]).unwrap_or_else(|error| panic!("{error}"))
 }
