@@ -67,6 +67,8 @@ pub enum Error {
     },
     /// The brick said something that makes no sense, or speaks another version.
     Protocol(Arc<str>),
+    /// This host or process does not allow what the client needs (`io_uring` for `Direct`).
+    Local(Arc<str>),
     /// An answer to a request about tables or the brick itself.
     Control(Arc<str>),
     /// The client was closed.
@@ -167,7 +169,7 @@ impl fmt::Display for Error {
                 "the brick's answer makes no sense ({what}): are brick and client of the same \
                  version?"
             ),
-            Self::Control(why) => f.write_str(why),
+            Self::Local(why) | Self::Control(why) => f.write_str(why),
             Self::Closed => f.write_str("the client was closed: connect again"),
         }
     }

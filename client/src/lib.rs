@@ -1,15 +1,28 @@
 //! The client library of Firebrick's distributed data structure.
 
+mod backoff;
+mod client;
+mod clock;
+mod connection;
+mod direct;
+mod driver;
 mod error;
+mod json;
 mod key;
 mod options;
+mod scan;
 pub mod session;
+mod table;
 
+pub use client::{Client, CreateTable, Durability};
+pub use direct::{Direct, DirectOptions};
 pub use error::{Error, Result};
 pub use firebrick_partition::op::{Answer, Condition, ExpireWhen, Expiry, Op, Version};
 pub use key::Key;
 pub use options::{IN_FLIGHT_MAX, Options, SessionOptions};
-pub use session::{Session, TableId};
+pub use scan::Scan;
+pub use session::{Reply, Session, Sink, Submit, TableId, Target};
+pub use table::{PutOptions, Table, Value};
 
 /// The longest key.
 pub const KEY_BYTES_MAX: usize = 32 << 10;

@@ -81,13 +81,7 @@ impl Session {
         }
     }
 
-    fn handle_answer(
-        &mut self,
-        now_ns: u64,
-        index: u32,
-        answer: Answer<'_>,
-        sink: &mut dyn Sink,
-    ) {
+    fn handle_answer(&mut self, now_ns: u64, index: u32, answer: Answer<'_>, sink: &mut dyn Sink) {
         match answer {
             Answer::StaleRoute { route } => self.handle_stale(now_ns, index, route),
             Answer::Failed(failure) => self.handle_failed(now_ns, index, failure, sink),
@@ -106,13 +100,7 @@ impl Session {
         }
     }
 
-    fn handle_failed(
-        &mut self,
-        now_ns: u64,
-        index: u32,
-        failure: Failure,
-        sink: &mut dyn Sink,
-    ) {
+    fn handle_failed(&mut self, now_ns: u64, index: u32, failure: Failure, sink: &mut dyn Sink) {
         let slot = self.slots.get(index);
         let uncertain = slot.uncertain;
         let error = match failure {

@@ -20,16 +20,15 @@ mod slot;
 mod writers;
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use firebrick_partition::op::{Answer, Op};
 
 use crate::error::{Error, Result};
 use crate::options::SessionOptions;
 use routes::Routes;
-pub(crate) use slot::{split, with_value};
-use slot::{Ask, Id, New, Purpose, Slots, State};
 pub use routes::TableId;
+pub(crate) use slot::with_value;
+use slot::{Ask, Id, New, Purpose, Slots, State};
 use writers::Writers;
 
 /// A connection, named by the shell; a new connection has a new name.
@@ -247,9 +246,13 @@ impl Session {
 
     /// No connection could be opened; the shell goes on trying. Requests that were never sent say so
     /// when their deadline comes.
-    pub fn handle_unreachable(&mut self, address: &Arc<str>, why: &str) {
-        self.unreachable =
-            Some(Error::Connection { address: address.clone(), why: why.into() });
+    pub fn handle_unreachable(&mut self, error: Error) {
+        self.unreachable = Some(error);
+    }
+
+    /// Why there is no connection; `None` when there is one, or none was tried.
+    pub fn unreachable(&self) -> Option<&Error> {
+        self.unreachable.as_ref()
     }
 
     /// A connection is gone: what was sent on it is sent again where that cannot apply twice, and is
@@ -357,13 +360,7 @@ impl Session {
     }
 
     /// The only way a slot ends.
-    fn finish(
-        &mut self,
-        now_ns: u64,
-        index: u32,
-        result: Result<Reply<'_>>,
-        sink: &mut dyn Sink,
-    ) {
+    fn finish(&mut self, now_ns: u64, index: u32, result: Result<Reply<'_>>, sink: &mut dyn Sink) {
         let slot = self.slots.get(index);
         let (purpose, number) = (slot.purpose, slot.number);
         if let State::Sent(link) = slot.state {

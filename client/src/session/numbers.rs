@@ -64,8 +64,7 @@ impl Numbers {
 
     /// `id` as it travels.
     pub(crate) fn numbered(&self, id: RequestId) -> Numbered {
-        let answered_to =
-            if id.session == self.session { self.lowest_unanswered - 1 } else { 0 };
+        let answered_to = if id.session == self.session { self.lowest_unanswered - 1 } else { 0 };
         Numbered { id, answered_to }
     }
 }

@@ -104,9 +104,7 @@ impl Session {
         let partition = match slot.target {
             slot::Target::Brick => return self.push_ready(index),
             slot::Target::Partition(id) => Some(id),
-            slot::Target::Hash(hash) => {
-                self.routes.of_hash(slot.table, hash).map(|r| r.partition)
-            }
+            slot::Target::Hash(hash) => self.routes.of_hash(slot.table, hash).map(|r| r.partition),
         };
         let Some(partition) = partition else {
             // With the whole map known, `route_of` says that there is no such table.

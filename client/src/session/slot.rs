@@ -184,8 +184,7 @@ impl Slots {
     /// The slot of a try that is still the current one.
     pub fn find(&self, id: Id) -> Option<u32> {
         let slot = self.slots.get(id.index())?;
-        (slot.generation == id.generation() && slot.state != State::Free)
-            .then(|| id.index() as u32)
+        (slot.generation == id.generation() && slot.state != State::Free).then(|| id.index() as u32)
     }
 
     /// The slot of a try by its tag.
@@ -285,7 +284,7 @@ impl Slot {
 }
 
 /// An operation apart from its value.
-pub(crate) fn split(op: Op<'_>) -> (Op<'static>, &[u8]) {
+pub(super) fn split(op: Op<'_>) -> (Op<'static>, &[u8]) {
     match op {
         Op::Put { value, expiry, condition, want_old } => {
             (Op::Put { value: &[], expiry, condition, want_old }, value)

@@ -1,0 +1,396 @@
+//! The direct client: for a thread that polls, allocates nothing per request and never switches tasks.
+
+use std::marker::PhantomData;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::sync::Arc;
+
+use firebrick_net::poll::{Mode, Next, Poller};
+use firebrick_net::{CloseReason, Config, Ep, Event, Fabric, Port, Tcp, Token};
+use firebrick_partition::op::{Answer, Condition, Expiry, Op, Version};
+
+use crate::backoff::Backoff;
+use crate::clock::boot_ns;
+use crate::connection::refused;
+use crate::error::{Error, Result};
+use crate::options::{Options, nanos};
+use crate::session::{Link, Reply, Session, Sink, Submit, TableId, Target};
+use crate::table::{stored, unexpected};
+
+/// How a [`Direct`] behaves.
+#[derive(Clone, Debug, Default)]
+pub struct DirectOptions {
+    /// As for every client. `in_flight_bytes` has no meaning here.
+    pub client: Options,
+    /// What to do while answers are due: spin, spin and then block, or block.
+    pub poll: Mode,
+}
+
+/// A connection and what is known of it.
+struct Line {
+    ep: Option<Ep>,
+    /// Set while it is open.
+    link: Option<Link>,
+    retry_at_ns: u64,
+    backoff: Backoff,
+}
+
+/// A client for one thread. Results come from [`Direct::poll`], in any order, under the caller's tokens.
+///
+/// ```no_run
+/// use firebrick_client::{Answer, Direct, DirectOptions, Op, Reply};
+/// # fn run() -> Result<(), firebrick_client::Error> {
+/// let mut direct = Direct::connect("127.0.0.1:7400", DirectOptions::default())?;
+/// let table = direct.table("default")?;
+/// direct.put(table, b"cart:7", b"three bricks")?;
+///
+/// direct.submit(table, b"cart:7", Op::Get, 1)?;
+/// direct.submit(table, b"cart:8", Op::Get, 2)?;
+/// while direct.in_flight() > 0 {
+///     direct.poll(&mut |token: u64, result: Result<Reply<'_>, _>| match result {
+///         Ok(Reply::Answer(Answer::Value { value, .. })) => println!("{token}: {value:?}"),
+///         Ok(_) => println!("{token}: nothing there"),
+///         Err(error) => println!("{token}: {error}"),
+///     });
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// It stays on its thread:
+///
+/// ```compile_fail
+/// fn send<T: Send>() {}
+/// send::<firebrick_client::Direct>();
+/// ```
+pub struct Direct {
+    session: Session,
+    fabric: Tcp,
+    poller: Poller,
+    lines: Vec<Line>,
+    next_link: u32,
+    text: Arc<str>,
+    address: SocketAddr,
+    deadline_ns: u64,
+    events: Vec<Event>,
+    /// The frame being sent; kept while `held`.
+    frame: Vec<u8>,
+    /// The endpoint was full: `frame` goes first next time.
+    held: Option<Link>,
+    _stays_on_its_thread: PhantomData<*const ()>,
+}
+
+impl std::fmt::Debug for Direct {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Direct").field("address", &self.text).finish_non_exhaustive()
+    }
+}
+
+/// The token of the blocking calls.
+const BLOCKING: u64 = u64::MAX;
+
+impl Direct {
+    /// Connects; blocks until a brick answers, or says why none does.
+    pub fn connect(address: &str, options: DirectOptions) -> Result<Self> {
+        let text: Arc<str> = address.into();
+        let unreachable =
+            |why: String| Error::Connection { address: text.clone(), why: why.into() };
+        let resolved = address.to_socket_addrs().map_err(|e| unreachable(e.to_string()))?.next();
+        let address = resolved.ok_or_else(|| unreachable("the name has no address".into()))?;
+        let fabric =
+            Tcp::new(Config { rx_buffers: 64 }).map_err(|e| Error::Local(e.to_string().into()))?;
+        let count = options.client.connections.clamp(1, 64);
+        let mut direct = Self {
+            session: Session::new(options.client.session()),
+            fabric,
+            poller: Poller::new(options.poll),
+            lines: (0..count).map(|_| Line::new()).collect(),
+            next_link: 0,
+            text,
+            address,
+            deadline_ns: nanos(options.client.deadline),
+            events: Vec::new(),
+            frame: Vec::new(),
+            held: None,
+            _stays_on_its_thread: PhantomData,
+        };
+        direct.wait_connected()?;
+        Ok(direct)
+    }
+
+    /// One deadline for the first connection; its first failure is the answer.
+    fn wait_connected(&mut self) -> Result<()> {
+        let until_ns = boot_ns().saturating_add(self.deadline_ns);
+        let mut ignore = |_: u64, _: Result<Reply<'_>>| {};
+        loop {
+            self.turn(true, &mut ignore)?;
+            if self.lines.iter().any(|l| l.link.is_some()) {
+                return Ok(());
+            }
+            if let Some(error) = self.session.unreachable() {
+                return Err(error.clone());
+            }
+            if boot_ns() >= until_ns {
+                let why = format!("no answer within {} ms", self.deadline_ns / 1_000_000);
+                return Err(Error::Connection { address: self.text.clone(), why: why.into() });
+            }
+        }
+    }
+
+    /// Requests submitted and not done.
+    pub fn in_flight(&self) -> usize {
+        self.session.in_flight()
+    }
+
+    /// How many more may be submitted now.
+    pub fn room(&self) -> usize {
+        self.session.room()
+    }
+
+    /// Takes a request, with the default deadline; it leaves with the next [`Direct::poll`]. `Busy`
+    /// when [`Direct::room`] is 0. `token` is the caller's own, except `u64::MAX`.
+    pub fn submit(&mut self, table: TableId, key: &[u8], op: Op<'_>, token: u64) -> Result<()> {
+        self.submit_at(boot_ns(), table, Target::Key(key), op, token)
+    }
+
+    fn submit_at(
+        &mut self,
+        now_ns: u64,
+        table: TableId,
+        target: Target<'_>,
+        op: Op<'_>,
+        token: u64,
+    ) -> Result<()> {
+        let deadline_ns = now_ns.saturating_add(self.deadline_ns);
+        self.session.submit(now_ns, &Submit { table, target, op, deadline_ns, token })
+    }
+
+    /// One turn: takes what arrived, calls `sink` with each result, sends what was submitted. While
+    /// answers are due it may block as the poll mode says; else it returns at once.
+    pub fn poll(&mut self, sink: &mut dyn Sink) -> Result<()> {
+        self.turn(self.session.in_flight() > 0, sink)
+    }
+
+    /// A table by name. Blocks.
+    pub fn table(&mut self, name: &str) -> Result<TableId> {
+        if let Some(id) = self.session.table(name) {
+            return Ok(id);
+        }
+        self.must_be_idle()?;
+        let now_ns = boot_ns();
+        self.session.fetch_map(now_ns, now_ns.saturating_add(self.deadline_ns), BLOCKING)?;
+        self.finish(|reply| if reply == Reply::Map { Ok(()) } else { Err(unexpected()) })?;
+        self.session.table(name).ok_or_else(|| Error::NoTable(name.into()))
+    }
+
+    /// The value of a key into `out`, which is cleared first, and its version; `None` when it has
+    /// none. Blocks; `Busy` when other requests are in flight, as for all blocking calls.
+    pub fn get(
+        &mut self,
+        table: TableId,
+        key: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Version>> {
+        out.clear();
+        self.call(table, key, Op::Get, |answer| match answer {
+            Answer::Value { value, version, .. } => {
+                out.extend_from_slice(value);
+                Ok(Some(version))
+            }
+            Answer::Absent => Ok(None),
+            _ => Err(unexpected()),
+        })
+    }
+
+    /// Stores a value. Blocks.
+    pub fn put(&mut self, table: TableId, key: &[u8], value: &[u8]) -> Result<Version> {
+        let (expiry, condition) = (Expiry::Never, Condition::Always);
+        let op = Op::Put { value, expiry, condition, want_old: false };
+        self.call(table, key, op, |answer| stored(answer, condition))
+    }
+
+    /// Takes the value away; `false`: there was none. Blocks.
+    pub fn remove(&mut self, table: TableId, key: &[u8]) -> Result<bool> {
+        let op = Op::Remove { condition: Condition::Always, want_old: false };
+        self.call(table, key, op, |answer| match answer {
+            Answer::Done { .. } => Ok(true),
+            Answer::Absent => Ok(false),
+            _ => Err(unexpected()),
+        })
+    }
+
+    /// Any operation on one key. Blocks.
+    pub fn call<T>(
+        &mut self,
+        table: TableId,
+        key: &[u8],
+        op: Op<'_>,
+        map: impl FnOnce(Answer<'_>) -> Result<T>,
+    ) -> Result<T> {
+        self.must_be_idle()?;
+        self.submit_at(boot_ns(), table, Target::Key(key), op, BLOCKING)?;
+        self.finish(|reply| match reply {
+            Reply::Answer(answer) => map(answer),
+            _ => Err(unexpected()),
+        })
+    }
+
+    fn must_be_idle(&self) -> Result<()> {
+        if self.session.in_flight() > 0 { Err(Error::Busy) } else { Ok(()) }
+    }
+
+    fn finish<T>(&mut self, map: impl FnOnce(Reply<'_>) -> Result<T>) -> Result<T> {
+        let mut map = Some(map);
+        let mut outcome = None;
+        while outcome.is_none() {
+            self.turn(true, &mut |_: u64, result: Result<Reply<'_>>| {
+                if let Some(map) = map.take() {
+                    outcome = Some(result.and_then(map));
+                }
+            })?;
+        }
+        outcome.unwrap_or(Err(Error::Closed))
+    }
+
+    fn turn(&mut self, may_wait: bool, sink: &mut dyn Sink) -> Result<()> {
+        let now_ns = boot_ns();
+        self.fabric.poll(now_ns, &mut self.events);
+        let events = self.events.len();
+        let mut taken = std::mem::take(&mut self.events);
+        for event in taken.drain(..) {
+            self.handle_event(now_ns, event, sink);
+        }
+        self.events = taken;
+        self.session.handle_timeout(now_ns, sink);
+        while let Some(link) = self.session.poll_close() {
+            if let Some(at) = self.lines.iter().position(|l| l.link == Some(link)) {
+                self.disconnect(now_ns, at, sink);
+            }
+        }
+        self.dial(now_ns);
+        self.send(now_ns, sink);
+        self.end_turn(now_ns, events, may_wait).map_err(|e| Error::Local(e.to_string().into()))
+    }
+
+    fn end_turn(&mut self, now_ns: u64, events: usize, may_wait: bool) -> std::io::Result<()> {
+        if !may_wait {
+            return self.fabric.flush();
+        }
+        let dials = self.lines.iter().filter(|l| l.ep.is_none()).map(|l| l.retry_at_ns);
+        let due_ns = dials.chain([self.session.poll_timeout()]).min().unwrap_or(u64::MAX);
+        // With nothing left in flight the caller wants its results now.
+        let idle = self.session.in_flight() == 0 && self.lines.iter().any(|l| l.link.is_some());
+        let timer_ns = if idle { 0 } else { due_ns.saturating_sub(now_ns).min(WAIT_NS_MAX) };
+        match self.poller.after(now_ns, events, self.fabric.load(), timer_ns) {
+            Next::Flush => self.fabric.flush(),
+            Next::Wait { want, timeout_ns } => self.fabric.wait(want, timeout_ns),
+        }
+    }
+
+    fn handle_event(&mut self, now_ns: u64, event: Event, sink: &mut dyn Sink) {
+        match event {
+            Event::Opened { ep, .. } => {
+                let link = Link(self.next_link);
+                self.next_link += 1;
+                if let Some(line) = self.lines.iter_mut().find(|l| l.ep == Some(ep)) {
+                    line.link = Some(link);
+                    self.session.handle_connected(now_ns, link);
+                }
+            }
+            Event::Frame { ep, rx } => {
+                let at = self.lines.iter().position(|l| l.ep == Some(ep));
+                let mut sane = true;
+                if let Some(at) = at
+                    && let Some(link) = self.lines[at].link
+                {
+                    self.lines[at].backoff.reset();
+                    let bytes = self.fabric.bytes(&rx);
+                    sane = self.session.handle_frame(now_ns, link, bytes, sink).is_ok();
+                }
+                self.fabric.release(rx);
+                if let (Some(at), false) = (at, sane) {
+                    self.disconnect(now_ns, at, sink);
+                }
+            }
+            Event::Bytes { rx, .. } => self.fabric.release(rx),
+            Event::Closed { ep, reason } => {
+                let Some(at) = self.lines.iter().position(|l| l.ep == Some(ep)) else { return };
+                if self.lines[at].link.is_none() {
+                    self.session.handle_unreachable(self.why(&reason));
+                }
+                self.disconnect(now_ns, at, sink);
+            }
+            Event::Drained { .. } | Event::Done { .. } | Event::Woken => {}
+        }
+    }
+
+    fn why(&self, reason: &CloseReason) -> Error {
+        let why = match reason {
+            CloseReason::Io(errno) => std::io::Error::from_raw_os_error(*errno).to_string(),
+            CloseReason::Finished => "it closed the connection".to_owned(),
+            other => return refused(other),
+        };
+        Error::Connection { address: self.text.clone(), why: why.into() }
+    }
+
+    /// Closes a line, tells the session, and dials again after a rest.
+    fn disconnect(&mut self, now_ns: u64, at: usize, sink: &mut dyn Sink) {
+        let line = &mut self.lines[at];
+        line.retry_at_ns = now_ns + line.backoff.next_ns();
+        if let Some(ep) = line.ep.take() {
+            self.fabric.close(ep);
+        }
+        if let Some(link) = line.link.take() {
+            if self.held == Some(link) {
+                self.held = None;
+            }
+            self.session.handle_disconnected(now_ns, link, sink);
+        }
+    }
+
+    fn dial(&mut self, now_ns: u64) {
+        for line in &mut self.lines {
+            if line.ep.is_some() || line.retry_at_ns > now_ns {
+                continue;
+            }
+            match self.fabric.dial(self.address, Port::Frames) {
+                Ok(ep) => line.ep = Some(ep),
+                Err(error) => {
+                    line.retry_at_ns = now_ns + line.backoff.next_ns();
+                    let (address, why) = (self.text.clone(), error.to_string().into());
+                    self.session.handle_unreachable(Error::Connection { address, why });
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, now_ns: u64, sink: &mut dyn Sink) {
+        loop {
+            if self.held.is_none() {
+                self.frame.clear();
+                self.held = self.session.poll_send(now_ns, &mut self.frame, sink);
+            }
+            let Some(link) = self.held else { break };
+            let ep = self.lines.iter().find(|l| l.link == Some(link)).and_then(|l| l.ep);
+            if let Some(ep) = ep
+                && self.fabric.send(ep, &self.frame, None, Token(0)).is_err()
+            {
+                return;
+            }
+            self.held = None;
+        }
+        if self.frame.capacity() > FRAME_KEPT_BYTES {
+            self.frame = Vec::new();
+        }
+    }
+}
+
+/// The longest block in one turn.
+const WAIT_NS_MAX: u64 = 1_000_000_000;
+/// A larger frame buffer is given back.
+const FRAME_KEPT_BYTES: usize = 256 << 10;
+
+impl Line {
+    fn new() -> Self {
+        Self { ep: None, link: None, retry_at_ns: 0, backoff: Backoff::default() }
+    }
+}

@@ -1,0 +1,113 @@
+//! The little JSON that control requests need. Answers go to the application as they came.
+
+use std::fmt::Write;
+
+use firebrick_partition::maps::Durability;
+
+use crate::client::CreateTable;
+use crate::error::{Error, Result};
+
+/// `{"command": ..., "name": ...}`.
+pub(crate) fn command(command: &str, name: Option<&str>) -> String {
+    let mut out = format!("{{\"command\":{}", quoted(command));
+    if let Some(name) = name {
+        out.push_str(",\"name\":");
+        out.push_str(&quoted(name));
+    }
+    out.push('}');
+    out
+}
+
+pub(crate) fn create_table(name: &str, options: CreateTable) -> String {
+    let mut out = command("create_table", Some(name));
+    out.pop();
+    match options.durability {
+        Some(Durability::Memory) => out.push_str(",\"durability\":\"memory\""),
+        Some(Durability::Async { ms }) => {
+            let _ = write!(out, ",\"durability\":\"async\",\"async_ms\":{ms}");
+        }
+        Some(Durability::Sync) => out.push_str(",\"durability\":\"sync\""),
+        None => {}
+    }
+    if let Some(partitions) = options.partitions {
+        let _ = write!(out, ",\"partitions\":{partitions}");
+    }
+    out.push('}');
+    out
+}
+
+/// The answer itself, or the sentence in `{"error": "..."}`.
+pub(crate) fn check(answer: &str) -> Result<String> {
+    let inside = answer.trim_start().strip_prefix('{').map_or("", str::trim_start);
+    let Some(value) = inside.strip_prefix("\"error\"") else { return Ok(answer.to_owned()) };
+    let sentence = value.trim_start().strip_prefix(':').map(str::trim_start).and_then(unquoted);
+    Err(Error::Control(sentence.as_deref().unwrap_or(answer).into()))
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => out.extend(['\\', c]),
+            c if c < ' ' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// The string that `text` begins with; `None` when it is not one.
+fn unquoted(text: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut chars = text.strip_prefix('"')?.chars();
+    loop {
+        match chars.next()? {
+            '"' => return Some(out),
+            '\\' => match chars.next()? {
+                'n' => out.push('\n'),
+                't' => out.push('\t'),
+                'r' => out.push('\r'),
+                'b' | 'f' => {}
+                'u' => {
+                    let hex: String = chars.by_ref().take(4).collect();
+                    let code = u32::from_str_radix(&hex, 16).ok()?;
+                    out.push(char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER));
+                }
+                c => out.push(c),
+            },
+            c => out.push(c),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_with_quotes_stay_one_string() {
+        assert_eq!(
+            command("drop_table", Some("a\"b\\c\n")),
+            r#"{"command":"drop_table","name":"a\"b\\c\u000a"}"#
+        );
+        let options =
+            CreateTable { durability: Some(Durability::Async { ms: 50 }), partitions: Some(8) };
+        assert_eq!(
+            create_table("t", options),
+            r#"{"command":"create_table","name":"t","durability":"async","async_ms":50,"partitions":8}"#
+        );
+    }
+
+    #[test]
+    fn an_error_is_its_sentence_and_anything_else_the_answer() {
+        assert_eq!(check("{\"tables\":[]}").unwrap(), "{\"tables\":[]}");
+        let error = check(r#" { "error" : "there is \"t\" already\n" }"#).unwrap_err();
+        assert_eq!(error, Error::Control("there is \"t\" already\n".into()));
+        // Damaged: the whole answer is better than nothing.
+        assert_eq!(check("{\"error\":7}").unwrap_err(), Error::Control("{\"error\":7}".into()));
+    }
+}
