@@ -10,7 +10,7 @@ mod tests;
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -161,6 +161,11 @@ struct Ready {
     waker: Waker,
 }
 
+/// The fabric's listeners share a port, for bricks of several cores; two bricks must not.
+fn must_be_free(address: SocketAddr) -> io::Result<()> {
+    TcpListener::bind(address).map(drop)
+}
+
 /// What the thread owns.
 struct Core {
     tcp: Tcp,
@@ -175,7 +180,8 @@ impl Core {
         }
         let mut tcp = Tcp::new(Config::default()).map_err(NullError::Ring)?;
         let mut listen = |address: SocketAddr, port| {
-            tcp.listen(address, port).map_err(|error| NullError::Listen(address, error))
+            let listening = must_be_free(address).and_then(|()| tcp.listen(address, port));
+            listening.map_err(|error| NullError::Listen(address, error))
         };
         let native = listen(options.listen, Port::Frames)?;
         let resp = options.resp.map(|address| listen(address, Port::Stream)).transpose()?;

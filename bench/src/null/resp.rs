@@ -8,8 +8,6 @@ use super::VALUE_BYTES;
 
 /// A command longer than this is not what this brick is for.
 const COMMAND_BYTES_MAX: usize = 1 << 20;
-/// Room that any fixed answer needs.
-const ANSWER_BYTES_MAX: usize = 128;
 
 /// Input of each connection that is not answered yet: the beginning of a command, or what waits for room.
 #[derive(Default)]
@@ -59,23 +57,27 @@ impl Streams {
 }
 
 /// Answers from the start of `input` while there is room; how much was used, `None` for bytes that are no
-/// RESP command.
+/// RESP command. Asking for room is what makes the fabric report when there is some again.
 fn answer_all(tcp: &mut Tcp, ep: Ep, input: &[u8]) -> Option<usize> {
-    let mut room = tcp.room(ep);
-    let Some(out) = tcp.out(ep) else { return Some(input.len()) };
     let mut used = 0;
-    while room >= ANSWER_BYTES_MAX {
-        let Command { len, name } = match parse(&input[used..]) {
-            Parsed::Command(command) => command,
-            Parsed::Short => break,
-            Parsed::Bad => return None,
-        };
-        let before = out.len();
-        reply(name, out);
-        room = room.saturating_sub(out.len() - before);
-        used += len;
+    loop {
+        let room = tcp.room(ep);
+        let Some(out) = tcp.out(ep) else { return Some(input.len()) };
+        let full_at = out.len() + room;
+        while out.len() < full_at {
+            match parse(&input[used..]) {
+                Parsed::Command(Command { len, name }) => {
+                    reply(name, out);
+                    used += len;
+                }
+                Parsed::Short => return Some(used),
+                Parsed::Bad => return None,
+            }
+        }
+        if room == 0 {
+            return Some(used);
+        }
     }
-    Some(used)
 }
 
 fn reply(name: &[u8], out: &mut Vec<u8>) {
