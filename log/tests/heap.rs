@@ -1,4 +1,5 @@
 //! A log in heap memory: append, read, clean, crash, scan.
+#![allow(clippy::unwrap_used)]
 
 mod common;
 

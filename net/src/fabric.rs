@@ -41,7 +41,7 @@ pub(crate) enum RxInner {
 }
 
 /// Bytes that are sent from where they lie (a slice of a mapped log), pinned by their owner until
-/// [`Event::Sent`] returns the token.
+/// [`Event::Done`] returns the token.
 #[derive(Clone, Copy, Debug)]
 pub struct Body {
     /// First byte.

@@ -321,7 +321,7 @@ fn a_dial_to_nobody_is_closed_with_the_kernels_word() {
 
 #[test]
 fn a_caller_that_holds_every_receive_buffer_starves_itself_and_recovers() {
-    let mut server = Server::with(Config { rx_buffers: 8 }, Port::Stream);
+    let mut server = Server::with(Config { rx_buffers: 8, ..Config::default() }, Port::Stream);
     let mut peers: Vec<TcpStream> = (0..40).map(|_| server.connect()).collect();
     for peer in &mut peers {
         peer.write_all(b"question").unwrap();
@@ -348,4 +348,52 @@ fn a_caller_that_holds_every_receive_buffer_starves_itself_and_recovers() {
         got += usize::from(matches!(seen, Seen::Bytes(..)));
         (got == 40).then_some(())
     });
+}
+
+#[test]
+fn connections_past_the_limit_are_closed_at_once_and_a_free_place_is_used_again() {
+    let mut server = Server::with(Config { endpoints_max: 4, ..Config::default() }, Port::Stream);
+    let mut peers: Vec<TcpStream> = (0..4).map(|_| server.connect()).collect();
+    let mut open = 0;
+    server.until("four endpoints", |tcp, seen| {
+        if let Seen::Opened(ep) = seen {
+            let (theirs, _) = tcp.addresses(ep);
+            assert!(peers.iter().any(|p| p.local_addr().unwrap().to_string() == theirs));
+            open += 1;
+        }
+        (open == 4).then_some(())
+    });
+    let mut fifth = server.connect();
+    assert_eq!(server.quiet(5), []);
+    assert_eq!(fifth.read(&mut [0; 1]).unwrap(), 0, "accepted and closed");
+    assert_eq!(server.tcp.counters().refused, 1);
+    assert!(server.tcp.dial(server.address, Port::Stream).is_err());
+    peers.pop();
+    server.until("an end", |_, seen| matches!(seen, Seen::Closed(..)).then_some(()));
+    let _sixth = server.connect();
+    server.opened();
+}
+
+#[test]
+fn a_close_waits_for_a_slow_reader_to_take_what_was_queued_but_not_for_ever() {
+    const REPLY: usize = 12 << 20; // far more than the socket's buffers take
+    let mut server = Server::new(Port::Stream);
+    let mut slow = server.connect();
+    let ep = server.opened();
+    server.tcp.out(ep).unwrap().resize(REPLY, b'x');
+    server.tcp.close(ep);
+    assert_eq!(server.quiet(5), []);
+    let reader = std::thread::spawn(move || slow.read_to_end(&mut Vec::new()).unwrap());
+    assert_eq!(server.closed(ep), CloseReason::Finished);
+    assert_eq!(reader.join().unwrap(), REPLY);
+    // One that never reads is let go when its time is up.
+    let never = server.connect();
+    let ep = server.opened();
+    server.tcp.out(ep).unwrap().resize(REPLY, b'x');
+    server.tcp.close(ep);
+    assert_eq!(server.quiet(5), []);
+    let late = boot_ns() + limits::DRAIN_NS_MAX;
+    let end: Vec<Seen> = (0..5).flat_map(|turn| server.turn_at(late + turn)).collect();
+    assert_eq!(end, [Seen::Closed(ep, CloseReason::Io(libc::ETIMEDOUT))]);
+    drop(never);
 }

@@ -2,15 +2,15 @@
 
 use std::collections::VecDeque;
 
-use firebrick_partition::{Answer, Condition, Expiry, Now, Op};
+use firebrick_partition::{Answer, Now};
 
-use super::commands::{self, Ask, Client, Plan};
+use super::commands::Client;
 use super::job::{Advance, Job, Port};
-use super::limits::{BATCH, COMMANDS_PER_CALL, KEY_BYTES_MAX, REPLIES_WAITING_MAX};
-use super::parse::{Fast, Parse, Step, fast};
+use super::limits::REPLIES_WAITING_MAX;
+use super::parse::{Parse, Step};
 use super::reply::Then;
 use super::write::{self, Protocol};
-use super::{Backend, ReplyToken, hash_key};
+use super::{Backend, ReplyToken};
 
 /// How far a call got.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,16 +68,16 @@ struct Owed {
 /// would go astray.
 #[derive(Debug)]
 pub struct Conn {
-    slot: u32,
+    pub(super) slot: u32,
     /// Number of the next operation that is answered later.
-    next: u32,
-    client: Client,
+    pub(super) next: u32,
+    pub(super) client: Client,
     held: Option<Box<Held>>,
     owed: Option<Box<Owed>>,
     /// Operations without an answer.
     outstanding: u32,
     /// No command is executed any more; close when nothing is owed.
-    closing: bool,
+    pub(super) closing: bool,
 }
 
 const _: () = assert!(size_of::<Conn>() <= 200);
@@ -232,7 +232,7 @@ impl Conn {
 
     /// Nothing is owed: a reply can be written to `out` right away.
     #[inline]
-    fn direct(&self) -> bool {
+    pub(super) fn direct(&self) -> bool {
         self.owed.as_ref().is_none_or(|owed| owed.slots.is_empty())
     }
 
@@ -241,7 +241,7 @@ impl Conn {
     }
 
     /// Why no command may be executed now.
-    fn blocked(&self, room: usize, out: &[u8]) -> Option<Progress> {
+    pub(super) fn blocked(&self, room: usize, out: &[u8]) -> Option<Progress> {
         if self.closing {
             return Some(self.closed());
         }
@@ -309,198 +309,8 @@ impl Conn {
         }
     }
 
-    /// Executes commands from `buf`, the first with what `parse` knows of it. Returns how many bytes
-    /// were used, and the state of a partial command behind them.
-    fn execute(
-        &mut self,
-        buf: &[u8],
-        mut parse: Option<Parse>,
-        room: usize,
-        backend: &mut impl Backend,
-        out: &mut Vec<u8>,
-    ) -> (usize, Option<Parse>, Progress) {
-        let mut at = 0;
-        let end = self.client.commands + COMMANDS_PER_CALL as u64;
-        let mut batch = Batch::default();
-        loop {
-            if let Some(why) = self.blocked(room, out) {
-                return (at, parse, why);
-            }
-            if at == buf.len() {
-                return (at, parse, Progress::Ok);
-            }
-            if self.client.commands >= end {
-                return (at, parse, Progress::Again);
-            }
-            if parse.is_none() && batch.gather(buf, at, backend) {
-                at = self.batch(&batch, buf, room, backend, out);
-                continue;
-            }
-            let mut state = parse.take().unwrap_or_default();
-            let step = state.step(&buf[at..]);
-            if let Ok(Step::Partial { .. }) = step {
-                return (at, Some(state), Progress::Ok);
-            }
-            at += self.one(step, &buf[at..], &state, backend, out);
-        }
-    }
-
-    /// Pass 3 over a batch of GETs and SETs: execute in order. Returns where the rest begins.
-    fn batch<B: Backend>(
-        &mut self,
-        batch: &Batch,
-        buf: &[u8],
-        room: usize,
-        backend: &mut B,
-        out: &mut Vec<u8>,
-    ) -> usize {
-        let mut end = 0;
-        for (op, &hash) in batch.ops[..batch.len].iter().zip(&batch.hashes) {
-            if end > 0 && (out.len() >= room || self.blocked(room, out).is_some()) {
-                break;
-            }
-            end = op.end as usize;
-            self.client.commands += 1;
-            let key = &buf[op.key.0 as usize..op.key.1 as usize];
-            if key.len() > KEY_BYTES_MAX {
-                self.error(out, &key_too_large(key));
-                continue;
-            }
-            let (then, request) = if op.is_set() {
-                let value = &buf[op.value.0 as usize..op.value.1 as usize];
-                (Then::Stored, put(value))
-            } else {
-                (Then::Bulk, Op::Get)
-            };
-            let token = ReplyToken::new(self.slot, self.next);
-            match backend.submit(token, hash, key, request) {
-                Some(Answer::Value { value, .. }) if self.direct() => write::bulk(out, value),
-                Some(Answer::Done { .. }) if self.direct() => out.extend_from_slice(write::OK),
-                Some(answer) => {
-                    let protocol = self.client.protocol;
-                    self.reply(out, |to| then.write(answer, protocol, 0, to));
-                }
-                None => self.owe(then),
-            }
-        }
-        self.client.last_command = if batch.ops[batch.len - 1].is_set() { "set" } else { "get" };
-        end
-    }
-
-    /// Acts on what the parser found. Returns how many bytes of `buf` it was.
-    fn one(
-        &mut self,
-        step: Result<Step, super::parse::ProtocolError>,
-        buf: &[u8],
-        parse: &Parse,
-        backend: &mut impl Backend,
-        out: &mut Vec<u8>,
-    ) -> usize {
-        match step {
-            Ok(Step::Command { used }) => {
-                let spans = &parse.spans;
-                let mut few: [&[u8]; 16] = [&[]; 16];
-                let many: Vec<&[u8]>;
-                let slice = |(from, to): (u32, u32)| &buf[from as usize..to as usize];
-                let args = if spans.len() <= few.len() {
-                    few.iter_mut().zip(spans.iter()).for_each(|(arg, span)| *arg = slice(span));
-                    &few[..spans.len()]
-                } else {
-                    many = spans.iter().map(slice).collect();
-                    &many[..]
-                };
-                self.command(args, backend, out);
-                used
-            }
-            Ok(Step::Inline { used, words }) => {
-                let args: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
-                self.command(&args, backend, out);
-                used
-            }
-            Ok(Step::Nothing { used }) => used,
-            Ok(Step::TooLarge { used, error }) => {
-                self.client.commands += 1;
-                self.error(out, error.as_bytes());
-                used
-            }
-            Ok(Step::Partial { .. }) => unreachable!("the caller keeps partial commands"),
-            Err(text) => {
-                self.error(out, format!("ERR {text}").as_bytes());
-                self.closing = true;
-                buf.len()
-            }
-        }
-    }
-
-    /// Executes one command of any kind.
-    fn command<B: Backend>(&mut self, args: &[&[u8]], backend: &mut B, out: &mut Vec<u8>) {
-        self.client.commands += 1;
-        let now = backend.now();
-        self.client.last_ms = now.unix_ms;
-        let protocol = self.client.protocol;
-        let mut behind = Vec::new();
-        let direct = self.direct();
-        let to = if direct { &mut *out } else { &mut behind };
-        let plan = commands::plan(args, &mut self.client, now, to);
-        if !behind.is_empty() {
-            self.reply(out, |to| to.extend_from_slice(&behind));
-        }
-        match plan {
-            Err(text) => self.error(out, text.as_bytes()),
-            Ok(Plan::Replied) => {}
-            Ok(Plan::Quit) => self.closing = true,
-            Ok(Plan::One { key, .. }) if key.len() > KEY_BYTES_MAX => {
-                self.error(out, &key_too_large(key));
-            }
-            Ok(Plan::One { key, op, then }) => {
-                let token = ReplyToken::new(self.slot, self.next);
-                let hash = if let Op::Scan { cursor, .. } = op {
-                    cursor.reverse_bits()
-                } else {
-                    hash_key(key)
-                };
-                match backend.submit(token, hash, key, op) {
-                    Some(answer) => {
-                        self.reply(out, |to| then.write(answer, protocol, now.unix_ms, to));
-                    }
-                    None => self.owe(then),
-                }
-            }
-            Ok(Plan::Each(each, args)) => {
-                let mut keys = args.iter().step_by(each.stride());
-                if let Some(key) = keys.find(|key| key.len() > KEY_BYTES_MAX) {
-                    return self.error(out, &key_too_large(key));
-                }
-                let first = self.next;
-                let mut port = Port { backend, conn: self.slot, next: &mut self.next };
-                let job = Job::each(each, args, protocol, &mut port);
-                self.begin(job, first, out);
-            }
-            Ok(Plan::Work(work)) => {
-                let first = self.next;
-                let mut port = Port { backend, conn: self.slot, next: &mut self.next };
-                let mut job = Job::new(work, protocol);
-                job.advance(&mut port);
-                self.begin(job, first, out);
-            }
-            Ok(Plan::Ask(ask)) => self.ask(&ask, backend, out),
-        }
-    }
-
-    /// Questions about the brick, which the data core answers at once.
-    fn ask<B: Backend>(&mut self, ask: &Ask<'_>, backend: &mut B, out: &mut Vec<u8>) {
-        let protocol = self.client.protocol;
-        let mut own = String::new();
-        if let Ask::Clients { .. } = ask {
-            let (peer, local) = backend.addresses(self.slot);
-            self.describe(&peer, &local, backend.now(), &mut own);
-        }
-        let slot = self.slot;
-        self.reply(out, |to| commands::answer(ask, own, slot, backend, protocol, to));
-    }
-
     /// Writes a reply that is ready: to `out`, or behind what is owed.
-    fn reply(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    pub(super) fn reply(&mut self, out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
         let owed = match &mut self.owed {
             Some(owed) if !owed.slots.is_empty() => owed,
             _ => return write(out),
@@ -516,12 +326,12 @@ impl Conn {
         }
     }
 
-    fn error(&mut self, out: &mut Vec<u8>, text: &[u8]) {
+    pub(super) fn error(&mut self, out: &mut Vec<u8>, text: &[u8]) {
         self.reply(out, |to| write::error(to, text));
     }
 
     /// The operation just submitted, number `next`, is answered later.
-    fn owe(&mut self, then: Then) {
+    pub(super) fn owe(&mut self, then: Then) {
         let slot =
             Slot { first: self.next, protocol: self.client.protocol, state: State::One(then) };
         self.owed.get_or_insert_default().slots.push_back(slot);
@@ -530,7 +340,7 @@ impl Conn {
     }
 
     /// Takes in a job after its first step, whose operations are numbered from `first` on.
-    fn begin(&mut self, job: Job, first: u32, out: &mut Vec<u8>) {
+    pub(super) fn begin(&mut self, job: Job, first: u32, out: &mut Vec<u8>) {
         self.outstanding += job.submitted() as u32;
         if job.state() == Advance::Finished {
             return self.reply(out, |to| to.extend_from_slice(&job.reply));
@@ -573,54 +383,4 @@ impl Conn {
             self.owed = None;
         }
     }
-}
-
-/// GETs and SETs gathered before they are executed, so that their cache misses overlap.
-struct Batch {
-    ops: [Fast; BATCH],
-    hashes: [u64; BATCH],
-    len: usize,
-}
-
-impl Default for Batch {
-    fn default() -> Self {
-        Self { ops: [Fast::default(); BATCH], hashes: [0; BATCH], len: 0 }
-    }
-}
-
-impl Batch {
-    /// Gathers from `at` on (pass 1), then asks for the records (pass 2). False: something else is there.
-    #[inline]
-    fn gather<B: Backend>(&mut self, buf: &[u8], at: usize, backend: &B) -> bool {
-        self.len = 0;
-        let mut at = at;
-        while self.len < BATCH
-            && let Some(op) = fast(buf, at)
-        {
-            let hash = hash_key(&buf[op.key.0 as usize..op.key.1 as usize]);
-            backend.prefetch_bucket(hash);
-            at = op.end as usize;
-            self.ops[self.len] = op;
-            self.hashes[self.len] = hash;
-            self.len += 1;
-        }
-        if self.len > 1 {
-            self.hashes[..self.len].iter().for_each(|&hash| backend.prefetch_record(hash));
-        }
-        self.len > 0
-    }
-}
-
-/// SET without options.
-fn put(value: &[u8]) -> Op<'_> {
-    Op::Put { value, expiry: Expiry::Never, condition: Condition::Always, want_old: false }
-}
-
-#[cold]
-fn key_too_large(key: &[u8]) -> Vec<u8> {
-    format!(
-        "ERR TooLarge: a key of {} bytes; a key may have up to {KEY_BYTES_MAX} (32 KiB)",
-        key.len()
-    )
-    .into_bytes()
 }

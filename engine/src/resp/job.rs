@@ -7,7 +7,7 @@
 use firebrick_partition::op::{ExpireWhen, packed_keys};
 use firebrick_partition::{Answer, Condition, Expiry, Failure, Op};
 
-use super::limits::{KEYS_PER_STEP, REPLY_BYTES_MAX, SCAN_COUNT_MAX};
+use super::limits::{BYTES_PER_STEP, KEYS_PER_STEP, REPLY_BYTES_MAX, SCAN_COUNT_MAX};
 use super::reply::{ScanFilter, Then, failure_text};
 use super::write::{self, Protocol};
 use super::{Backend, ReplyToken, hash_key};
@@ -133,6 +133,7 @@ pub struct Job {
     answered: usize,
     /// Replies of parts that have to wait for an earlier part.
     parts: Vec<Vec<u8>>,
+    parts_bytes: usize,
     /// Arguments of the steps to come: `len u32 | bytes`, one after the other.
     rest: Vec<u8>,
     rest_at: usize,
@@ -151,6 +152,7 @@ impl Job {
             pending: Vec::new(),
             answered: 0,
             parts: Vec::new(),
+            parts_bytes: 0,
             rest: Vec::new(),
             rest_at: 0,
             finished: false,
@@ -169,12 +171,13 @@ impl Job {
         if each == Each::Get {
             write::array(&mut job.reply, args.len());
         }
-        let (now, later) = args.split_at(args.len().min(KEYS_PER_STEP * each.stride()));
-        for arg in later {
+        let used = job.each_step(each, args, port);
+        for arg in &args[used..] {
             job.rest.extend_from_slice(&(arg.len() as u32).to_le_bytes());
             job.rest.extend_from_slice(arg);
         }
-        job.each_step(each, now, later.is_empty(), port);
+        job.finished |= used == args.len();
+        job.end_step();
         job
     }
 
@@ -213,10 +216,11 @@ impl Job {
                 let rest = std::mem::take(&mut self.rest);
                 let args = packed_keys(&rest[self.rest_at..]);
                 let step: Vec<&[u8]> = args.take(KEYS_PER_STEP * each.stride()).collect();
-                self.rest_at += step.iter().map(|arg| arg.len() + 4).sum::<usize>();
-                let last = self.rest_at == rest.len();
-                self.each_step(each, &step, last, port);
+                let used = self.each_step(each, &step, port);
+                self.rest_at += step[..used].iter().map(|arg| arg.len() + 4).sum::<usize>();
+                self.finished |= self.rest_at == rest.len();
                 self.rest = rest;
+                self.end_step();
             }
             Work::Count => self.everywhere(port, Op::Count),
             Work::Clear => self.everywhere(port, Op::Clear),
@@ -234,21 +238,28 @@ impl Job {
         }
     }
 
+    /// Submits keys until the step is large enough. Returns how many arguments that took.
     fn each_step<B: Backend>(
         &mut self,
         each: Each,
         args: &[&[u8]],
-        last: bool,
         port: &mut Port<'_, B>,
-    ) {
+    ) -> usize {
+        let (mut used, mut sent) = (0, 0);
+        let before = self.reply.len();
         for (part, args) in args.chunks_exact(each.stride()).enumerate() {
+            let bytes = sent + self.reply.len().saturating_sub(before);
+            if part == KEYS_PER_STEP || bytes > BYTES_PER_STEP || self.failure.is_some() {
+                break;
+            }
+            sent += args.iter().map(|arg| arg.len()).sum::<usize>();
+            used += args.len();
             match port.submit(args[0], each.op(args)) {
                 Some(answer) => self.take(part, answer),
                 None => self.pending.push(part as u32),
             }
         }
-        self.finished |= last;
-        self.end_step();
+        used
     }
 
     fn everywhere<B: Backend>(&mut self, port: &mut Port<'_, B>, op: Op<'_>) {
@@ -305,9 +316,11 @@ impl Job {
     }
 
     fn take(&mut self, part: usize, answer: Answer<'_>) {
-        if let Answer::Failed(failure) = answer {
-            self.fail(failure_text(failure));
+        if self.failure.is_some() {
             return;
+        }
+        if let Answer::Failed(failure) = answer {
+            return self.fail(failure_text(failure));
         }
         match &mut self.work {
             Work::Each(Each::Get) if self.pending.is_empty() => {
@@ -318,6 +331,7 @@ impl Job {
                     self.parts.resize_with(part + 1, Vec::new);
                 }
                 Then::Bulk.write(answer, self.protocol, 0, &mut self.parts[part]);
+                self.parts_bytes += self.parts[part].len();
             }
             Work::Each(_) => match answer {
                 Answer::Done { .. } | Answer::Seen { .. } => self.sum += 1,
@@ -356,10 +370,10 @@ impl Job {
                 }
             }
         }
-        if self.reply.len() > REPLY_BYTES_MAX {
+        if self.reply.len() + self.parts_bytes > REPLY_BYTES_MAX {
             self.fail(
-                "ERR TooLarge: a reply of more than 67108864 bytes (64 MiB): ask for less at \
-                       a time, or use SCAN",
+                "ERR TooLarge: a reply of more than 67108864 bytes (64 MiB): ask for less at a \
+                 time, or use SCAN",
             );
         }
     }
@@ -368,6 +382,10 @@ impl Job {
     fn fail(&mut self, text: &'static str) {
         self.failure.get_or_insert(text);
         self.finished = true;
+        // What it had gathered may be much, and the rest of the step may take a while.
+        self.parts = Vec::new();
+        self.parts_bytes = 0;
+        self.reply = Vec::new();
     }
 
     /// All parts of the step are there: put them in order; after the last step make the reply.
@@ -378,6 +396,7 @@ impl Job {
         for part in self.parts.drain(..) {
             self.reply.extend_from_slice(&part);
         }
+        self.parts_bytes = 0;
         if !self.finished {
             return;
         }

@@ -20,6 +20,8 @@ pub const COMMANDS_PER_CALL: usize = 1024;
 pub const REPLIES_WAITING_MAX: usize = 1024;
 /// Keys of a many-key command in flight at a time, and done in one step.
 pub const KEYS_PER_STEP: usize = 128;
+/// Bytes of keys and values moved in one step, but for the last of them.
+pub const BYTES_PER_STEP: usize = 256 << 10;
 /// Keys asked of a partition in one step of SCAN or KEYS.
 pub const SCAN_COUNT_MAX: u32 = 1000;
 /// The longest reply of MGET or KEYS.

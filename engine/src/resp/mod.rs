@@ -5,12 +5,13 @@
 //! the commands and the differences from Redis.
 //!
 //! * [`parse`]: bytes to commands; GET and SET on a path of their own.
-//! * `conn`: the order of replies, bounds, resumption.
+//! * `conn`: the order of replies, bounds, resumption; `execute`: the commands in between.
 //! * `commands`: a function a command; it decides what to do (`Plan`), and does nothing itself.
 //! * `reply`, `job`: answers to replies, of one operation and of many.
 
 mod commands;
 mod conn;
+mod execute;
 mod glob;
 mod inline;
 mod job;

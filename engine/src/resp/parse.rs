@@ -43,12 +43,11 @@ const SET_WORD: u64 = u64::from_le_bytes(*b"SET\r\n$\0\0");
 /// A whole `$`-less bulk at `at`: length, line end, bytes, line end. `None`: not here, or not whole.
 #[inline]
 fn fast_bulk(buf: &[u8], at: usize) -> Option<((u32, u32), usize)> {
+    let digits = at;
     let mut len = 0usize;
     let mut at = at;
-    let first = *buf.get(at)?;
     loop {
-        let byte = *buf.get(at)?;
-        let digit = byte.wrapping_sub(b'0');
+        let digit = buf.get(at)?.wrapping_sub(b'0');
         if digit > 9 {
             break;
         }
@@ -58,8 +57,8 @@ fn fast_bulk(buf: &[u8], at: usize) -> Option<((u32, u32), usize)> {
             return None;
         }
     }
-    // "$0012" and "$" are for the patient parser to refuse.
-    if (first == b'0' && len != 0) || buf.get(at..at + 2)? != b"\r\n" {
+    // "$", "$00" and "$01" are for the patient parser to refuse.
+    if at == digits || (buf[digits] == b'0' && at > digits + 1) || buf.get(at..at + 2)? != b"\r\n" {
         return None;
     }
     let start = at + 2;
@@ -110,7 +109,7 @@ impl Spans {
     }
 
     /// How many.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.len
     }
 

@@ -68,66 +68,36 @@ impl ScanFilter {
 impl Then {
     /// Writes the reply.
     pub fn write(&self, answer: Answer<'_>, protocol: Protocol, unix_ms: u64, out: &mut Vec<u8>) {
-        if let Answer::Failed(failure) = answer {
-            return write::error(out, failure_text(failure).as_bytes());
-        }
-        match self {
-            Then::Bulk => match answer {
-                Answer::Value { value, .. } => write::bulk(out, value),
-                Answer::Absent => write::null(out, protocol),
-                other => unexpected(other, out),
-            },
-            Then::Stored => match answer {
-                Answer::Done { .. } => out.extend_from_slice(write::OK),
-                Answer::Refused { .. } => write::null(out, protocol),
-                other => unexpected(other, out),
-            },
-            Then::Old => match answer {
-                Answer::Old { existed: true, value, .. } => write::bulk(out, value),
-                Answer::Old { .. } | Answer::Absent | Answer::Refused { .. } => {
-                    write::null(out, protocol);
-                }
-                other => unexpected(other, out),
-            },
-            Then::Flag => match answer {
-                Answer::Done { .. } | Answer::Seen { .. } => write::integer(out, 1),
-                Answer::Refused { .. } | Answer::Absent => write::integer(out, 0),
-                other => unexpected(other, out),
-            },
-            Then::Number => match answer {
-                Answer::Integer { value, .. } => write::integer(out, value),
-                other => unexpected(other, out),
-            },
-            Then::Text => match answer {
-                Answer::Float { value, .. } => write::bulk(out, value),
-                other => unexpected(other, out),
-            },
-            Then::Length => match answer {
-                Answer::Length { len, .. } => write::integer(out, len as i64),
-                Answer::Seen { len, .. } => write::integer(out, i64::from(len)),
-                Answer::Absent => write::integer(out, 0),
-                other => unexpected(other, out),
-            },
-            Then::Range { start, end } => match answer {
-                Answer::Value { value, .. } => write::bulk(out, range(value, *start, *end)),
-                Answer::Absent => write::bulk(out, b""),
-                other => unexpected(other, out),
-            },
-            Then::Type => match answer {
-                Answer::Seen { .. } => write::simple(out, "string"),
-                Answer::Absent => write::simple(out, "none"),
-                other => unexpected(other, out),
-            },
-            Then::TimeLeft { .. } | Then::ExpiresAt { .. } => self.time(answer, unix_ms, out),
-            Then::NilOrError(text) => match answer {
-                Answer::Value { .. } | Answer::Seen { .. } => write::error(out, text.as_bytes()),
-                Answer::Absent => write::null(out, protocol),
-                other => unexpected(other, out),
-            },
-            Then::Scan(filter) => match answer {
-                Answer::Keys { cursor, packed } => scan(filter, cursor, packed, out),
-                other => unexpected(other, out),
-            },
+        match (self, answer) {
+            (_, Answer::Failed(failure)) => write::error(out, failure_text(failure).as_bytes()),
+            (Then::Bulk, Answer::Value { value, .. })
+            | (Then::Old, Answer::Old { existed: true, value, .. })
+            | (Then::Text, Answer::Float { value, .. }) => write::bulk(out, value),
+            (Then::Bulk | Then::Old | Then::NilOrError(_), Answer::Absent)
+            | (Then::Stored | Then::Old, Answer::Refused { .. })
+            | (Then::Old, Answer::Old { .. }) => write::null(out, protocol),
+            (Then::Stored, Answer::Done { .. }) => out.extend_from_slice(write::OK),
+            (Then::Flag, Answer::Done { .. } | Answer::Seen { .. }) => write::integer(out, 1),
+            (Then::Flag, Answer::Refused { .. }) | (Then::Flag | Then::Length, Answer::Absent) => {
+                write::integer(out, 0);
+            }
+            (Then::Number, Answer::Integer { value, .. }) => write::integer(out, value),
+            (Then::Length, Answer::Length { len, .. }) => write::integer(out, len as i64),
+            (Then::Length, Answer::Seen { len, .. }) => write::integer(out, i64::from(len)),
+            (Then::Range { start, end }, Answer::Value { value, .. }) => {
+                write::bulk(out, range(value, *start, *end));
+            }
+            (Then::Range { .. }, Answer::Absent) => write::bulk(out, b""),
+            (Then::Type, Answer::Seen { .. }) => write::simple(out, "string"),
+            (Then::Type, Answer::Absent) => write::simple(out, "none"),
+            (Then::TimeLeft { .. } | Then::ExpiresAt { .. }, answer) => {
+                self.time(answer, unix_ms, out);
+            }
+            (Then::NilOrError(text), Answer::Seen { .. }) => write::error(out, text.as_bytes()),
+            (Then::Scan(filter), Answer::Keys { cursor, packed }) => {
+                scan(filter, cursor, packed, out);
+            }
+            (_, other) => unexpected(other, out),
         }
     }
 

@@ -11,13 +11,16 @@ use super::free::Emptied;
 use crate::limits::SEGMENT_HEAD_BYTES;
 use crate::loc::Loc;
 use crate::memory;
-use crate::record::{Body, HEADER_BYTES, Meta, Record, Unchecked};
-use crate::segment::{SegmentKind, SegmentName};
+use crate::record::{Body, HEADER_BYTES, Meta, Record, Unchecked, key_of};
+use crate::segment::{Segment, SegmentKind, SegmentName};
 
 /// Dead share of all closed segments, in percent, at which cleaning starts under load.
 pub const DEAD_PERCENT_BUSY: u64 = 30;
 /// The same when idle, or when there is no room.
 pub const DEAD_PERCENT_IDLE: u64 = 5;
+
+/// Records announced to the cleaner before they are judged.
+const LOOK_AHEAD: usize = 16;
 
 /// What the partition says about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +39,11 @@ pub trait Cleaner {
     /// when its sequence number is below `tombstone_floor`, no copy to this replica is going on, and
     /// a `Sessions` record holds its request's result.
     fn judge(&mut self, log: &Log, loc: Loc, record: &Record<'_>, tombstone_floor: u64) -> Verdict;
+
+    /// A record with this key will be judged soon: time to prefetch its place in the index.
+    fn soon(&mut self, key: &[u8]) {
+        let _ = key;
+    }
 
     /// A live record moved: the index must name `to` from now on.
     fn moved(&mut self, record: &Record<'_>, from: Loc, to: Loc);
@@ -153,7 +161,11 @@ impl Log {
     ) -> Result<(), AppendError> {
         let Some(mut victim) = self.cleaning.victim else { return Ok(()) };
         let floor = self.tombstone_floor(victim.slot);
+        let mut seen = victim.at;
         let result = loop {
+            if victim.at >= seen {
+                seen = look_ahead(self.segment(victim.slot), victim.at, cleaner);
+            }
             let segment = self.segment(victim.slot);
             if victim.at >= segment.end {
                 self.finish(victim);
@@ -163,7 +175,6 @@ impl Log {
                 break Ok(());
             }
             let bytes = &segment.memory.bytes()[victim.at..segment.end];
-            memory::prefetch(bytes.as_ptr().wrapping_add(512));
             let Ok(record) = Unchecked::new(bytes).check_crc() else {
                 // Reported when it is read or scanned; what is good stays where it is.
                 segment.damaged.set(true);
@@ -183,6 +194,7 @@ impl Log {
                     let seq = record.header().seq;
                     debug_assert!(record.header().kind.is_remove() && seq < floor);
                     self.manifest.dropped = self.manifest.dropped.max(seq);
+                    self.mark_dead(from);
                 }
             }
             victim.at += stride;
@@ -215,7 +227,7 @@ impl Log {
         Ok(())
     }
 
-    fn two(&mut self, a: u32, b: u32) -> (&crate::segment::Segment, &mut crate::segment::Segment) {
+    fn two(&mut self, a: u32, b: u32) -> (&Segment, &mut Segment) {
         let Ok([Some(a), Some(b)]) = self.slots.get_disjoint_mut([a as usize, b as usize]) else {
             unreachable!("a segment is not cleaned into itself")
         };
@@ -308,4 +320,16 @@ impl Log {
         let stride = record.stride();
         Ok(self.settled(slot, at, stride))
     }
+}
+
+/// Announces the next few records to the cleaner; where they end.
+fn look_ahead<C: Cleaner + ?Sized>(segment: &Segment, from: usize, cleaner: &mut C) -> usize {
+    let mut at = from;
+    for _ in 0..LOOK_AHEAD {
+        let Some(len) = segment.len_at(at) else { break };
+        cleaner.soon(key_of(&segment.memory.bytes()[at..]));
+        at += len.next_multiple_of(8);
+    }
+    memory::prefetch(segment.memory.as_ptr().wrapping_add(at));
+    at.max(from + 8)
 }

@@ -19,7 +19,7 @@ impl Log {
     }
 
     fn open_with(cfg: LogConfig, opened: Opened, has_files: bool) -> (Self, Scan) {
-        let Opened { manifest, mut segments, source, .. } = opened;
+        let Opened { manifest, mut segments, source, damaged, .. } = opened;
         let mut log = Self::empty(cfg, manifest);
         log.has_files = has_files;
         segments.sort_by_key(|s| s.head.name);
@@ -43,7 +43,7 @@ impl Log {
             };
             supply.next_n = supply.next_n.max(name.n + 1);
         }
-        let scan = Scan::new(&log, source);
+        let scan = Scan::new(&log, source, &damaged);
         (log, scan)
     }
 
@@ -64,6 +64,12 @@ impl Log {
             .map(|s| Bound { head: s.head, memory: s.memory, disk: s.disk })
             .collect();
         self.manifest.settled = listed;
-        Opened { manifest: self.manifest, segments, source: Source::Memory, notes: Vec::new() }
+        Opened {
+            manifest: self.manifest,
+            segments,
+            source: Source::Memory,
+            notes: Vec::new(),
+            damaged: Vec::new(),
+        }
     }
 }

@@ -118,14 +118,15 @@ impl Scan {
         let clean = segment.memory.bytes()[at..].iter().all(|&b| b == 0);
         if clean {
             // The next segment must go on where this one ended.
-            return if later.is_some_and(|v| v.seq > self.last.seq + 1) && self.last.seq > 0 {
+            let skipped = later.is_some_and(|(v, first)| first && v.seq > self.last.seq + 1);
+            return if skipped && self.last.seq > 0 {
                 Sight::Damage { resume: None }
             } else {
                 Sight::End { torn: false }
             };
         }
         let evidence = log.evidence(segment, at, self.last);
-        let newer = later.filter(|v| v.seq > self.last.seq);
+        let newer = later.map(|(version, _)| version);
         if evidence.resume.is_none() && newer.is_none() {
             return Sight::End { torn: true };
         }
@@ -150,22 +151,23 @@ impl Scan {
         }
     }
 
-    /// The first record of a later tail segment.
-    fn has_later_records(&self, log: &Log, slot: u32) -> Option<Version> {
+    /// The first valid newer record of a later tail segment, and whether that segment begins with it
+    /// (if not, its beginning is damaged, which is its own report).
+    fn has_later_records(&self, log: &Log, slot: u32) -> Option<(Version, bool)> {
+        let fits = |v: Version| v.seq > self.last.seq && v.epoch >= self.last.epoch;
         let after = log.tail_slots.iter().skip_while(|&&s| s != slot).skip(1);
         after
             .filter_map(|&s| {
                 let segment = log.segment(s);
-                let fits = |v: Version| v.seq > self.last.seq && v.epoch >= self.last.epoch;
                 let first = &segment.memory.bytes()[SEGMENT_HEAD_BYTES..];
                 let at = match Unchecked::new(first).check() {
-                    Ok(_) => Some(SEGMENT_HEAD_BYTES),
-                    Err(_) if first.iter().take(1 << 16).all(|&b| b == 0) => None,
-                    Err(_) => log.resynchronise(segment, SEGMENT_HEAD_BYTES, fits),
-                }?;
-                Some(crate::record::version_of(&segment.memory.bytes()[at..]))
+                    Ok(_) => SEGMENT_HEAD_BYTES,
+                    Err(_) => log.resynchronise(segment, SEGMENT_HEAD_BYTES, fits)?,
+                };
+                let version = crate::record::version_of(&segment.memory.bytes()[at..]);
+                Some((version, at == SEGMENT_HEAD_BYTES))
             })
-            .find(|v| v.seq > self.last.seq && v.epoch >= self.last.epoch)
+            .find(|(version, _)| fits(*version))
     }
 
     pub(super) fn look_ahead_settled(log: &Log, slot: u32, at: usize) -> Sight {

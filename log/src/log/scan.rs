@@ -15,6 +15,7 @@ use crate::corrupt::Corrupt;
 use crate::limits::{CORRUPTIONS_KEPT_MAX, SEGMENT_HEAD_BYTES};
 use crate::loc::Loc;
 use crate::record::{Flaw, Record, Unchecked, Version};
+use crate::segment::SegmentName;
 use crate::storage::Source;
 
 /// Records delivered at once, so that the receiver can prefetch.
@@ -88,7 +89,19 @@ enum Stop {
 }
 
 impl Scan {
-    pub(super) fn new(log: &Log, source: Source) -> Self {
+    pub(super) fn new(log: &Log, source: Source, damaged: &[SegmentName]) -> Self {
+        // Records behind a damaged first page are good; the page itself is reported.
+        let corruptions: Vec<Corrupt> = damaged
+            .iter()
+            .take(CORRUPTIONS_KEPT_MAX)
+            .map(|&name| Corrupt {
+                partition: log.cfg.partition,
+                segment: Some(name),
+                offset: 0,
+                bytes: Some(SEGMENT_HEAD_BYTES as u64),
+                flaw: Flaw::SegmentHead,
+            })
+            .collect();
         Self {
             source,
             todo: log.settled_slots.iter().chain(&log.tail_slots).copied().collect(),
@@ -100,6 +113,8 @@ impl Scan {
             report: ScanReport {
                 intact: log.manifest.intact,
                 commit: log.manifest.below.seq,
+                corruptions_total: damaged.len() as u64,
+                corruptions,
                 ..ScanReport::default()
             },
         }

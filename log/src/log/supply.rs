@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 
 use super::{Durability, Log, Outcome, Room};
-use crate::limits::{SEGMENT_BYTES_MIN, SEGMENT_HEAD_BYTES, SEGMENTS_AIM, SEGMENTS_MAX};
+use crate::limits::{
+    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEAD_BYTES, SEGMENTS_AIM, SEGMENTS_MAX,
+};
 use crate::segment::{Bound, Segment, SegmentHead, SegmentKind, SegmentName};
 use crate::storage::{Job, Spare, StorageError};
 
@@ -74,6 +76,19 @@ impl Log {
         (1 << aim.ilog2()).clamp(least, most)
     }
 
+    /// The size of a segment for a record that needs `least`: large records share one, or half of
+    /// each segment would stay empty.
+    fn fitting_bytes(&self, least: usize, most: usize) -> usize {
+        let usual = self.segment_bytes();
+        let fitting = least.next_power_of_two();
+        if fitting <= usual {
+            return usual;
+        }
+        let share = (self.cfg.bytes_max / (SEGMENTS_AIM as u64 / 2)) as usize;
+        let shared = (4 * least).next_power_of_two().min(SEGMENT_BYTES_MAX);
+        if shared <= share.min(most) { shared } else { fitting }
+    }
+
     /// Bytes that writes may still use before they are refused: what votes carry.
     pub fn room_bytes(&self) -> u64 {
         if self.full {
@@ -127,9 +142,10 @@ impl Log {
         if !retry {
             return self.supply(kind).state != State::Refused;
         }
-        let bytes = self.segment_bytes().max(least.next_power_of_two());
-        let after = self.used_bytes() + bytes as u64 + self.reserve(room);
-        if after > self.cfg.bytes_max || self.slots.len() >= SEGMENTS_MAX {
+        let most =
+            self.cfg.bytes_max - self.cfg.bytes_max.min(self.used_bytes() + self.reserve(room));
+        let bytes = self.fitting_bytes(least, most as usize);
+        if bytes as u64 > most || self.slots.len() >= SEGMENTS_MAX {
             return false;
         }
         let want = Want { kind, bytes_min: least, bytes, disk: self.has_disk(), room };

@@ -5,6 +5,8 @@
 
 mod body;
 mod header;
+#[cfg(test)]
+mod tests;
 
 pub use body::{Body, Fields, RequestId, SessionId, SessionResult};
 pub use header::{Answered, HEADER_BYTES, Header, Kind, Meta, RECORD_VERSION, Version};
@@ -39,6 +41,8 @@ pub enum Flaw {
     Body,
     /// A record of another partition.
     Partition(u32),
+    /// Not a record: the segment's first page is damaged.
+    SegmentHead,
 }
 
 impl fmt::Display for Flaw {
@@ -55,6 +59,7 @@ impl fmt::Display for Flaw {
             ),
             Self::Kind(kind) => write!(f, "unknown kind of record, {kind}"),
             Self::Body => f.write_str("the record's body is not what its kind says"),
+            Self::SegmentHead => f.write_str("the segment's first page is damaged"),
             Self::Partition(id) => write!(f, "the record is partition {id}'s"),
         }
     }

@@ -62,11 +62,6 @@ pub enum StorageError {
         /// Bytes there should be.
         expected: u64,
     },
-    /// A segment that the manifest needs is not there.
-    MissingSegment {
-        /// Which file.
-        path: PathBuf,
-    },
 }
 
 impl StorageError {
@@ -114,12 +109,6 @@ impl fmt::Display for StorageError {
                 f,
                 "{} has {bytes} bytes and should have {expected}: it was cut short; restore it, or \
                  move the partition's folder away; nothing was deleted",
-                path.display()
-            ),
-            Self::MissingSegment { path } => write!(
-                f,
-                "{} is missing and the manifest needs it: restore it, or move the partition's \
-                 folder away; nothing was deleted",
                 path.display()
             ),
         }

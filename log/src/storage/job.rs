@@ -120,6 +120,8 @@ pub struct Opened {
     pub source: Source,
     /// What was done that a person may want to know, a sentence each (orphans deleted, ...).
     pub notes: Vec<String>,
+    /// Segments whose first page is damaged (rebuilt in memory from what else is known).
+    pub damaged: Vec<SegmentName>,
 }
 
 /// The answer to a [`Job`].

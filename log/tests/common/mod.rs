@@ -1,5 +1,8 @@
 //! A small partition over a log: an index in a `BTreeMap` that judges, moves and rebuilds.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, clippy::unwrap_used)]
+
+#[cfg(not(miri))]
+pub mod rig;
 
 use std::collections::BTreeMap;
 

@@ -191,3 +191,6 @@ impl Ring {
         !self.uring.completion().is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

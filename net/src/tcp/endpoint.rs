@@ -114,18 +114,24 @@ impl Endpoint {
 }
 
 /// The endpoints of a core. Slots are reused, last freed first; the generation tells handles apart.
-#[derive(Default)]
 pub struct Table {
     slots: Vec<Endpoint>,
     free: Vec<u32>,
+    max: usize,
 }
 
 impl Table {
-    /// Takes a slot; `None` when all [`ENDPOINTS_MAX`] are in use.
+    /// An empty table, which grows as connections come.
+    pub fn new(max: usize) -> Self {
+        assert!(max <= ENDPOINTS_MAX, "a core has at most {ENDPOINTS_MAX} endpoints");
+        Self { slots: Vec::new(), free: Vec::new(), max }
+    }
+
+    /// Takes a slot; `None` when all are in use.
     pub fn insert(&mut self, fd: RawFd, port: Port, state: State) -> Option<Ep> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.slots.len() < ENDPOINTS_MAX => {
+            None if self.slots.len() < self.max => {
                 self.slots.push(Endpoint::free());
                 self.slots.len() as u32 - 1
             }

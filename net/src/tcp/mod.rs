@@ -27,7 +27,8 @@ use crate::fabric::{
 };
 use crate::frame::Hello;
 use crate::limits::{
-    CQES_PER_POLL_MAX, DISK_WRITES_MAX, EVENTS_PER_POLL_MAX, HANDSHAKE_NS_MAX, RX_BUFFERS,
+    CQES_PER_POLL_MAX, DISK_WRITES_MAX, ENDPOINTS_MAX, EVENTS_PER_POLL_MAX, HANDSHAKE_NS_MAX,
+    RX_BUFFERS,
 };
 use crate::ring::{Bell, Buffers, Ring, RingError, Waker};
 use endpoint::{State, Table};
@@ -39,11 +40,13 @@ use submit::Op;
 pub struct Config {
     /// Provided receive buffers, each [`crate::limits::RX_BUFFER_BYTES`]. A power of two.
     pub rx_buffers: u16,
+    /// Endpoints at most; a connection past them is accepted and closed. Up to [`ENDPOINTS_MAX`].
+    pub endpoints_max: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { rx_buffers: RX_BUFFERS }
+        Self { rx_buffers: RX_BUFFERS, endpoints_max: ENDPOINTS_MAX }
     }
 }
 
@@ -141,7 +144,7 @@ impl Tcp {
             bell_count: Box::new(0),
             bell_armed: false,
             listeners: Vec::new(),
-            table: Table::default(),
+            table: Table::new(config.endpoints_max),
             pool: Pool::default(),
             dials: HashMap::new(),
             disk: Vec::new(),

@@ -15,7 +15,7 @@ pub struct Client {
     pub commands: u64,
     /// The last command's name.
     pub last_command: &'static str,
-    /// When the last command other than a plain GET or SET came.
+    /// When the last command came.
     pub last_ms: u64,
     /// When it connected.
     pub since_ms: u64,
@@ -34,11 +34,11 @@ struct Names {
 #[derive(Clone, Copy, Debug)]
 pub enum Name {
     /// CLIENT SETNAME.
-    Client,
+    Connection,
     /// CLIENT SETINFO lib-name.
-    LibName,
+    Library,
     /// CLIENT SETINFO lib-ver.
-    LibVer,
+    LibraryVersion,
 }
 
 impl Client {
@@ -67,9 +67,9 @@ impl Client {
         }
         let names = self.names.get_or_insert_default();
         match which {
-            Name::Client => names.name = value.to_vec(),
-            Name::LibName => names.lib_name = value.to_vec(),
-            Name::LibVer => names.lib_ver = value.to_vec(),
+            Name::Connection => names.name = value.to_vec(),
+            Name::Library => names.lib_name = value.to_vec(),
+            Name::LibraryVersion => names.lib_ver = value.to_vec(),
         }
         true
     }

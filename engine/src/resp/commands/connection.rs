@@ -64,7 +64,7 @@ pub fn hello<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
         name = hello_options(options)?;
     }
     if let Some(name) = name
-        && !call.client.set(Name::Client, name)
+        && !call.client.set(Name::Connection, name)
     {
         return Err(bad_name());
     }
@@ -126,7 +126,11 @@ pub fn client_id<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
 
 /// CLIENT SETNAME name
 pub fn client_setname<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
-    if call.client.set(Name::Client, call.args[2]) { status(call, "OK") } else { Err(bad_name()) }
+    if call.client.set(Name::Connection, call.args[2]) {
+        status(call, "OK")
+    } else {
+        Err(bad_name())
+    }
 }
 
 /// CLIENT GETNAME
@@ -141,8 +145,8 @@ pub fn client_getname<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
 /// CLIENT SETINFO lib-name|lib-ver value
 pub fn client_setinfo<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
     let (word, which) = match call.args[2] {
-        word if is(word, "lib-name") => ("lib-name", Name::LibName),
-        word if is(word, "lib-ver") => ("lib-ver", Name::LibVer),
+        word if is(word, "lib-name") => ("lib-name", Name::Library),
+        word if is(word, "lib-ver") => ("lib-ver", Name::LibraryVersion),
         word => return Err(format!("ERR Unrecognized option '{}'", c_text(word, 128)).into()),
     };
     if call.client.set(which, call.args[3]) {

@@ -138,7 +138,9 @@ pub fn command_list<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
         _ => return Err(SYNTAX),
     };
     write::array(call.out, names.len());
-    names.iter().for_each(|name| write::bulk(call.out, name.as_bytes()));
+    for name in names {
+        write::bulk(call.out, name.as_bytes());
+    }
     Ok(Plan::Replied)
 }
 
@@ -178,12 +180,18 @@ fn describe(command: &Command, parent: Option<&Command>, protocol: Protocol, out
     write::integer(out, i64::from(command.arity));
     let flags = command.flags.names();
     write::set(out, protocol, flags.len());
-    flags.iter().for_each(|flag| write::simple(out, flag));
+    for flag in flags {
+        write::simple(out, flag);
+    }
     let (first, last, step) = command.keys;
-    [first, last, step].iter().for_each(|&n| write::integer(out, i64::from(n)));
+    for n in [first, last, step] {
+        write::integer(out, i64::from(n));
+    }
     let categories = command.categories();
     write::set(out, protocol, categories.len());
-    categories.iter().for_each(|category| write::simple(out, category));
+    for category in categories {
+        write::simple(out, category);
+    }
     write::array(out, 0); // tips
     write::array(out, 0); // key specifications: first, last and step say it all
     write::array(out, command.subcommands.len());

@@ -10,7 +10,7 @@ use crate::resp::number::{parse_f64, parse_i64};
 use crate::resp::reply::Then;
 use crate::resp::write;
 
-fn put<'a>(value: &'a [u8], expiry: Expiry, condition: Condition, want_old: bool) -> Op<'a> {
+fn put(value: &[u8], expiry: Expiry, condition: Condition, want_old: bool) -> Op<'_> {
     Op::Put { value, expiry, condition, want_old }
 }
 
@@ -93,7 +93,7 @@ pub fn mget<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
 
 /// MSET key value...
 pub fn mset<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
-    if call.args.len() % 2 == 0 {
+    if call.args.len().is_multiple_of(2) {
         return Err(wrong_arity("mset"));
     }
     Ok(Plan::Each(Each::Set, &call.args[1..]))
@@ -168,7 +168,7 @@ pub fn incrbyfloat<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
     Ok(Plan::One { key: call.args[1], op, then: Then::Text })
 }
 
-/// LOLWUT-free zone: a reply of a status word.
+/// A reply of a status word.
 pub(super) fn status<'a>(call: &mut Call<'a, '_>, text: &str) -> Planned<'a> {
     write::simple(call.out, text);
     Ok(Plan::Replied)

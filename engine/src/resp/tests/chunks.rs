@@ -38,7 +38,7 @@ fn fragments(random: &mut Random, bytes: &mut Vec<u8>) {
         b"$1\r\nx\r\n",
         b"KEYS *\r\n",
     ];
-    for _ in 0..1 + random.below(8) {
+    for _ in 0..=random.below(8) {
         match random.below(12) {
             0 => bytes.push(random.next() as u8),
             1 => {

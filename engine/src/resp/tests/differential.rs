@@ -287,7 +287,7 @@ pub fn reply_len(bytes: &[u8]) -> Option<usize> {
 fn ask_redis(stream: &mut UnixStream, bytes: &[u8], replies: usize) -> Vec<Vec<u8>> {
     stream.write_all(bytes).unwrap();
     let (mut got, mut all) = (Vec::new(), Vec::new());
-    let mut piece = [0; 65536];
+    let mut piece = [0; 8192];
     while all.len() < replies {
         let n = stream.read(&mut piece).unwrap();
         assert!(n > 0, "redis closed the connection");
@@ -408,8 +408,8 @@ fn protocol_errors_are_those_of_redis() {
         b"*1\r\n\x01\r\n",
         b"SET \"a\r\n",
         b"*-1\r\n*0\r\n\r\n  \r\nPING\r\nset 'a b' \"\\x41\\n\"\nget 'a b'\r\n*1\r\n$+4\r\n",
-        &[b'x'; 70_000],
-        &[b'*'; 70_000],
+        &b"x".repeat(70_000),
+        &b"*".repeat(70_000),
     ] {
         let mut stream = redis.connect();
         stream.write_all(bytes).unwrap();

@@ -44,7 +44,8 @@ fn replies_do_not_depend_on_where_the_partitions_live() {
 #[test]
 fn a_reply_waits_for_the_one_before_it() {
     let mut peer = peer(0);
-    let key = (0u32..).map(|n| n.to_string()).find(|k| partition_of(k.as_bytes()) == 2).unwrap();
+    let key =
+        (0..1000u32).map(|n| n.to_string()).find(|k| partition_of(k.as_bytes()) == 2).unwrap();
     peer.store.remote = 4;
     let bytes = [command(&[b"GET", key.as_bytes()]), command(&[b"PING"])].concat();
     let progress = peer.conn.on_bytes(&bytes, 1 << 20, &mut peer.store, &mut peer.out);
@@ -60,6 +61,10 @@ fn what_is_owed_and_kept_is_bounded() {
     let bytes = command(&[b"GET", b"k"]).repeat(5000);
     let progress = peer.conn.on_bytes(&bytes, 1 << 20, &mut peer.store, &mut peer.out);
     assert!(matches!(progress, Progress::Waiting | Progress::Again), "{progress:?}");
+    for _ in 0..3 {
+        let progress = peer.conn.resume(1 << 20, &mut peer.store, &mut peer.out);
+        assert_eq!(progress, Progress::Waiting);
+    }
     let submitted = peer.store.submitted as usize;
     assert!(submitted <= limits::REPLIES_WAITING_MAX, "{submitted} submitted");
     peer.last = progress;
@@ -126,7 +131,7 @@ fn scan_all(peer: &mut Peer, filter: &str) -> usize {
     loop {
         let reply = peer.say(&format!("SCAN {cursor} COUNT 37 {filter}"));
         let lines: Vec<&str> = reply.split("\r\n").collect();
-        found.extend(lines[4..].iter().filter(|l| l.starts_with("key:")).map(|l| l.to_string()));
+        found.extend(lines[4..].iter().filter(|l| l.starts_with("key:")).map(ToString::to_string));
         cursor = lines[2].to_owned();
         if cursor == "0" {
             return found.len();
@@ -137,9 +142,40 @@ fn scan_all(peer: &mut Peer, filter: &str) -> usize {
 #[test]
 fn an_answer_that_nobody_awaits_is_ignored() {
     let mut peer = peer(0);
-    let token = crate::resp::ReplyToken::from_word(7 << 32 | 99);
+    let token = crate::resp::ReplyToken::from_word(7 << 32 | 0x63);
     let now = peer.store.now();
     let answer = firebrick_partition::Answer::Absent;
     assert_eq!(peer.conn.on_answer(token, answer, now, &mut peer.out), Progress::Ok);
     assert!(peer.out.is_empty());
+}
+
+#[test]
+fn large_values_go_in_steps_and_a_huge_reply_is_refused() {
+    for remote in [0, 15] {
+        let mut peer = peer(remote);
+        let value = vec![b'v'; 1 << 20];
+        let keys: Vec<String> = (0..9).map(|n| format!("key:{n}")).collect();
+        let mut set: Vec<&[u8]> = vec![b"MSET"];
+        for key in &keys {
+            set.extend([key.as_bytes(), &value]);
+        }
+        assert_eq!(peer.ask(&set), b"+OK\r\n");
+        let mut get: Vec<&[u8]> = vec![b"MGET"];
+        get.extend(keys.iter().map(String::as_bytes));
+        let served = peer.store.submitted;
+        peer.last = peer.conn.on_bytes(&command(&get), 1 << 20, &mut peer.store, &mut peer.out);
+        if remote == 0 {
+            assert_eq!(peer.store.submitted - served, 1, "a megabyte is more than a step");
+        }
+        peer.settle();
+        assert_eq!(peer.out.len(), 4 + 9 * ((1 << 20) + 12));
+        peer.out.clear();
+        let many: Vec<&[u8]> = get.iter().copied().chain([&b"key:1"[..]; 60]).collect();
+        let reply = String::from_utf8(peer.ask(&many)).unwrap();
+        assert!(
+            reply.starts_with("-ERR TooLarge: a reply of more than 67108864 bytes"),
+            "{remote}"
+        );
+        assert_eq!(peer.say("PING"), "+PONG\r\n");
+    }
 }

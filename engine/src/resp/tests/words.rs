@@ -15,12 +15,14 @@ fn protocol_errors_are_told_in_redis_words_and_close() {
         (&b"*1\r\n$-1\r\n"[..], "-ERR Protocol error: invalid bulk length\r\n"),
         (b"*1\r\n$536870913\r\n", "-ERR Protocol error: invalid bulk length\r\n"),
         (b"*1\r\n$x\r\n", "-ERR Protocol error: invalid bulk length\r\n"),
+        (b"*2\r\n$3\r\nGET\r\n$\r\n\r\n", "-ERR Protocol error: invalid bulk length\r\n"),
+        (b"*2\r\n$3\r\nGET\r\n$00\r\n\r\n", "-ERR Protocol error: invalid bulk length\r\n"),
         (b"*x\r\n", "-ERR Protocol error: invalid multibulk length\r\n"),
         (b"*1048577\r\n", "-ERR Protocol error: invalid multibulk length\r\n"),
         (b"*1\r\nPING\r\n", "-ERR Protocol error: expected '$', got 'P'\r\n"),
         (b"SET \"a\r\n", "-ERR Protocol error: unbalanced quotes in request\r\n"),
-        (&[b'x'; 70_000], "-ERR Protocol error: too big inline request\r\n"),
-        (&[b'*'; 70_000], "-ERR Protocol error: too big mbulk count string\r\n"),
+        (&b"x".repeat(70_000), "-ERR Protocol error: too big inline request\r\n"),
+        (&b"*".repeat(70_000), "-ERR Protocol error: too big mbulk count string\r\n"),
     ] {
         let mut peer = peer();
         assert_eq!(peer.send(bytes), Progress::Close, "{want}");
@@ -138,4 +140,21 @@ fn a_web_page_gets_nothing() {
     assert_eq!(peer.send(b"POST / HTTP/1.1\r\nHost: x\r\n\r\nSET k v\r\n"), Progress::Close);
     assert!(peer.out.is_empty());
     assert_eq!(peer.store.submitted, 0);
+}
+
+#[test]
+fn the_docs_list_every_command() {
+    let docs = include_str!("../../../../docs/resp.md");
+    for command in crate::resp::COMMANDS {
+        let name = command.name.to_ascii_uppercase();
+        if command.subcommands.is_empty() {
+            let line = format!("| `{name}` | {} | {} |", command.group.name(), command.summary);
+            assert!(docs.contains(&line), "docs/resp.md lacks this line:\n{line}");
+        }
+        for sub in command.subcommands {
+            let sub_name = sub.name.to_ascii_uppercase();
+            let line = format!("| `{name} {sub_name}` | {} | {} |", sub.group.name(), sub.summary);
+            assert!(docs.contains(&line), "docs/resp.md lacks this line:\n{line}");
+        }
+    }
 }
