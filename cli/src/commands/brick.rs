@@ -56,7 +56,7 @@ pub struct Tuning {
     /// What an idle data core does [default: adaptive]
     #[arg(long, value_enum, value_name = "MODE", help_heading = "Resources")]
     pub poll: Option<PollMode>,
-    /// Memory for records, such as 512m or 4g, or `auto` [default: auto]
+    /// Memory for records, such as 512MiB or 4GiB, or `auto` [default: auto]
     #[arg(long, value_name = "SIZE", help_heading = "Resources")]
     pub memory: Option<String>,
     /// When a write counts as done: `memory` (no disk), `async` or `async(20ms)` (on disk within that

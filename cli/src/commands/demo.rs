@@ -65,12 +65,14 @@ pub async fn run(args: &DemoArgs, out: &Out) -> Result<Output, CliError> {
 
 async fn play(args: &DemoArgs, stage: &mut Stage, out: &Out) -> Result<Report, CliError> {
     let began = SystemTime::now();
+    let files = Files { args, out, began };
+    // A folder that cannot be read is said before anything is started.
+    files.tree().walk()?;
     let mut report = Report::new(args.tree.display().to_string());
     out.note(&format!("starting a brick: {}", stage.describe()));
     stage.start().await?;
     let store = stage.connect().await?;
 
-    let files = Files { args, out, began };
     let tally = files.load(&store).await?;
     report.phase("load", &tally);
     let loaded = tally.items;

@@ -32,7 +32,7 @@ pub struct CreateArgs {
     /// When a write counts as done: `memory`, `async`, `async(20ms)` or `sync` [default: the brick's]
     #[arg(long, value_name = "WHEN")]
     pub durability: Option<Durability>,
-    /// Partitions for each data core, a power of two [default: the brick's]
+    /// Partitions on each data core, 1 to 64 [default: the brick's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub partitions: Option<u32>,
     /// Where.
