@@ -48,7 +48,8 @@ fn a_value_of_8_mib_goes_through_standard_input_and_one_byte_more_does_not() {
         let file = up.dir().join("value");
         fs::write(&file, vec![7; size]).unwrap();
         let input = fs::File::open(&file).unwrap();
-        let put = firebrick().args(["put", "big", "-"]).args(up.connect()).stdin(input);
+        let mut put = firebrick();
+        put.args(["put", "big", "-"]).args(up.connect()).stdin(input);
         assert_eq!(put.output().unwrap().status.code(), Some(code), "{size}");
     }
     let got = firebrick().args(["get", "big"]).args(up.connect()).output().unwrap();

@@ -80,8 +80,9 @@ impl Up {
     pub fn wait_ready(&self) {
         let start = Instant::now();
         loop {
-            let status = firebrick().args(["get", "k", "--timeout", "1s"]).args(self.connect());
-            match status.output().unwrap().status.code() {
+            let mut get = firebrick();
+            get.args(["get", "k", "--timeout", "1s"]).args(self.connect());
+            match get.output().unwrap().status.code() {
                 Some(4) => assert!(start.elapsed() < PATIENCE, "the brick does not come back"),
                 _ => return,
             }
