@@ -153,17 +153,34 @@ pub fn describe(status: ExitStatus) -> String {
     }
 }
 
+/// Below the ports that Linux gives to outgoing connections: a client that tries to reach a brick which
+/// is just being started again could else be given the brick's own port, and take it.
+const PORTS: std::ops::Range<u16> = 16_000..32_000;
+
 /// Ports of this machine that nobody uses now.
 pub fn free_ports<const N: usize>() -> Result<[SocketAddr; N], CliError> {
-    let failed = |e: io::Error| CliError::io("cannot find a free port", &e);
-    // All held at once, so that no two are the same.
-    let mut held = Vec::with_capacity(N);
-    for _ in 0..N {
-        held.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(failed)?);
-    }
+    use std::hash::{BuildHasher as _, RandomState};
+    // Anywhere in the range, so that two who look at once rarely find the same.
+    let first = RandomState::new().hash_one(std::process::id()) % PORTS.len() as u64;
     let mut ports = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener.local_addr().map_err(failed)?;
+    let candidates = PORTS.cycle().skip(first as usize).take(PORTS.len());
+    // Held until all are found, so that no two are the same.
+    let mut held = Vec::with_capacity(N);
+    for port in candidates {
+        if held.len() == N {
+            break;
+        }
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if let Ok(listener) = TcpListener::bind(address) {
+            ports[held.len()] = address;
+            held.push(listener);
+        }
+    }
+    if held.len() < N {
+        return Err(CliError::Failed(format!(
+            "there are not {N} free ports from {} to {}: end what uses them",
+            PORTS.start, PORTS.end
+        )));
     }
     Ok(ports)
 }
@@ -179,4 +196,18 @@ pub async fn interrupted() -> Result<(), CliError> {
         _ = term.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn free_ports_are_free_different_and_out_of_the_way() {
+        let ports: [SocketAddr; 8] = free_ports().unwrap();
+        for (at, port) in ports.iter().enumerate() {
+            assert!(!ports[..at].contains(port), "{ports:?}");
+            assert!(PORTS.contains(&port.port()), "{port}");
+        }
+    }
 }

@@ -53,11 +53,12 @@ pub async fn run(args: &DemoArgs, out: &Out) -> Result<Output, CliError> {
         report = play(args, &mut stage, out) => report,
         signal = child::interrupted() => signal.and(Err(CliError::Interrupted)),
     };
-    if matches!(&result, Err(error) if *error != CliError::Interrupted) {
-        for line in stage.last_words() {
-            out.note(&format!("brick: {line}"));
+    let result = result.map_err(|error| match (error, stage.last_words()) {
+        (CliError::Failed(text), Some(words)) => {
+            CliError::Failed(format!("{text}; the brick's last words: {words}"))
         }
-    }
+        (error, _) => error,
+    });
     // Gone before the last word is printed: the process first, then its folders.
     drop(stage);
     result.map(Report::into_output)

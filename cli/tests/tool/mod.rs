@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The command.
 pub fn firebrick() -> Command {
@@ -38,8 +38,7 @@ impl Up {
     /// Starts one and waits until it says that the brick is ready.
     pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let held = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-        let ports = held.map(|listener| listener.local_addr().unwrap().port());
+        let ports = free_ports();
         let mut child = firebrick()
             .args(["up", "--json", "--memory", "64MiB", "--poll", "park", "--dir"])
             .arg(dir.path().join("data"))
@@ -105,4 +104,20 @@ impl Drop for Up {
             self.stop();
         }
     }
+}
+
+/// Below the ports of outgoing connections, one of which could else take a port while its brick is
+/// started again.
+fn free_ports() -> [u16; 3] {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + (std::process::id() % 100) as u16 * 60;
+    [(); 3].map(|()| {
+        loop {
+            let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
+        }
+    })
 }

@@ -21,7 +21,6 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Left free for others.
 const SPARE: u64 = 64 << 20;
-const LOG_LINES: usize = 10;
 
 /// The fields are dropped in this order: the process before the folders that it uses.
 pub struct Stage {
@@ -116,11 +115,10 @@ impl Stage {
     }
 
     /// The end of the brick's log.
-    pub fn last_words(&self) -> Vec<String> {
-        let log = std::fs::read(self.dir.path().join("brick.log")).unwrap_or_default();
+    pub fn last_words(&self) -> Option<String> {
+        let log = std::fs::read(self.dir.path().join("brick.log")).ok()?;
         let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(LOG_LINES)..].iter().map(|&l| l.to_owned()).collect()
+        log.lines().rev().find(|line| !line.trim().is_empty()).map(str::to_owned)
     }
 }
 
