@@ -1,1 +1,8 @@
-//! Placeholder.
+//! Measuring: a load generator, and a brick without a store to compare with.
+//!
+//! [`kv`] loads a brick through the client's busy-polled handle and reports throughput and latency.
+//! [`null`] is the floor: the same ring driver, frames and poll modes as a brick, with fixed answers.
+
+pub mod kv;
+pub mod null;
+pub mod pin;

@@ -1,0 +1,175 @@
+//! What a run found.
+
+use std::fmt;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Latencies of one kind of request, in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Latency {
+    /// How many requests.
+    pub count: u64,
+    /// Half were faster.
+    pub p50_us: f64,
+    /// One in a hundred was slower.
+    pub p99_us: f64,
+    /// One in a thousand was slower.
+    pub p999_us: f64,
+    /// The slowest.
+    pub max_us: f64,
+}
+
+impl Latency {
+    /// Of a histogram of nanoseconds.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        if histogram.is_empty() {
+            return Self::default();
+        }
+        let at = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
+        Self {
+            count: histogram.len(),
+            p50_us: at(0.5),
+            p99_us: at(0.99),
+            p999_us: at(0.999),
+            max_us: histogram.max() as f64 / 1000.0,
+        }
+    }
+}
+
+/// The figures of one run. In JSON the latency of all requests stands at the top.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct KvReport {
+    /// Answered requests a second.
+    pub ops_per_second: f64,
+    /// Seconds measured, warm-up apart.
+    pub seconds: f64,
+    /// All requests.
+    #[serde(flatten)]
+    pub all: Latency,
+    /// Gets.
+    pub gets: Latency,
+    /// Puts.
+    pub puts: Latency,
+    /// Gets that found no value.
+    pub misses: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// The first failure, in words.
+    pub first_error: Option<String>,
+    /// Requests a second that were asked for, in an open loop.
+    pub rate_wanted: Option<f64>,
+    /// How requests were sent.
+    pub in_flight: usize,
+    /// The load thread's poll mode.
+    pub poll: String,
+    /// Different keys.
+    pub keys: u64,
+    /// Bytes of a value.
+    pub value_bytes: usize,
+    /// The share of gets.
+    pub read_share: f64,
+}
+
+/// Histograms of a run in progress.
+#[derive(Debug)]
+pub struct Tally {
+    gets: Histogram<u64>,
+    puts: Histogram<u64>,
+    /// Gets that found no value.
+    pub misses: u64,
+    /// Requests that failed.
+    pub errors: u64,
+    /// The first failure, in words.
+    pub first_error: Option<String>,
+}
+
+/// Latencies past this are recorded as this.
+const LATENCY_NS_MAX: u64 = 600_000_000_000;
+
+impl Tally {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        let histogram = || match Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3) {
+            Ok(histogram) => histogram,
+            Err(error) => unreachable!("the bounds are constants: {error}"),
+        };
+        Self { gets: histogram(), puts: histogram(), misses: 0, errors: 0, first_error: None }
+    }
+
+    /// One answered request.
+    pub fn record(&mut self, is_get: bool, latency_ns: u64) {
+        let histogram = if is_get { &mut self.gets } else { &mut self.puts };
+        histogram.saturating_record(latency_ns);
+    }
+
+    /// One failed request.
+    pub fn fail(&mut self, error: &impl fmt::Display) {
+        self.errors += 1;
+        self.first_error.get_or_insert_with(|| error.to_string());
+    }
+
+    /// Gets, puts and both.
+    pub fn latencies(&self) -> (Latency, Latency, Latency) {
+        let mut all = self.gets.clone();
+        // Same bounds: it cannot fail.
+        let added = all.add(&self.puts);
+        assert!(added.is_ok(), "histograms of the same bounds add up");
+        (Latency::of(&self.gets), Latency::of(&self.puts), Latency::of(&all))
+    }
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl KvReport {
+    /// The measured time.
+    pub fn time(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+}
+
+impl fmt::Display for KvReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.0} requests/s over {:.1} s, ", self.ops_per_second, self.seconds)?;
+        match self.rate_wanted {
+            Some(rate) => {
+                write!(f, "open loop at {rate:.0}/s (latency from the intended send time)")?;
+            }
+            None => write!(f, "{} in flight", self.in_flight)?,
+        }
+        writeln!(
+            f,
+            ", {} keys, {} B values, {:.0}% gets, poll {}",
+            self.keys,
+            self.value_bytes,
+            self.read_share * 100.0,
+            self.poll
+        )?;
+        writeln!(
+            f,
+            "{:>6} {:>12} {:>10} {:>10} {:>10} {:>10}",
+            "", "count", "p50 us", "p99 us", "p99.9 us", "max us"
+        )?;
+        for (name, latency) in [("gets", &self.gets), ("puts", &self.puts)] {
+            if latency.count > 0 {
+                let Latency { count, p50_us, p99_us, p999_us, max_us } = latency;
+                writeln!(
+                    f,
+                    "{name:>6} {count:>12} {p50_us:>10.1} {p99_us:>10.1} {p999_us:>10.1} {max_us:>10.1}"
+                )?;
+            }
+        }
+        if self.misses > 0 {
+            writeln!(f, "{} gets found no value", self.misses)?;
+        }
+        if let Some(error) = &self.first_error {
+            writeln!(f, "{} requests failed, the first with: {error}", self.errors)?;
+        }
+        Ok(())
+    }
+}

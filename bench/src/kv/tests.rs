@@ -1,0 +1,127 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use firebrick_net::poll::Mode;
+
+use super::keys::{Chooser, key};
+use super::report::Tally;
+use super::{BenchError, Distribution, KvOptions, run};
+use crate::null::{Null, NullOptions};
+
+fn null() -> Null {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    Null::start(NullOptions { listen: any, resp: None, core: None, poll: Mode::Park }).unwrap()
+}
+
+fn options(null: &Null) -> KvOptions {
+    KvOptions {
+        connect: null.native().to_string(),
+        keys: 1000,
+        in_flight: 16,
+        warm_up: Duration::from_millis(20),
+        time: Duration::from_millis(200),
+        poll: Mode::Park,
+        ..KvOptions::default()
+    }
+}
+
+#[test]
+fn a_closed_loop_counts_every_answer() {
+    let null = null();
+    let mut told = 0;
+    let report = run(&options(&null), &mut |_| told += 1).unwrap();
+    assert_eq!((report.errors, report.misses, report.first_error.clone()), (0, 0, None));
+    assert_eq!(report.all.count, report.gets.count + report.puts.count);
+    assert!(report.all.count > 200, "{report}");
+    let share = report.gets.count as f64 / report.all.count as f64;
+    assert!((0.4..0.6).contains(&share), "{share} of the requests were gets");
+    assert!(report.all.p50_us > 0.0 && report.all.max_us >= report.all.p999_us, "{report}");
+    let json = serde_json::to_value(&report).unwrap();
+    assert!(json["p50_us"].as_f64().unwrap() > 0.0 && json["gets"]["count"].as_u64().unwrap() > 0);
+    assert!(report.to_string().contains("16 in flight"), "{report}");
+}
+
+#[test]
+fn an_open_loop_keeps_its_rate() {
+    let null = null();
+    let options =
+        KvOptions { rate: Some(2000.0), time: Duration::from_millis(500), ..options(&null) };
+    let report = run(&options, &mut |_| {}).unwrap();
+    assert!((900..=1001).contains(&report.all.count), "{report}");
+    assert!(report.to_string().contains("open loop at 2000/s"), "{report}");
+}
+
+#[test]
+fn an_open_loop_charges_a_slow_server_for_the_requests_that_had_to_wait() {
+    // One in flight at a rate far above what one in flight can do: requests queue behind each other, and
+    // the wait counts.
+    let null = null();
+    let options = KvOptions { rate: Some(5_000_000.0), in_flight: 1, ..options(&null) };
+    let report = run(&options, &mut |_| {}).unwrap();
+    assert!(report.all.max_us > 50_000.0, "the backlog is not in the latency: {report}");
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused_in_words() {
+    let null = null();
+    let good = options(&null);
+    for (bad, word) in [
+        (KvOptions { in_flight: 0, ..good.clone() }, "in flight"),
+        (KvOptions { read_share: 1.5, ..good.clone() }, "1.5"),
+        (KvOptions { keys: 0, ..good.clone() }, "keys"),
+        (KvOptions { value_bytes: 9 << 20, ..good.clone() }, "9437184"),
+        (KvOptions { rate: Some(0.0), ..good.clone() }, "rate"),
+        (KvOptions { time: Duration::ZERO, ..good.clone() }, "time"),
+        (KvOptions { core: Some(900), ..good.clone() }, "CPU 900"),
+        (KvOptions { table: "none".to_owned(), ..good.clone() }, "none"),
+        (KvOptions { connect: "127.0.0.1:1".to_owned(), ..good.clone() }, "127.0.0.1:1"),
+    ] {
+        let error = run(&bad, &mut |_| {}).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+        let client = matches!(error, BenchError::Client(_));
+        assert_eq!(client, word == "none" || word == "127.0.0.1:1", "{error:?}");
+    }
+}
+
+#[test]
+fn keys_have_sixteen_bytes_and_twelve_digits() {
+    assert_eq!(&key(0), b"key:000000000000");
+    assert_eq!(&key(1_234_567), b"key:000001234567");
+    assert_eq!(&key(999_999_999_999), b"key:999999999999");
+}
+
+/// How often the most frequent key, and how many different keys, came in 100,000 choices of 10,000.
+fn shape(distribution: Distribution) -> (u64, usize) {
+    let mut chooser = Chooser::new(distribution, 10_000, 7);
+    let mut seen = vec![0_u64; 10_000];
+    for _ in 0..100_000 {
+        seen[chooser.next_key() as usize] += 1;
+    }
+    (seen.iter().copied().max().unwrap(), seen.iter().filter(|&&n| n > 0).count())
+}
+
+#[test]
+fn uniform_is_flat_and_zipf_is_steep() {
+    let (most, different) = shape(Distribution::Uniform);
+    assert!(most < 40 && different > 9900, "{most} {different}");
+    // The first of 10,000 keys has a share of 1 / zeta(10,000, 0.99) = 9.8%.
+    let (most, different) = shape(Distribution::Zipf { theta: 0.99 });
+    assert!((9_000..11_500).contains(&most) && different < 7500, "{most} {different}");
+    let mut tiny = Chooser::new(Distribution::Zipf { theta: 0.99 }, 1, 7);
+    assert_eq!(tiny.next_key(), 0);
+}
+
+#[test]
+fn quantiles_are_those_of_what_was_recorded() {
+    let mut tally = Tally::new();
+    for n in 1..=1000_u64 {
+        tally.record(n.is_multiple_of(2), n * 1000);
+    }
+    let (gets, puts, all) = tally.latencies();
+    assert_eq!((gets.count, puts.count, all.count), (500, 500, 1000));
+    for (found, wanted) in
+        [(all.p50_us, 500.0), (all.p99_us, 990.0), (all.p999_us, 999.0), (all.max_us, 1000.0)]
+    {
+        assert!((found - wanted).abs() < wanted / 500.0 + 1.0, "{found} {wanted}");
+    }
+}

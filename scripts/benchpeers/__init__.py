@@ -1,0 +1,1 @@
+"""Firebrick against redis-server and memcached: the parts of scripts/bench-peers."""
