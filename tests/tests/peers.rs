@@ -53,9 +53,12 @@ fn redis_cli_pipe_mode_loads_in_bulk() {
 fn redis_benchmark() {
     let brick = Brick::start(&Options::default());
     for pipeline in ["1", "16", "64"] {
+        // It spins for ever when its server dies.
         let said = run(
-            "redis-benchmark",
+            "timeout",
             &[
+                "60",
+                "redis-benchmark",
                 "-p",
                 &port(&brick),
                 "-t",
@@ -135,5 +138,6 @@ fn the_python_client_library() {
 }
 
 fn python(interpreter: &str, script: &Path, port: &str) -> String {
-    run(interpreter, &[script.to_str().expect("UTF-8"), port]).unwrap_or_else(|error| panic!("{error}"))
+    run(interpreter, &[script.to_str().expect("UTF-8"), port])
+        .unwrap_or_else(|error| panic!("{error}"))
 }
