@@ -57,7 +57,7 @@ impl Replicas {
     fn begin(&mut self) {
         for at in 0..self.list.len() {
             let route = self.route(self.list[at].leaf().partition);
-            assert!(self.list[at].begin(self.now, route));
+            assert!(self.list[at].begin(self.now, route, &mut self.actions));
             self.list[at].poll(self.now, &mut self.actions);
             assert!(self.list[at].is_serving());
         }
