@@ -100,6 +100,7 @@ fn check_old(answer: &Answer<'_>, current: Option<&Held>, applied: bool) {
     assert_eq!(*value, current.map_or(&[][..], |c| &c.value[..]));
 }
 
+#[allow(clippy::needless_pass_by_value)] // spent by it
 fn run(world: &mut World, model: &mut Model, n: usize, step: Step) {
     let name = |key: u8| format!("key{key}").into_bytes();
     let now = world.now.unix_ms;
