@@ -242,6 +242,7 @@ fn expire(
     let has = held.expires_ms != 0;
     let infinite = |ms| if ms == 0 { u64::MAX } else { ms };
     let (new, old) = (infinite(at_ms), infinite(held.expires_ms));
+    #[allow(clippy::nonminimal_bool)] // a line for each reason
     let refused = (at_ms == 0 && !has)
         || (nx && has)
         || (xx && !has)
