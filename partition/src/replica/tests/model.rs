@@ -100,6 +100,7 @@ fn check_old(answer: &Answer<'_>, current: Option<&Held>, applied: bool) {
     assert_eq!(*value, current.map_or(&[][..], |c| &c.value[..]));
 }
 
+#[allow(clippy::needless_pass_by_value)] // spent by it
 fn run(world: &mut World, model: &mut Model, n: usize, step: Step) {
     let name = |key: u8| format!("key{key}").into_bytes();
     let now = world.now.unix_ms;
@@ -241,6 +242,7 @@ fn expire(
     let has = held.expires_ms != 0;
     let infinite = |ms| if ms == 0 { u64::MAX } else { ms };
     let (new, old) = (infinite(at_ms), infinite(held.expires_ms));
+    #[allow(clippy::nonminimal_bool)] // a line for each reason
     let refused = (at_ms == 0 && !has)
         || (nx && has)
         || (xx && !has)
