@@ -88,7 +88,7 @@ impl Client {
             kibibytes_max,
             deadline: options.deadline,
         };
-        tokio::spawn(driver::run(address.into(), options, queue, first));
+        tokio::spawn(driver::run(address.into(), &options, queue, first));
         connected.await.unwrap_or(Err(Error::Closed))?;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -96,13 +96,12 @@ impl Client {
     /// A table by name.
     pub async fn table(&self, name: &str) -> Result<Table> {
         let deadline = self.inner.deadline;
-        let id = match self.look_up(name).await? {
-            Some(id) => id,
-            None => {
-                self.fetch_map(deadline).await?;
-                self.look_up(name).await?.ok_or_else(|| Error::NoTable(name.into()))?
-            }
-        };
+        let mut id = self.look_up(name).await?;
+        if id.is_none() {
+            self.fetch_map(deadline).await?;
+            id = self.look_up(name).await?;
+        }
+        let id = id.ok_or_else(|| Error::NoTable(name.into()))?;
         Ok(Table::new(self.clone(), id, name.into(), deadline))
     }
 

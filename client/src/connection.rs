@@ -220,6 +220,6 @@ pub(crate) fn refused(reason: &CloseReason) -> Error {
         CloseReason::Io(errno) => {
             Error::Protocol(io::Error::from_raw_os_error(*errno).to_string().into())
         }
-        _ => Error::protocol("it closed the connection"),
+        CloseReason::Finished => Error::protocol("it closed the connection"),
     }
 }

@@ -39,7 +39,7 @@ struct Line {
 /// ```no_run
 /// use firebrick_client::{Answer, Direct, DirectOptions, Op, Reply};
 /// # fn run() -> Result<(), firebrick_client::Error> {
-/// let mut direct = Direct::connect("127.0.0.1:7400", DirectOptions::default())?;
+/// let mut direct = Direct::connect("127.0.0.1:7400", &DirectOptions::default())?;
 /// let table = direct.table("default")?;
 /// direct.put(table, b"cart:7", b"three bricks")?;
 ///
@@ -90,7 +90,7 @@ const BLOCKING: u64 = u64::MAX;
 
 impl Direct {
     /// Connects; blocks until a brick answers, or says why none does.
-    pub fn connect(address: &str, options: DirectOptions) -> Result<Self> {
+    pub fn connect(address: &str, options: &DirectOptions) -> Result<Self> {
         let text: Arc<str> = address.into();
         let unreachable =
             |why: String| Error::Connection { address: text.clone(), why: why.into() };

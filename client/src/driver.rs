@@ -88,7 +88,7 @@ pub(crate) struct Driver {
 /// connect fails.
 pub(crate) fn run(
     address: Arc<str>,
-    options: Options,
+    options: &Options,
     commands: mpsc::UnboundedReceiver<Command>,
     first: oneshot::Sender<Result<()>>,
 ) -> Driver {
@@ -293,7 +293,7 @@ impl Driver {
         }
         let wait = Duration::from_nanos(due_ns.saturating_sub(boot_ns()));
         // Tokio's timer has milliseconds; a deadline of centuries need not fit its clock.
-        let due = Instant::now() + wait.min(Duration::from_secs(3600));
+        let due = Instant::now() + wait.min(Duration::from_hours(1));
         self.timer.as_mut().reset(due);
         self.timer.as_mut().poll(cx).is_ready()
     }

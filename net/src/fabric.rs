@@ -41,7 +41,7 @@ pub(crate) enum RxInner {
 }
 
 /// Bytes that are sent from where they lie (a slice of a mapped log), pinned by their owner until
-/// [`Event::Sent`] returns the token.
+/// [`Event::Done`] returns the token.
 #[derive(Clone, Copy, Debug)]
 pub struct Body {
     /// First byte.
@@ -191,6 +191,16 @@ pub trait Fabric {
     /// Bytes that may still be queued on the endpoint; 0 when it is full or closed. A stream endpoint
     /// that reached 0 gets [`Event::Drained`] later, and its receiving is paused until then.
     fn room(&self, ep: Ep) -> usize;
+
+    /// Stops (or resumes) receiving on an endpoint whose owner cannot take more for now, for reasons
+    /// of its own. What was received before still comes.
+    fn hold(&mut self, ep: Ep, held: bool);
+
+    /// The peer's address and ours, for people; `?` when it has closed. Costs system calls.
+    fn addresses(&self, ep: Ep) -> (String, String);
+
+    /// Accepts no more connections; those that are open stay.
+    fn stop_listening(&mut self);
 
     /// Closes after what is queued has been sent.
     fn close(&mut self, ep: Ep);

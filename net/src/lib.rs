@@ -4,6 +4,7 @@
 //! completions are polled. This crate knows bytes, not messages; nothing of ours is below it.
 
 pub mod fabric;
+pub mod fake;
 pub mod frame;
 pub mod limits;
 pub mod poll;

@@ -355,7 +355,9 @@ impl Session {
         }
         match &self.unreachable {
             Some(error) if !out && self.links.is_empty() => error.clone(),
-            _ => Error::Deadline { ms: (slot.deadline_ns - slot.submitted_ns) / 1_000_000 },
+            _ => {
+                Error::Deadline { ms: (slot.deadline_ns - slot.submitted_ns + 500_000) / 1_000_000 }
+            }
         }
     }
 

@@ -135,9 +135,10 @@ impl Slot {
     /// It changes something and opening or ending a session is not it: those repeat without harm.
     pub fn wants_number(&self) -> bool {
         match self.ask {
-            Ask::Op(Op::OpenSession { .. } | Op::EndSession { .. }) => false,
+            Ask::Op(Op::OpenSession { .. } | Op::EndSession { .. })
+            | Ask::FetchMap
+            | Ask::Control { .. } => false,
             Ask::Op(op) => !op.is_read(),
-            Ask::FetchMap | Ask::Control { .. } => false,
         }
     }
 
@@ -150,7 +151,7 @@ impl Slot {
 /// All slots. Those in use are listed, so that deadlines are looked at without a walk over the free ones.
 #[derive(Debug)]
 pub(super) struct Slots {
-    slots: Vec<Slot>,
+    all: Vec<Slot>,
     free: Vec<u32>,
     in_use: Vec<u32>,
     order: u64,
@@ -170,27 +171,27 @@ pub(super) struct New<'a> {
 
 impl Slots {
     pub fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new(), in_use: Vec::new(), order: 0 }
+        Self { all: Vec::new(), free: Vec::new(), in_use: Vec::new(), order: 0 }
     }
 
     pub fn get(&self, index: u32) -> &Slot {
-        &self.slots[index as usize]
+        &self.all[index as usize]
     }
 
     pub fn get_mut(&mut self, index: u32) -> &mut Slot {
-        &mut self.slots[index as usize]
+        &mut self.all[index as usize]
     }
 
     /// The slot of a try that is still the current one.
     pub fn find(&self, id: Id) -> Option<u32> {
-        let slot = self.slots.get(id.index())?;
+        let slot = self.all.get(id.index())?;
         (slot.generation == id.generation() && slot.state != State::Free).then(|| id.index() as u32)
     }
 
     /// The slot of a try by its tag.
     pub fn find_tag(&self, tag: u32) -> Option<u32> {
         let index = tag & 0xffff;
-        let slot = self.slots.get(index as usize)?;
+        let slot = self.all.get(index as usize)?;
         let current = slot.state != State::Free && slot.generation & 0xffff == tag >> 16;
         current.then_some(index)
     }
@@ -209,15 +210,15 @@ impl Slots {
 
     pub fn insert(&mut self, new: &New<'_>) -> u32 {
         let index = self.free.pop().unwrap_or_else(|| {
-            assert!(self.slots.len() < SLOTS_MAX, "a slot's index has 16 bits on the wire");
-            self.slots.push(Slot::empty());
-            (self.slots.len() - 1) as u32
+            assert!(self.all.len() < SLOTS_MAX, "a slot's index has 16 bits on the wire");
+            self.all.push(Slot::empty());
+            (self.all.len() - 1) as u32
         });
         self.order += 1;
         let in_use_at = self.in_use.len() as u32;
         self.in_use.push(index);
         let order = self.order;
-        let slot = &mut self.slots[index as usize];
+        let slot = &mut self.all[index as usize];
         slot.state = State::Waiting;
         slot.purpose = new.purpose;
         slot.table = new.table;

@@ -16,6 +16,9 @@ use crate::limits::RX_BUFFER_BYTES;
 /// Buffer group of the one buffer ring.
 pub const GROUP: u16 = 0;
 const PAGE: usize = 4096;
+/// From one buffer to the next. Not a power of two: most messages fill only a buffer's first lines, and those would
+/// all fall into the same few sets of the caches.
+const STRIDE: usize = RX_BUFFER_BYTES + 2 * 64;
 
 /// Page-aligned memory that stays where it is.
 struct Pages {
@@ -57,7 +60,7 @@ impl Buffers {
         assert!(count.is_power_of_two(), "buffer rings hold a power of two");
         let mut buffers = Self {
             ring: Pages::new(usize::from(count) * size_of::<BufRingEntry>()),
-            memory: Pages::new(usize::from(count) * RX_BUFFER_BYTES),
+            memory: Pages::new(usize::from(count) * STRIDE),
             count,
             tail: 0,
             uses: vec![0; usize::from(count)],
@@ -101,7 +104,7 @@ impl Buffers {
     fn address(&self, id: u16) -> *mut u8 {
         assert!(id < self.count);
         // SAFETY: inside the allocation of `count` buffers.
-        unsafe { self.memory.ptr.as_ptr().add(usize::from(id) * RX_BUFFER_BYTES) }
+        unsafe { self.memory.ptr.as_ptr().add(usize::from(id) * STRIDE) }
     }
 
     /// A completion named this buffer: it is ours, held once.

@@ -170,19 +170,20 @@ impl Ring {
         }
     }
 
-    /// Moves up to `max` completions into `out`. Enters the kernel only if it asks for it.
-    pub fn take(&mut self, max: usize, out: &mut Vec<cqueue::Entry>) -> io::Result<()> {
-        if self.uring.completion().is_empty() {
-            let queue = self.uring.submission();
-            let asked = queue.taskrun() || queue.cq_overflow();
-            drop(queue);
-            if !asked {
-                return Ok(());
-            }
-            self.enter(0, None)?;
-        }
+    /// Moves up to `max` completions into `out`.
+    pub fn take(&mut self, max: usize, out: &mut Vec<cqueue::Entry>) {
         out.extend(self.uring.completion().take(max));
-        Ok(())
+    }
+
+    /// Makes completions appear, if the queue is empty and the kernel says that it has some.
+    pub fn peek(&mut self) -> io::Result<()> {
+        if !self.uring.completion().is_empty() {
+            return Ok(());
+        }
+        let queue = self.uring.submission();
+        let asked = queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        if asked { self.enter(0, None) } else { Ok(()) }
     }
 
     /// Completions that wait in the queue.
@@ -190,3 +191,6 @@ impl Ring {
         !self.uring.completion().is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests;

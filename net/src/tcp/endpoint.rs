@@ -53,6 +53,8 @@ pub struct Endpoint {
     pub connecting: bool,
     /// Receiving is stopped until the output has drained.
     pub paused: bool,
+    /// Receiving is stopped because the caller said so.
+    pub held: bool,
     /// Receiving stopped for want of buffers; the endpoint is in the list of the starved.
     pub starved: bool,
     /// In the list of endpoints with something to send.
@@ -83,6 +85,7 @@ impl Endpoint {
             sending: false,
             connecting: false,
             paused: false,
+            held: false,
             starved: false,
             dirty: false,
             swept: false,
@@ -111,18 +114,24 @@ impl Endpoint {
 }
 
 /// The endpoints of a core. Slots are reused, last freed first; the generation tells handles apart.
-#[derive(Default)]
 pub struct Table {
     slots: Vec<Endpoint>,
     free: Vec<u32>,
+    max: usize,
 }
 
 impl Table {
-    /// Takes a slot; `None` when all [`ENDPOINTS_MAX`] are in use.
+    /// An empty table, which grows as connections come.
+    pub fn new(max: usize) -> Self {
+        assert!(max <= ENDPOINTS_MAX, "a core has at most {ENDPOINTS_MAX} endpoints");
+        Self { slots: Vec::new(), free: Vec::new(), max }
+    }
+
+    /// Takes a slot; `None` when all are in use.
     pub fn insert(&mut self, fd: RawFd, port: Port, state: State) -> Option<Ep> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
-            None if self.slots.len() < ENDPOINTS_MAX => {
+            None if self.slots.len() < self.max => {
                 self.slots.push(Endpoint::free());
                 self.slots.len() as u32 - 1
             }

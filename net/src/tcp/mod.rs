@@ -27,7 +27,8 @@ use crate::fabric::{
 };
 use crate::frame::Hello;
 use crate::limits::{
-    CQES_PER_POLL_MAX, DISK_WRITES_MAX, EVENTS_PER_POLL_MAX, HANDSHAKE_NS_MAX, RX_BUFFERS,
+    CQES_PER_POLL_MAX, DISK_WRITES_MAX, ENDPOINTS_MAX, EVENTS_PER_POLL_MAX, HANDSHAKE_NS_MAX,
+    RX_BUFFERS,
 };
 use crate::ring::{Bell, Buffers, Ring, RingError, Waker};
 use endpoint::{State, Table};
@@ -39,11 +40,13 @@ use submit::Op;
 pub struct Config {
     /// Provided receive buffers, each [`crate::limits::RX_BUFFER_BYTES`]. A power of two.
     pub rx_buffers: u16,
+    /// Endpoints at most; a connection past them is accepted and closed. Up to [`ENDPOINTS_MAX`].
+    pub endpoints_max: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { rx_buffers: RX_BUFFERS }
+        Self { rx_buffers: RX_BUFFERS, endpoints_max: ENDPOINTS_MAX }
     }
 }
 
@@ -122,6 +125,8 @@ pub struct Tcp {
     taken: Vec<cqueue::Entry>,
     assembling: usize,
     activity: Activity,
+    /// What went wrong in a poll, which cannot say so; the next flush or wait does.
+    failed: Option<io::Error>,
     now: u64,
     counters: Counters,
 }
@@ -139,7 +144,7 @@ impl Tcp {
             bell_count: Box::new(0),
             bell_armed: false,
             listeners: Vec::new(),
-            table: Table::default(),
+            table: Table::new(config.endpoints_max),
             pool: Pool::default(),
             dials: HashMap::new(),
             disk: Vec::new(),
@@ -153,6 +158,7 @@ impl Tcp {
             taken: Vec::with_capacity(CQES_PER_POLL_MAX),
             assembling: 0,
             activity: Activity::default(),
+            failed: None,
             now: socket::boot_ns(),
             counters: Counters::default(),
         })
@@ -165,14 +171,6 @@ impl Tcp {
         self.listeners.push(Listener { fd: Some(fd), port, armed: false, retry_at: 0 });
         self.arm_listeners()?;
         Ok(bound)
-    }
-
-    /// Stops accepting on all addresses; connections stay. What waits in the backlog is reset by the kernel.
-    pub fn stop_listening(&mut self) {
-        for fd in self.listeners.iter_mut().filter_map(|l| l.fd.take()) {
-            // Ends the multishot accept, which holds the socket.
-            socket::shutdown(fd.as_raw_fd());
-        }
     }
 
     /// Connects. [`Event::Opened`] or [`Event::Closed`] follows for the endpoint.
@@ -265,14 +263,15 @@ impl Fabric for Tcp {
         out.append(&mut self.ready);
         self.expire();
         self.sweep(out);
+        // At most one system call: what comes while this poll works is for the flush to collect.
+        if let Err(error) = self.ring.peek() {
+            self.failed = Some(error);
+        }
         let mut taken = std::mem::take(&mut self.taken);
         let mut left = CQES_PER_POLL_MAX;
         // In small bites, because one completion may bring hundreds of frames.
         while left > 0 && out.len() - before < EVENTS_PER_POLL_MAX {
-            if let Err(error) = self.ring.take(left.min(32), &mut taken) {
-                // The next flush or wait returns it to the caller.
-                debug_assert!(false, "io_uring_enter: {error}");
-            }
+            self.ring.take(left.min(32), &mut taken);
             if taken.is_empty() {
                 break;
             }
@@ -326,6 +325,30 @@ impl Fabric for Tcp {
         }
     }
 
+    fn hold(&mut self, ep: Ep, held: bool) {
+        let Some(endpoint) = self.table.get_mut(ep) else { return };
+        endpoint.held = held;
+        // A cancelled receive that has not ended yet is armed again when it does.
+        self.or_fail(
+            ep,
+            |tcp| if held { tcp.stop_receiving(ep.slot) } else { tcp.receive(ep.slot) },
+        );
+    }
+
+    /// What waits in the backlog is reset by the kernel.
+    fn stop_listening(&mut self) {
+        for fd in self.listeners.iter_mut().filter_map(|l| l.fd.take()) {
+            // Ends the multishot accept, which holds the socket.
+            socket::shutdown(fd.as_raw_fd());
+        }
+    }
+
+    fn addresses(&self, ep: Ep) -> (String, String) {
+        let Some(endpoint) = self.table.get(ep) else { return ("?".into(), "?".into()) };
+        let text = |a: io::Result<SocketAddr>| a.map_or_else(|_| "?".into(), |a| a.to_string());
+        (text(socket::peer_address(endpoint.fd)), text(socket::local_address(endpoint.fd)))
+    }
+
     fn register(&mut self, _region: Region) -> io::Result<Key> {
         Err(io::Error::new(
             io::ErrorKind::Unsupported,
@@ -368,11 +391,13 @@ impl Fabric for Tcp {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        self.failed.take().map_or(Ok(()), Err)?;
         self.prepare()?;
         self.ring.submit()
     }
 
     fn wait(&mut self, want: u32, timeout_ns: u64) -> io::Result<()> {
+        self.failed.take().map_or(Ok(()), Err)?;
         self.arm_bell()?;
         self.prepare()?;
         if !self.idle() || !self.bell.park() {

@@ -98,13 +98,24 @@ pub fn listener(address: SocketAddr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+type NameOf = unsafe extern "C" fn(RawFd, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
 /// Where a socket is bound (a port asked for as 0 has become one).
 pub fn local_address(fd: RawFd) -> io::Result<SocketAddr> {
+    address_by(libc::getsockname, fd)
+}
+
+/// Where a socket is connected to.
+pub fn peer_address(fd: RawFd) -> io::Result<SocketAddr> {
+    address_by(libc::getpeername, fd)
+}
+
+fn address_by(name_of: NameOf, fd: RawFd) -> io::Result<SocketAddr> {
     // SAFETY: all zeroes is a valid `sockaddr_storage`.
     let mut storage: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
     // SAFETY: both live through the call; `len` is the storage's size.
-    check(unsafe { libc::getsockname(fd, (&raw mut storage).cast(), &raw mut len) })?;
+    check(unsafe { name_of(fd, (&raw mut storage).cast(), &raw mut len) })?;
     if i32::from(storage.ss_family) == libc::AF_INET {
         // SAFETY: the family says which layout the kernel wrote.
         let v4 = unsafe { (&raw const storage).cast::<libc::sockaddr_in>().read() };

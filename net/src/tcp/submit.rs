@@ -166,7 +166,8 @@ impl Tcp {
     pub(super) fn receive(&mut self, slot: u32) -> io::Result<()> {
         let ep = self.table.handle(slot);
         let endpoint = self.table.at(slot);
-        if !endpoint.takes_input() || endpoint.receiving || endpoint.paused || endpoint.starved {
+        let stopped = endpoint.paused || endpoint.held || endpoint.starved;
+        if !endpoint.takes_input() || endpoint.receiving || stopped {
             return Ok(());
         }
         endpoint.receiving = true;

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::fabric::CloseReason;
-use crate::frame;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -103,5 +102,48 @@ fn frames_go_both_ways_between_two_cores() {
     turn_until(&mut server, echo);
     client.join().unwrap();
     assert_eq!(server.counters().frames_in, 6);
-    assert_eq!(frame::PROTOCOL_VERSION, 1);
+}
+
+#[test]
+fn a_held_stream_brings_nothing_until_it_goes_on_and_nothing_is_lost() {
+    let mut tcp = Tcp::new(Config::default()).unwrap();
+    let address = tcp.listen(ANY, Port::Stream).unwrap();
+    let mut peer = TcpStream::connect(address).unwrap();
+    let mut endpoint = None;
+    turn_until(&mut tcp, |_, event| {
+        if let Event::Opened { ep, .. } = event {
+            endpoint = Some(ep);
+        }
+        endpoint.is_some()
+    });
+    let ep = endpoint.unwrap();
+    assert_eq!(tcp.addresses(ep).0, peer.local_addr().unwrap().to_string());
+    tcp.hold(ep, true);
+    tcp.flush().unwrap();
+    let sent: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+    peer.write_all(&sent).unwrap();
+    let (mut got, mut events) = (Vec::new(), Vec::new());
+    let mut turn = |tcp: &mut Tcp, got: &mut Vec<u8>| {
+        tcp.poll(boot_ns(), &mut events);
+        for event in events.drain(..) {
+            if let Event::Bytes { rx, .. } = event {
+                got.extend_from_slice(tcp.bytes(&rx));
+                tcp.release(rx);
+            }
+        }
+        tcp.wait(1, 2_000_000).unwrap();
+    };
+    for _ in 0..20 {
+        turn(&mut tcp, &mut got);
+    }
+    let early = got.len();
+    for _ in 0..20 {
+        turn(&mut tcp, &mut got);
+    }
+    assert_eq!(got.len(), early, "bytes came in although the stream is held");
+    tcp.hold(ep, false);
+    while got.len() < sent.len() {
+        turn(&mut tcp, &mut got);
+    }
+    assert!(got == sent);
 }

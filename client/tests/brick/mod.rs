@@ -1,0 +1,147 @@
+//! A small brick on a real socket: net's frames around [`store::Store`], a thread a connection.
+
+pub mod store;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use firebrick_net::frame::{self, Decoded, Decoder, HELLO_BYTES, Hello};
+use store::Store;
+
+/// What is wrong with the brick.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// Accepts, and says nothing, not even hello.
+    Mute,
+    /// Shakes hands and reads, and never answers an operation.
+    NeverAnswers,
+    /// Of another version.
+    Version,
+    /// Each of the first so many connections breaks in the middle of an answer to an operation.
+    DiesInMidFrame(u32),
+    /// Sends garbage for an answer.
+    Garbage,
+}
+
+pub struct Brick {
+    pub address: SocketAddr,
+    pub store: Arc<Mutex<Store>>,
+    stop: Arc<AtomicBool>,
+    streams: Arc<Mutex<Vec<TcpStream>>>,
+    accepted: Arc<AtomicU32>,
+}
+
+impl Brick {
+    pub fn start(fault: Fault) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), fault, Arc::new(Mutex::new(Store::new(4))))
+    }
+
+    pub fn start_at(address: SocketAddr, fault: Fault, store: Arc<Mutex<Store>>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        let brick = Self {
+            address: listener.local_addr().unwrap(),
+            store,
+            stop: Arc::default(),
+            streams: Arc::default(),
+            accepted: Arc::default(),
+        };
+        let (store, stop) = (brick.store.clone(), brick.stop.clone());
+        let (streams, accepted) = (brick.streams.clone(), brick.accepted.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let stream = stream.unwrap();
+                streams.lock().unwrap().push(stream.try_clone().unwrap());
+                let nth = accepted.fetch_add(1, Ordering::SeqCst);
+                let store = store.clone();
+                std::thread::spawn(move || drop(serve(stream, nth, fault, &store)));
+            }
+        });
+        brick
+    }
+
+    /// Connections so far.
+    pub fn accepted(&self) -> u32 {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    pub fn address(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// As `kill -9`, with a store that survives.
+    pub fn kill(self) -> Arc<Mutex<Store>> {
+        self.store.clone()
+    }
+}
+
+impl Drop for Brick {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the listener, which then closes.
+        drop(TcpStream::connect(self.address));
+        for stream in self.streams.lock().unwrap().drain(..) {
+            drop(stream.shutdown(std::net::Shutdown::Both));
+        }
+    }
+}
+
+fn serve(
+    mut stream: TcpStream,
+    nth: u32,
+    fault: Fault,
+    store: &Mutex<Store>,
+) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let mut theirs = [0; HELLO_BYTES];
+    stream.read_exact(&mut theirs)?;
+    Hello::decode(theirs).unwrap();
+    if fault == Fault::Mute {
+        // Until the client gives up.
+        return stream.read(&mut theirs).map(drop);
+    }
+    let version = if fault == Fault::Version { 9 } else { Hello::OURS.version };
+    stream.write_all(&Hello { version, ..Hello::OURS }.encode())?;
+    let mut decoder = Decoder::new();
+    let mut input = vec![0; 64 << 10];
+    loop {
+        let len = stream.read(&mut input)?;
+        if len == 0 {
+            return Ok(());
+        }
+        let mut payloads = Vec::new();
+        let taken = decoder.feed(&input[..len], |decoded| {
+            payloads.push(match decoded {
+                Decoded::Whole { start, len } => input[start..start + len].to_vec(),
+                Decoded::Assembled(bytes) => bytes,
+            });
+        });
+        taken.unwrap();
+        let mut out = Vec::new();
+        for payload in payloads {
+            let mut answer = Vec::new();
+            store.lock().unwrap().handle(&payload, &mut answer);
+            let is_operation = payload[0] == 3;
+            match fault {
+                Fault::NeverAnswers if is_operation => continue,
+                Fault::Garbage if is_operation => answer = b"garbage!garbage".to_vec(),
+                _ => {}
+            }
+            out.extend_from_slice(&frame::header(&answer, &[]));
+            out.extend_from_slice(&answer);
+            // Puts have code 3, appends 7: let the session open and the map come first.
+            let is_write = is_operation && matches!(payload[1], 3 | 7);
+            if is_write && matches!(fault, Fault::DiesInMidFrame(times) if nth < times) {
+                let half = out.len() - answer.len() / 2;
+                stream.write_all(&out[..half])?;
+                return stream.shutdown(std::net::Shutdown::Both);
+            }
+        }
+        stream.write_all(&out)?;
+    }
+}

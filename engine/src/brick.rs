@@ -1,0 +1,458 @@
+//! A brick as a whole: what is started in which order, and how it ends.
+//!
+//! Order of a start: configuration, host checks, folder lock, identity, catalog; then the data cores'
+//! threads, which make their rings and listen (only the owning thread may make a ring); then the
+//! storage thread and the control thread, which need the cores' wakers; then the cores get their ends of
+//! the rings and open their partitions. When all serve, the identity is settled: from then on memory_dir
+//! belongs to this incarnation.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use firebrick_log::manifest::Incarnation;
+use firebrick_log::storage::{Done, Job, Storage};
+use firebrick_net::poll::{Mode, Poller};
+use firebrick_net::{Port, Tcp, Waker};
+use firebrick_partition::maps::Routes;
+use firebrick_partition::wire::{Limits, Welcome};
+use rtrb::Producer;
+
+use crate::catalog::{BRICK, Catalog};
+use crate::check::Checked;
+use crate::config::{BrickConfig, Poll};
+use crate::control::{ControlAnswer, ControlThread, Cores, Queue, Setup};
+use crate::core::DataCore;
+use crate::counters::{Board, CoreState, Counts};
+use crate::error::BrickError;
+use crate::lock::{BrickLock, Identity, boot_id};
+use crate::mesh::Mesh;
+use crate::runtime::CoreThread;
+use crate::shard::{Files, FilesSetup, FromControl, Parts, Shard, control_rings};
+use crate::storage::{Desk, StorageThread};
+
+/// What a brick is, for whoever asks it.
+pub struct Info {
+    /// Its name.
+    pub name: String,
+    /// Differs in every process that ran as this brick.
+    pub incarnation: u64,
+    /// Data cores.
+    pub cores: u16,
+    /// The RESP port, or 0.
+    pub resp_port: u16,
+    /// Requests in flight on one native connection.
+    pub in_flight_max: u32,
+    /// The configuration as CONFIG GET shows it.
+    pub settings: Vec<(String, String)>,
+    /// The figures.
+    pub board: Arc<Board>,
+}
+
+impl Info {
+    /// The answer to a client's first message.
+    pub fn welcome(&self, routes: &Routes, core: u16) -> Welcome<'_> {
+        Welcome {
+            name: &self.name,
+            brick: BRICK,
+            incarnation: self.incarnation,
+            cores: self.cores,
+            core,
+            map_version: routes.version(),
+            features: 0,
+            limits: Limits {
+                key_bytes: firebrick_log::limits::KEY_BYTES_MAX as u32,
+                value_bytes: firebrick_log::limits::VALUE_BYTES_MAX as u32,
+                in_flight: self.in_flight_max,
+            },
+        }
+    }
+
+    /// A figure, summed over all cores.
+    pub fn total(&self, figure: impl Fn(&Counts) -> u64) -> u64 {
+        self.board.cores().iter().map(|core| figure(&core.read())).sum()
+    }
+}
+
+/// Where a brick can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The native protocol.
+    pub listen: SocketAddr,
+    /// RESP.
+    pub resp: Option<SocketAddr>,
+    /// HTTP.
+    pub http: Option<SocketAddr>,
+}
+
+/// A running brick.
+pub struct Brick {
+    addresses: Addresses,
+    board: Arc<Board>,
+    links: Arc<Links>,
+    cores: Vec<CoreThread>,
+    storage: StorageThread,
+    control: ControlThread,
+    identity: Identity,
+    /// Held until everything has ended.
+    _lock: BrickLock,
+    warnings: Vec<String>,
+}
+
+/// The control thread's ends of the rings to the data cores.
+struct Links {
+    ends: Vec<Mutex<Producer<FromControl>>>,
+    wakers: Vec<Waker>,
+}
+
+impl Links {
+    fn send(&self, core: usize, mut message: FromControl) {
+        let mut ring = self.ends[core].lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            match ring.push(message) {
+                Ok(()) => break,
+                // The core is alive as long as its end is: it drains the ring each turn.
+                Err(rtrb::PushError::Full(back)) if !ring.is_abandoned() => {
+                    message = back;
+                    self.wakers[core].wake();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(_) => return,
+            }
+        }
+        self.wakers[core].wake();
+    }
+}
+
+impl Cores for Links {
+    fn push_routes(&self, routes: Arc<Routes>) {
+        for core in 0..self.ends.len() {
+            self.send(core, FromControl::Routes(Arc::clone(&routes)));
+        }
+    }
+
+    fn answer(&self, core: u16, answer: ControlAnswer) {
+        self.send(usize::from(core), FromControl::Answer(answer));
+    }
+
+    fn stop(&self) {
+        for core in 0..self.ends.len() {
+            self.send(core, FromControl::Stop);
+        }
+    }
+}
+
+/// What a core's thread says when its ring is made and it listens.
+struct Ready {
+    waker: Waker,
+    listen: SocketAddr,
+    resp: Option<SocketAddr>,
+}
+
+/// What it is given then.
+struct Rest {
+    mesh: Mesh,
+    routes: Arc<Routes>,
+    files: FilesSetup,
+    desk: Desk<Job, Done>,
+    control: crate::shard::ControlEnd,
+    info: Arc<Info>,
+    wakers: Vec<Waker>,
+    poller: Poller,
+}
+
+/// A core's thread that waits for the rest.
+struct Waiting {
+    thread: CoreThread,
+    rest: SyncSender<Rest>,
+    ready: Ready,
+}
+
+fn start_core(
+    number: usize,
+    cpu: usize,
+    listen: SocketAddr,
+    resp: Option<SocketAddr>,
+) -> Result<Waiting, BrickError> {
+    let (say_ready, ready) = sync_channel::<Result<Ready, BrickError>>(1);
+    let (rest, take_rest) = sync_channel::<Rest>(1);
+    let make = move || {
+        let made = open_fabric(listen, resp);
+        let (tcp, ready) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let _ = say_ready.send(Err(error));
+                return Err("it could not begin".to_owned());
+            }
+        };
+        let _ = say_ready.send(Ok(ready));
+        let rest: Rest = take_rest.recv().map_err(|_| "the start was given up".to_owned())?;
+        Ok(finish_core(tcp, rest))
+    };
+    let failed = |what| BrickError::Thread { name: format!("data core {number}"), what };
+    let thread = CoreThread::spawn(&format!("core-{number}"), cpu, make).map_err(failed)?;
+    match receive(&ready) {
+        Some(Ok(ready)) => Ok(Waiting { thread, rest, ready }),
+        Some(Err(error)) => {
+            let _ = thread.join();
+            Err(error)
+        }
+        None => {
+            let what = thread.join().err().unwrap_or_else(|| "it ended at once".into());
+            Err(BrickError::Thread { name: format!("data core {number}"), what })
+        }
+    }
+}
+
+fn receive<T>(from: &Receiver<T>) -> Option<T> {
+    from.recv().ok()
+}
+
+fn open_fabric(
+    listen: SocketAddr,
+    resp: Option<SocketAddr>,
+) -> Result<(Tcp, Ready), BrickError> {
+    let mut tcp = Tcp::new(firebrick_net::Config::default()).map_err(BrickError::ring)?;
+    let bound =
+        tcp.listen(listen, Port::Frames).map_err(|e| BrickError::listen("listen", listen, e))?;
+    let resp = match resp {
+        Some(address) => Some(
+            tcp.listen(address, Port::Stream)
+                .map_err(|e| BrickError::listen("resp", address, e))?,
+        ),
+        None => None,
+    };
+    let ready = Ready { waker: tcp.waker(), listen: bound, resp };
+    Ok((tcp, ready))
+}
+
+fn finish_core(tcp: Tcp, rest: Rest) -> DataCore {
+    let Rest { mesh, routes, files, desk, control, info, wakers, poller } = rest;
+    let files = Files::new(mesh.core(), files, desk);
+    let parts = Parts { fabric: tcp, mesh, routes, files, control, info, wakers };
+    DataCore::new(Shard::new(parts), poller)
+}
+
+impl Brick {
+    /// Starts a brick and returns when it listens; [`Brick::wait_ready`] says when it serves.
+    /// `signals`: stop on SIGTERM and SIGINT.
+    pub fn start(config: &BrickConfig, signals: bool) -> Result<Self, BrickError> {
+        let plan = check::settle(config, &Host::read())?;
+        let lock = BrickLock::take(&plan.config.name, &plan.data_dir, &plan.memory_dir)?;
+        for (key, address) in
+            [("listen", Some(config.listen)), ("resp", config.resp), ("http", config.http)]
+        {
+            port_is_free(key, address)?;
+        }
+        let boot = boot_id()?;
+        let identity = Identity::begin(&lock, &plan.config.name, &boot)?;
+        let cores = plan.cores.len() as u16;
+        let durability = plan.config.durability;
+        let catalog = Catalog::open(&plan.data_dir, cores, plan.config.partitions, durability)?;
+        let board = Arc::new(Board::new(plan.cores.len()));
+
+        let waiting = start_cores(&plan)?;
+        let wakers: Vec<Waker> = waiting.iter().map(|w| w.ready.waker.clone()).collect();
+        let (listen, resp) = (waiting[0].ready.listen, waiting[0].ready.resp);
+        let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
+            .map_err(BrickError::storage)?;
+        let wake = |waker: &Waker| {
+            let waker = waker.clone();
+            Box::new(move || waker.wake()) as crate::storage::Waker
+        };
+        let (storage, desks) =
+            StorageThread::spawn(wakers.iter().map(wake).collect(), move |_, job| {
+                storage.perform(job)
+            })?;
+
+        let queue = Queue::default();
+        let (ends, controls): (Vec<_>, Vec<_>) =
+            plan.cores.iter().map(|_| control_rings(queue.port())).unzip();
+        let links = Arc::new(Links {
+            ends: ends.into_iter().map(Mutex::new).collect(),
+            wakers: wakers.clone(),
+        });
+        let routes = catalog.routes();
+        let setup = control_setup(&plan, &identity, listen, resp, signals, &board, catalog);
+        let control = ControlThread::spawn(setup, queue, Arc::clone(&links) as Arc<dyn Cores>)?;
+
+        let info = Arc::new(Info {
+            name: plan.config.name.clone(),
+            incarnation: identity.nonce,
+            cores,
+            resp_port: resp.map_or(0, |a| a.port()),
+            in_flight_max: plan.config.limits.in_flight_max,
+            settings: settings(&plan),
+            board: Arc::clone(&board),
+        });
+        let files = FilesSetup {
+            incarnation: incarnation(&identity, &boot),
+            bytes_max: plan.memory_bytes / u64::from(cores),
+            cores,
+            memory_dir: plan.memory_dir.clone(),
+        };
+        let parts = waiting.into_iter().zip(Mesh::connect(plan.cores.len())).zip(desks).zip(controls);
+        let mut threads = Vec::new();
+        for (((core, mesh), desk), control) in parts {
+            let rest = Rest {
+                mesh,
+                routes: Arc::clone(&routes),
+                files: files.clone(),
+                desk,
+                control,
+                info: Arc::clone(&info),
+                wakers: wakers.clone(),
+                poller: Poller::new(poll_mode(&plan.config)),
+            };
+            // The thread waits for exactly this; if it has died, its join says why.
+            let _ = core.rest.send(rest);
+            threads.push(core.thread);
+        }
+        let addresses = Addresses { listen, resp, http: control.http() };
+        let warnings = plan.warnings;
+        Ok(Self {
+            addresses,
+            board,
+            links,
+            cores: threads,
+            storage,
+            control,
+            identity,
+            _lock: lock,
+            warnings,
+        })
+    }
+
+    /// Where it can be reached (ports asked for as 0 have become some).
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// Sentences about the host that its operator may want to read.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The figures of all cores.
+    pub fn board(&self) -> &Arc<Board> {
+        &self.board
+    }
+
+    /// Waits until every partition is served. From then on `memory_dir` is this incarnation's.
+    pub fn wait_ready(&self) -> Result<(), BrickError> {
+        while let Err(why) = self.board.ready() {
+            let failed = |c: &crate::counters::Published| c.state() == CoreState::Failed;
+            if self.board.is_stopping() || self.board.cores().iter().any(failed) {
+                let what = self.board.failure().unwrap_or(why);
+                return Err(BrickError::Start(what));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        self.identity.settle()
+    }
+
+    /// Tells the brick to stop; [`Brick::wait`] returns when it has.
+    pub fn stop(&self) {
+        self.board.begin_stop();
+        self.links.stop();
+    }
+
+    /// Waits until the brick has stopped: everything answered and flushed.
+    pub fn wait(self) -> Result<(), BrickError> {
+        let mut result = Ok(());
+        for (number, core) in self.cores.into_iter().enumerate() {
+            if let Err(what) = core.join() {
+                self.board.core(number).set_state(CoreState::Failed);
+                self.board.begin_stop();
+                self.links.stop();
+                result =
+                    Err(BrickError::Thread { name: format!("data core {number}"), what });
+            }
+        }
+        self.control.finish()?;
+        self.storage.join()?;
+        match self.board.failure() {
+            Some(what) => Err(BrickError::Start(what)),
+            None => result,
+        }
+    }
+}
+
+fn start_cores(plan: &Plan) -> Result<Vec<Waiting>, BrickError> {
+    let (mut listen, mut resp) = (plan.config.listen, plan.config.resp);
+    let mut waiting: Vec<Waiting> = Vec::new();
+    for (number, &cpu) in plan.cores.iter().enumerate() {
+        let core = start_core(number, cpu, listen, resp)?;
+        // The first core's ports, when any were asked for: all cores share them.
+        (listen, resp) = (core.ready.listen, core.ready.resp);
+        waiting.push(core);
+    }
+    Ok(waiting)
+}
+
+/// The cores share their ports among themselves, which the kernel would extend to any other brick of
+/// the same user.
+fn port_is_free(key: &'static str, address: Option<SocketAddr>) -> Result<(), BrickError> {
+    let Some(address) = address.filter(|a| a.port() != 0) else { return Ok(()) };
+    let probe = std::net::TcpListener::bind(address);
+    probe.map(drop).map_err(|error| BrickError::listen(key, address, error))
+}
+
+fn poll_mode(config: &BrickConfig) -> Mode {
+    match config.poll {
+        Poll::Busy => Mode::Busy,
+        Poll::Adaptive => Mode::Adaptive { spin_us: config.spin_us },
+        Poll::Park => Mode::Park,
+    }
+}
+
+fn incarnation(identity: &Identity, boot: &str) -> Incarnation {
+    let hex: Vec<u8> = boot.bytes().filter(u8::is_ascii_hexdigit).collect();
+    let mut boot_id = [0; 16];
+    for (byte, digits) in boot_id.iter_mut().zip(hex.chunks(2)) {
+        let text = std::str::from_utf8(digits).unwrap_or("0");
+        *byte = u8::from_str_radix(text, 16).unwrap_or(0);
+    }
+    Incarnation { boot_id, nonce: identity.nonce, nonce_before: 0, brick: identity.brick_id }
+}
+
+fn settings(plan: &Plan) -> Vec<(String, String)> {
+    let mut settings: Vec<(String, String)> =
+        KEYS.iter().map(|key| (key.name.to_owned(), key.value(&plan.config))).collect();
+    // What Redis's tools ask for.
+    let redis = [
+        ("save", String::new()),
+        ("appendonly", "yes".into()),
+        ("maxmemory", plan.memory_bytes.to_string()),
+        ("maxmemory-policy", "noeviction".into()),
+        ("databases", "1".into()),
+    ];
+    settings.extend(redis.map(|(name, value)| (name.to_owned(), value)));
+    settings
+}
+
+fn control_setup(
+    plan: &Plan,
+    identity: &Identity,
+    listen: SocketAddr,
+    resp: Option<SocketAddr>,
+    signals: bool,
+    board: &Arc<Board>,
+    catalog: Catalog,
+) -> Setup {
+    Setup {
+        name: plan.config.name.clone(),
+        brick_id: identity.brick_id,
+        listen,
+        resp,
+        http: plan.config.http,
+        http_connections_max: plan.config.limits.http_connections_max as usize,
+        partitions_per_core: plan.config.partitions,
+        durability: plan.config.durability,
+        signals,
+        board: Arc::clone(board),
+        catalog,
+    }
+}

@@ -1,0 +1,245 @@
+//! The keys, one row each, and the two ways to set them.
+
+use toml::de::{DeTable, DeValue};
+
+use super::parse;
+use super::{BrickConfig, Overrides};
+
+/// One key of the configuration.
+pub struct Key {
+    /// Its name; a dot separates a section.
+    pub name: &'static str,
+    set: fn(&mut BrickConfig, &str) -> Result<(), String>,
+    show: fn(&BrickConfig) -> String,
+}
+
+impl Key {
+    /// The key's value as the file would have it.
+    pub fn value(&self, config: &BrickConfig) -> String {
+        (self.show)(config)
+    }
+}
+
+/// Smallest memory for records.
+const MEMORY_MIN: u64 = 64 << 20;
+
+fn parse_memory(text: &str) -> Result<Option<u64>, String> {
+    if text.trim() == "auto" {
+        return Ok(None);
+    }
+    let bytes = parse::parse_bytes(text)?;
+    if !(MEMORY_MIN..=16 << 40).contains(&bytes) {
+        return Err("give \"auto\" or from 64MiB to 16TiB".into());
+    }
+    Ok(Some(bytes))
+}
+
+fn or(value: Option<impl ToString>, none: &str) -> String {
+    value.map_or_else(|| none.to_owned(), |v| v.to_string())
+}
+
+/// Every key there is.
+pub static KEYS: &[Key] = &[
+    Key {
+        name: "name",
+        set: |c, v| parse::parse_name(v).map(|v| c.name = v),
+        show: |c| c.name.clone(),
+    },
+    Key {
+        name: "cores",
+        set: |c, v| parse::parse_cores(v).map(|v| c.cores = v),
+        show: |c| match &c.cores {
+            super::Cores::Auto => "auto".into(),
+            super::Cores::List(cpus) => {
+                cpus.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+            }
+        },
+    },
+    Key {
+        name: "poll",
+        set: |c, v| parse::parse_poll(v).map(|v| c.poll = v),
+        show: |c| format!("{:?}", c.poll).to_lowercase(),
+    },
+    Key {
+        name: "spin_us",
+        set: |c, v| parse::parse_number(v, 0, 10_000).map(|v| c.spin_us = v),
+        show: |c| c.spin_us.to_string(),
+    },
+    Key {
+        name: "listen",
+        set: |c, v| parse::parse_address(v).map(|v| c.listen = v),
+        show: |c| c.listen.to_string(),
+    },
+    Key {
+        name: "resp",
+        set: |c, v| parse::parse_address_or_off(v).map(|v| c.resp = v),
+        show: |c| or(c.resp, "off"),
+    },
+    Key {
+        name: "http",
+        set: |c, v| parse::parse_address_or_off(v).map(|v| c.http = v),
+        show: |c| or(c.http, "off"),
+    },
+    Key {
+        name: "memory_dir",
+        set: |c, v| {
+            let folder = if v == "auto" { None } else { Some(parse::parse_folder(v)?) };
+            c.memory_dir = folder;
+            Ok(())
+        },
+        show: |c| or(c.memory_dir.as_ref().map(|d| d.display()), "auto"),
+    },
+    Key {
+        name: "data_dir",
+        set: |c, v| parse::parse_folder(v).map(|v| c.data_dir = v),
+        show: |c| c.data_dir.display().to_string(),
+    },
+    Key {
+        name: "memory",
+        set: |c, v| parse_memory(v).map(|v| c.memory = v),
+        show: |c| or(c.memory, "auto"),
+    },
+    Key {
+        name: "partitions",
+        set: |c, v| parse::parse_number(v, 1, 64).map(|v| c.partitions = v),
+        show: |c| c.partitions.to_string(),
+    },
+    Key {
+        name: "durability",
+        set: |c, v| parse::parse_durability(v).map(|v| c.durability = v),
+        show: |c| c.durability.to_string(),
+    },
+    Key {
+        name: "limits.connections_max",
+        set: |c, v| parse::parse_number(v, 1, 1_000_000).map(|v| c.limits.connections_max = v),
+        show: |c| c.limits.connections_max.to_string(),
+    },
+    Key {
+        name: "limits.in_flight_max",
+        set: |c, v| parse::parse_number(v, 16, 65_000).map(|v| c.limits.in_flight_max = v),
+        show: |c| c.limits.in_flight_max.to_string(),
+    },
+    Key {
+        name: "limits.http_connections_max",
+        set: |c, v| parse::parse_number(v, 1, 1024).map(|v| c.limits.http_connections_max = v),
+        show: |c| c.limits.http_connections_max.to_string(),
+    },
+];
+
+impl BrickConfig {
+    /// Sets what the text names; answers a sentence for each mistake.
+    pub(super) fn apply_toml(&mut self, text: &str) -> Vec<String> {
+        let table = match DeTable::parse(text) {
+            Ok(table) => table,
+            Err(error) => {
+                let line = error.span().map_or(1, |span| line_of(text, span.start));
+                return vec![format!("line {line}: not TOML: {}", error.message())];
+            }
+        };
+        let mut mistakes = Vec::new();
+        self.apply_table(text, "", table.get_ref(), &mut mistakes);
+        mistakes
+    }
+
+    fn apply_table(&mut self, text: &str, section: &str, table: &DeTable, out: &mut Vec<String>) {
+        for (key, value) in table {
+            let line = line_of(text, key.span().start);
+            let name = format!("{section}{}", key.get_ref());
+            let dotted = format!("{name}.");
+            if let DeValue::Table(inner) = value.get_ref()
+                && KEYS.iter().any(|k| k.name.starts_with(&dotted))
+            {
+                self.apply_table(text, &dotted, inner, out);
+                continue;
+            }
+            let Some(known) = KEYS.iter().find(|k| k.name == name) else {
+                out.push(format!("line {line}: unknown key \"{name}\"; {}", suggestion(&name)));
+                continue;
+            };
+            let given = match value.get_ref() {
+                DeValue::String(text) => text.to_string(),
+                DeValue::Integer(number) => number.to_string(),
+                other => {
+                    let kind = other.type_str();
+                    out.push(format!("line {line}: {name} is a {kind}; give a string or a number"));
+                    continue;
+                }
+            };
+            if let Err(help) = (known.set)(self, &given) {
+                out.push(format!("line {line}: {name} = \"{given}\" is not allowed: {help}"));
+            }
+        }
+    }
+
+    /// Sets what the flags give.
+    pub(super) fn apply_flags(&mut self, flags: &Overrides) -> Vec<String> {
+        let given = [
+            ("name", flags.name.clone()),
+            ("cores", flags.cores.clone()),
+            ("poll", flags.poll.clone()),
+            ("spin_us", flags.spin_us.clone()),
+            ("listen", flags.listen.clone()),
+            ("resp", flags.resp.clone()),
+            ("http", flags.http.clone()),
+            ("memory", flags.memory.clone()),
+            ("partitions", flags.partitions.clone()),
+            ("durability", flags.durability.clone()),
+        ];
+        // Paths need not be text, so they do not go through the keys' parsers.
+        if let Some(folder) = &flags.memory_dir {
+            self.memory_dir = (folder.as_os_str() != "auto").then(|| folder.clone());
+        }
+        if let Some(folder) = &flags.data_dir {
+            self.data_dir.clone_from(folder);
+        }
+        let mut mistakes = Vec::new();
+        for (name, value) in given {
+            let (Some(value), Some(key)) = (value, KEYS.iter().find(|k| k.name == name)) else {
+                continue;
+            };
+            if let Err(help) = (key.set)(self, &value) {
+                let flag = name.replace('_', "-");
+                mistakes.push(format!("--{flag} \"{value}\" is not allowed: {help}"));
+            }
+        }
+        mistakes
+    }
+}
+
+fn line_of(text: &str, offset: usize) -> usize {
+    text.as_bytes().iter().take(offset).filter(|&&byte| byte == b'\n').count() + 1
+}
+
+/// The nearest known key, or all of them.
+fn suggestion(name: &str) -> String {
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let distance = |key: &Key| {
+        let short = key.name.rsplit('.').next().unwrap_or(key.name);
+        edits(name, key.name).min(edits(last, short))
+    };
+    match KEYS.iter().min_by_key(|key| distance(key)) {
+        Some(key) if distance(key) <= 3.max(last.len() / 3) => {
+            format!("did you mean \"{}\"?", key.name)
+        }
+        _ => {
+            let all: Vec<_> = KEYS.iter().map(|key| key.name).collect();
+            format!("the keys are {}", all.join(", "))
+        }
+    }
+}
+
+/// Levenshtein distance.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replace = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}

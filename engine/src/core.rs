@@ -1,0 +1,52 @@
+//! A data core: a shard on its own ring, with a clock and a poll mode.
+
+use firebrick_net::poll::{Next, Poller};
+use firebrick_net::{Fabric, Tcp};
+
+use crate::clock;
+use crate::runtime::{Core, Flow};
+use crate::shard::Shard;
+
+/// See the module's text.
+pub struct DataCore {
+    shard: Shard<Tcp>,
+    poller: Poller,
+}
+
+/// A core whose ring fails cannot say so to anybody but the log.
+const RING_FAILED: &str = "the core's ring failed";
+
+impl DataCore {
+    /// A core over its shard.
+    pub fn new(shard: Shard<Tcp>, poller: Poller) -> Self {
+        Self { shard, poller }
+    }
+}
+
+impl Core for DataCore {
+    fn turn(&mut self) -> Flow {
+        let now = clock::now();
+        let turn = self.shard.turn(now);
+        if turn.stopped {
+            self.shard.ended();
+            return Flow::Stop;
+        }
+        let fabric = self.shard.fabric();
+        let left_ns = turn.next_ns.saturating_sub(now.boot_ns);
+        let done = match self.poller.after(now.boot_ns, turn.work, fabric.load(), left_ns) {
+            Next::Flush => fabric.flush(),
+            Next::Wait { want, timeout_ns } => {
+                self.shard.publish(now);
+                self.shard.fabric().wait(want, timeout_ns)
+            }
+        };
+        if let Err(error) = done {
+            panic!("{RING_FAILED}: {error}");
+        }
+        if turn.background { Flow::Background { now_ns: now.boot_ns } } else { Flow::Turn }
+    }
+
+    fn background(&mut self) {
+        self.shard.background(clock::now());
+    }
+}

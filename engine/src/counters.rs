@@ -1,0 +1,326 @@
+//! What a data core counts, and how others read it.
+//!
+//! A core counts in a plain [`Counts`] of its own and copies it into its [`Published`] about once a
+//! turn: relaxed stores to lines that no other core writes. The control thread reads whenever it likes.
+//! One row of the table below is everything about a figure: field, kind, metric, label, explanation.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// How a figure behaves, in Prometheus's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sort {
+    /// Only grows.
+    Counter,
+    /// Goes both ways.
+    Gauge,
+}
+
+/// What a figure is called outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Figure {
+    /// The field of [`Counts`].
+    pub field: &'static str,
+    /// Counter or gauge.
+    pub sort: Sort,
+    /// Prometheus name; rows of one name follow each other and share the explanation of the first.
+    pub metric: &'static str,
+    /// A label besides `core`, as `key="value"`, or nothing.
+    pub label: &'static str,
+    /// What it says.
+    pub help: &'static str,
+}
+
+macro_rules! figures {
+    ($($field:ident $sort:ident $metric:literal $label:literal $help:literal;)*) => {
+        /// The figures of one data core, as the core itself counts them.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counts {
+            $(#[doc = $help] pub $field: u64,)*
+        }
+
+        /// Every figure, in the order of [`Counts::values`].
+        pub static FIGURES: [Figure; FIGURES_N] = [$(Figure {
+            field: stringify!($field),
+            sort: Sort::$sort,
+            metric: concat!("firebrick_", $metric),
+            label: $label,
+            help: $help,
+        },)*];
+
+        const FIGURES_N: usize = [$(stringify!($field)),*].len();
+
+        impl Counts {
+            /// All figures, in the order of [`FIGURES`].
+            #[inline]
+            pub fn values(&self) -> [u64; FIGURES_N] {
+                [$(self.$field,)*]
+            }
+
+            fn from_values(values: [u64; FIGURES_N]) -> Self {
+                let [$($field,)*] = values;
+                Self { $($field,)* }
+            }
+        }
+    };
+}
+
+figures! {
+    turns Counter "turns_total" "" "Turns of the hot loop.";
+    idle_turns Counter "idle_turns_total" "" "Turns that found nothing to do.";
+    parks Counter "parks_total" "" "Times the core slept in its ring.";
+    busy_ns Counter "busy_nanoseconds_total" "" "Time in turns that had work.";
+    gets Counter "ops_total" "kind=\"get\"" "Operations executed, by kind.";
+    puts Counter "ops_total" "kind=\"put\"" "Operations executed: puts.";
+    removes Counter "ops_total" "kind=\"remove\"" "Operations executed: removes.";
+    others Counter "ops_total" "kind=\"other\"" "Operations executed: all others.";
+    hits Counter "lookups_total" "result=\"hit\"" "Reads, by whether the key had a value.";
+    misses Counter "lookups_total" "result=\"miss\"" "Reads of keys without a value.";
+    bytes_in Counter "received_bytes_total" "" "Bytes received from clients.";
+    bytes_out Counter "sent_bytes_total" "" "Bytes sent to clients.";
+    connections Gauge "connections" "" "Open connections.";
+    accepted Counter "connections_accepted_total" "" "Connections accepted.";
+    connections_refused Counter "connections_refused_total" "" "Connections closed at once, because the limit was reached.";
+    malformed Counter "connections_malformed_total" "" "Connections closed because of bytes that make no sense.";
+    in_flight Gauge "requests_in_flight" "" "Requests taken and not answered yet.";
+    writes_held Gauge "writes_held" "" "Writes that wait for a flush or for room.";
+    hops_out Counter "mesh_hops_total" "direction=\"out\"" "Requests handed to or taken from another data core.";
+    hops_in Counter "mesh_hops_total" "direction=\"in\"" "Requests taken from another data core.";
+    stale_routes Counter "refusals_total" "reason=\"stale_route\"" "Requests answered with a refusal, by reason.";
+    no_space Counter "refusals_total" "reason=\"no_space\"" "Requests refused for want of memory or disk.";
+    too_large Counter "refusals_total" "reason=\"too_large\"" "Requests refused because key or value is too large.";
+    unavailable Counter "refusals_total" "reason=\"unavailable\"" "Requests refused while starting or stopping.";
+    overloaded Counter "refusals_total" "reason=\"busy\"" "Requests refused because too many were in flight.";
+    errors Counter "refusals_total" "reason=\"other\"" "Requests refused for other reasons.";
+    items Gauge "items" "" "Keys that have a value.";
+    log_capacity_bytes Gauge "log_capacity_bytes" "" "Memory that segments may take.";
+    log_used_bytes Gauge "log_used_bytes" "" "Memory that segments take.";
+    log_live_bytes Gauge "log_live_bytes" "" "Bytes of records that count.";
+    log_dead_bytes Gauge "log_dead_bytes" "" "Bytes of records that were replaced or removed.";
+    index_bytes Gauge "index_bytes" "" "Memory of the index.";
+    segments Gauge "segments" "" "Segments mapped.";
+    spares Gauge "segments_spare" "" "Segments made ahead of use.";
+    flush_lag_bytes Gauge "flush_lag_bytes" "" "Bytes in memory that are not on the disk yet.";
+    flush_lag_ms Gauge "flush_lag_milliseconds" "" "Age of the oldest byte that is not on the disk yet.";
+    flushes Counter "flushes_total" "" "Disk writes completed.";
+    flushed_bytes Counter "flushed_bytes_total" "" "Bytes written to the disk.";
+    flush_errors Counter "flush_errors_total" "" "Disk writes that failed.";
+    cleaned_bytes Counter "cleaned_bytes_total" "" "Bytes of segments freed by cleaning.";
+    copied_bytes Counter "cleaning_copied_bytes_total" "" "Bytes that cleaning copied.";
+    recovered_records Gauge "recovered_records" "" "Records found at the last start.";
+    recovered_bytes Gauge "recovered_bytes" "" "Bytes scanned at the last start.";
+    recovery_ns Gauge "recovery_nanoseconds" "" "How long the last start's scan took.";
+    corrupt_records Counter "corrupt_records_total" "" "Records whose checksum did not match.";
+    memory_full Gauge "memory_full" "" "1 while memory_dir has no room for a segment.";
+    disk_full Gauge "disk_full" "" "1 while data_dir has no room for a segment.";
+    partitions Gauge "partitions" "" "Partitions that this core serves.";
+    partitions_sick Gauge "partitions_sick" "" "Partitions that serve nothing, because of a failed flush or damage.";
+}
+
+/// What a data core is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum CoreState {
+    /// Its thread is being made.
+    Starting = 0,
+    /// It opens its partitions.
+    Opening = 1,
+    /// It serves all its partitions.
+    Serving = 2,
+    /// It answers what is in flight and flushes.
+    Stopping = 3,
+    /// It has ended as asked.
+    Stopped = 4,
+    /// It has ended by itself.
+    Failed = 5,
+}
+
+impl CoreState {
+    const ALL: [Self; 6] =
+        [Self::Starting, Self::Opening, Self::Serving, Self::Stopping, Self::Stopped, Self::Failed];
+
+    /// In a word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Opening => "opening its partitions",
+            Self::Serving => "serving",
+            Self::Stopping => "stopping",
+            Self::Stopped => "stopped",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// One data core's figures, for others to read. Written by that core alone.
+#[repr(align(64))]
+pub struct Published {
+    values: [AtomicU64; FIGURES_N],
+    longest_turn_ns: AtomicU64,
+    state: AtomicU8,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            values: std::array::from_fn(|_| AtomicU64::new(0)),
+            longest_turn_ns: AtomicU64::new(0),
+            state: AtomicU8::new(CoreState::Starting as u8),
+        }
+    }
+}
+
+impl Published {
+    /// Copies the core's figures out.
+    #[inline]
+    pub fn publish(&self, counts: &Counts) {
+        for (slot, value) in self.values.iter().zip(counts.values()) {
+            slot.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes how long a turn took. A note that races with a scrape may fall into either interval.
+    #[inline]
+    pub fn note_turn(&self, ns: u64) {
+        if ns > self.longest_turn_ns.load(Ordering::Relaxed) {
+            self.longest_turn_ns.store(ns, Ordering::Relaxed);
+        }
+    }
+
+    /// Says what the core is doing.
+    pub fn set_state(&self, state: CoreState) {
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// What the core is doing.
+    pub fn state(&self) -> CoreState {
+        let byte = self.state.load(Ordering::Acquire);
+        CoreState::ALL[usize::from(byte)]
+    }
+
+    /// The figures as last published.
+    pub fn read(&self) -> Counts {
+        Counts::from_values(std::array::from_fn(|at| self.values[at].load(Ordering::Relaxed)))
+    }
+
+    /// The longest turn so far of this interval, nanoseconds.
+    pub fn longest_turn_ns(&self) -> u64 {
+        self.longest_turn_ns.load(Ordering::Relaxed)
+    }
+
+    /// The longest turn since the last call, nanoseconds.
+    pub fn take_longest_turn_ns(&self) -> u64 {
+        self.longest_turn_ns.swap(0, Ordering::Relaxed)
+    }
+}
+
+/// The figures of all data cores, and the state of the brick.
+pub struct Board {
+    cores: Vec<Published>,
+    stopping: AtomicBool,
+    started_unix_ms: u64,
+}
+
+impl Board {
+    /// A board for that many data cores.
+    pub fn new(cores: usize) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            cores: (0..cores).map(|_| Published::default()).collect(),
+            stopping: AtomicBool::new(false),
+            started_unix_ms: now.map_or(0, |since| since.as_millis() as u64),
+        }
+    }
+
+    /// One data core's figures.
+    pub fn core(&self, core: usize) -> &Published {
+        &self.cores[core]
+    }
+
+    /// All of them.
+    pub fn cores(&self) -> &[Published] {
+        &self.cores
+    }
+
+    /// When the brick was started, Unix milliseconds.
+    pub fn started_unix_ms(&self) -> u64 {
+        self.started_unix_ms
+    }
+
+    /// From now on the brick is not ready. Answers whether this call began it.
+    pub fn begin_stop(&self) -> bool {
+        !self.stopping.swap(true, Ordering::AcqRel)
+    }
+
+    /// The brick is stopping.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Whether the brick serves everything that it has; else why not.
+    pub fn ready(&self) -> Result<(), String> {
+        if self.is_stopping() {
+            return Err("the brick is stopping".into());
+        }
+        for (core, published) in self.cores.iter().enumerate() {
+            let state = published.state();
+            if state != CoreState::Serving {
+                return Err(format!("data core {core} is {}", state.word()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_core_publishes_is_what_others_read() {
+        let board = Board::new(2);
+        let counts = Counts { gets: 7, partitions_sick: 3, turns: u64::MAX, ..Counts::default() };
+        board.core(1).publish(&counts);
+        assert_eq!(board.core(1).read(), counts);
+        assert_eq!(board.core(0).read(), Counts::default());
+        let at = FIGURES.iter().position(|figure| figure.field == "gets").unwrap();
+        assert_eq!(counts.values()[at], 7, "rows and values have one order");
+    }
+
+    #[test]
+    fn the_longest_turn_is_of_one_interval() {
+        let core = Published::default();
+        for ns in [5, 900, 7] {
+            core.note_turn(ns);
+        }
+        assert_eq!(core.longest_turn_ns(), 900);
+        assert_eq!(core.take_longest_turn_ns(), 900);
+        core.note_turn(6);
+        assert_eq!(core.take_longest_turn_ns(), 6);
+    }
+
+    #[test]
+    fn a_brick_is_ready_when_every_core_serves_and_until_it_stops() {
+        let board = Board::new(2);
+        board.core(0).set_state(CoreState::Serving);
+        assert_eq!(board.ready(), Err("data core 1 is starting".into()));
+        board.core(1).set_state(CoreState::Opening);
+        assert_eq!(board.ready(), Err("data core 1 is opening its partitions".into()));
+        board.core(1).set_state(CoreState::Serving);
+        assert_eq!(board.ready(), Ok(()));
+        assert!(board.begin_stop() && !board.begin_stop());
+        assert_eq!(board.ready(), Err("the brick is stopping".into()));
+    }
+
+    #[test]
+    fn metrics_of_one_name_follow_each_other_and_keep_to_the_naming_rules() {
+        let mut seen: Vec<&str> = Vec::new();
+        for figure in &FIGURES {
+            if seen.last() != Some(&figure.metric) {
+                assert!(!seen.contains(&figure.metric), "{} is scattered", figure.metric);
+                seen.push(figure.metric);
+            }
+            assert_eq!(figure.sort == Sort::Counter, figure.metric.ends_with("_total"));
+        }
+    }
+}

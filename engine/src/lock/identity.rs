@@ -1,0 +1,201 @@
+//! Which brick the folders belong to, and whether its memory is the one that its disk knows.
+//!
+//! `brick.id` lies in both folders. The memory counts as intact only if it says the same brick and
+//! boot as the disk, and a nonce that the disk knows. Each start makes a new nonce; so that a death
+//! between the writes loses nothing, the disk keeps the old nonce beside the new until the memory has
+//! the new:
+//!
+//! ```text
+//!   before        disk { P }              memory { P }
+//!   1  begin      disk { N, was P }       memory { P }     intact through "was"
+//!   2  settle     disk { N, was P }       memory { N }     intact
+//!   3             disk { N }              memory { N }     a stale copy of the memory does not count
+//! ```
+//!
+//! Memory that is not intact gets its file only once it has been loaded from the disk (`settle`), so
+//! that a death half way through loading is not taken for a whole memory.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{BrickLock, LOCK_FILE};
+use crate::durable::{self, FileKind};
+use crate::error::BrickError;
+
+const ID_FILE: &str = "brick.id";
+const KIND: FileKind = FileKind { word: "brick", format: 1 };
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdFile {
+    brick_id: u64,
+    name: String,
+    boot_id: String,
+    nonce: u64,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    was: Option<u64>,
+}
+
+/// What this start finds in memory_dir.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// A brick that never ran: both folders are empty.
+    New,
+    /// The segments of the last incarnation: scan them.
+    Intact,
+    /// Not to be trusted, or gone (a reboot): load the disk.
+    Lost,
+}
+
+/// A brick and its incarnation.
+#[derive(Debug)]
+pub struct Identity {
+    /// Random, for the life of the folders.
+    pub brick_id: u64,
+    /// The boot that this incarnation runs in.
+    pub boot_id: String,
+    /// Random, of this incarnation.
+    pub nonce: u64,
+    /// The nonce before, while the memory may still have it.
+    pub previous: Option<u64>,
+    /// What was found.
+    pub memory: Memory,
+    name: String,
+    data_file: PathBuf,
+    memory_file: PathBuf,
+}
+
+impl Identity {
+    /// Reads both files, refuses folders that are not one brick's, and writes the new nonce to the
+    /// disk. `boot_id` is [`boot_id()`](boot_id) except in tests.
+    pub fn begin(lock: &BrickLock, name: &str, boot_id: &str) -> Result<Self, BrickError> {
+        let data_file = lock.data_dir().join(ID_FILE);
+        let memory_file = lock.memory_dir().join(ID_FILE);
+        let disk: Option<IdFile> = durable::read(&data_file, KIND)?;
+        let mapped: Option<IdFile> = durable::read(&memory_file, KIND)?;
+        let (brick_id, memory, previous) = match (&disk, &mapped) {
+            (None, None) => {
+                refuse_foreign(lock.data_dir())?;
+                refuse_foreign(lock.memory_dir())?;
+                (random()?, Memory::New, None)
+            }
+            (None, Some(mapped)) => return Err(orphaned_memory(lock, mapped)),
+            (Some(disk), None) => (disk.brick_id, Memory::Lost, None),
+            (Some(disk), Some(mapped)) => {
+                if mapped.brick_id != disk.brick_id {
+                    return Err(other_memory(lock, mapped));
+                }
+                let known = mapped.nonce == disk.nonce || Some(mapped.nonce) == disk.was;
+                if known && mapped.boot_id == boot_id {
+                    (disk.brick_id, Memory::Intact, Some(mapped.nonce))
+                } else {
+                    (disk.brick_id, Memory::Lost, None)
+                }
+            }
+        };
+        let identity = Self {
+            brick_id,
+            boot_id: boot_id.to_owned(),
+            nonce: random()?,
+            previous,
+            memory,
+            name: name.to_owned(),
+            data_file,
+            memory_file,
+        };
+        durable::write(&identity.data_file, KIND, &identity.file(previous))?;
+        Ok(identity)
+    }
+
+    /// The memory now holds what this incarnation serves (scanned, loaded, or new): says so in
+    /// memory_dir, and then lets the disk forget the nonce before.
+    pub fn settle(&self) -> Result<(), BrickError> {
+        durable::write(&self.memory_file, KIND, &self.file(None))?;
+        durable::write(&self.data_file, KIND, &self.file(None))
+    }
+
+    fn file(&self, was: Option<u64>) -> IdFile {
+        IdFile {
+            brick_id: self.brick_id,
+            name: self.name.clone(),
+            boot_id: self.boot_id.clone(),
+            nonce: self.nonce,
+            was,
+        }
+    }
+}
+
+/// The kernel's name of this boot.
+pub fn boot_id() -> Result<String, BrickError> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = fs::read_to_string(path).map_err(BrickError::file("read", path))?;
+    Ok(text.trim().to_owned())
+}
+
+/// 64 random bits, never 0.
+pub fn random() -> Result<u64, BrickError> {
+    let mut bytes = [0u8; 8];
+    loop {
+        // SAFETY: the pointer and length are those of `bytes`, which is writable.
+        let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        let error = std::io::Error::last_os_error();
+        let value = u64::from_ne_bytes(bytes);
+        if got == 8 && value != 0 {
+            return Ok(value);
+        }
+        if got < 0 && error.kind() != std::io::ErrorKind::Interrupted {
+            return Err(BrickError::file("draw random bytes from", Path::new("getrandom(2)"))(
+                error,
+            ));
+        }
+    }
+}
+
+/// A folder without `brick.id` must be empty: what is in it is somebody's.
+fn refuse_foreign(folder: &Path) -> Result<(), BrickError> {
+    let listing = fs::read_dir(folder).map_err(BrickError::file("list", folder))?;
+    for entry in listing {
+        let name = entry.map_err(BrickError::file("list", folder))?.file_name();
+        // An interrupted first start leaves `brick.tmp`; a new file system has `lost+found`.
+        if [LOCK_FILE, "brick.tmp", "lost+found"].iter().any(|ours| name == *ours) {
+            continue;
+        }
+        return Err(BrickError::Foreign {
+            path: folder.to_owned(),
+            what: format!(
+                "holds \"{}\" but no {ID_FILE}, so it is not a brick's folder, or its {ID_FILE} is \
+                 missing; nothing was changed: choose an empty folder, or put {ID_FILE} back",
+                name.to_string_lossy()
+            ),
+        });
+    }
+    Ok(())
+}
+
+fn orphaned_memory(lock: &BrickLock, mapped: &IdFile) -> BrickError {
+    BrickError::Foreign {
+        path: lock.memory_dir().to_owned(),
+        what: format!(
+            "holds the memory of brick \"{}\" (id {:016x}), but {} has no {ID_FILE}; nothing was \
+             changed: give the data_dir of that brick, or remove this folder if its data may go",
+            mapped.name,
+            mapped.brick_id,
+            lock.data_dir().display()
+        ),
+    }
+}
+
+fn other_memory(lock: &BrickLock, mapped: &IdFile) -> BrickError {
+    BrickError::Foreign {
+        path: lock.memory_dir().to_owned(),
+        what: format!(
+            "holds the memory of another brick, \"{}\" (id {:016x}), than {}; nothing was changed: \
+             give this brick its own memory_dir, or remove this folder if its data may go",
+            mapped.name,
+            mapped.brick_id,
+            lock.data_dir().display()
+        ),
+    }
+}

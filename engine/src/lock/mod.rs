@@ -1,0 +1,141 @@
+//! One brick per folder, and which brick's folders these are.
+//!
+//! `brick.lock` in data_dir and memory_dir is held with flock(2) for the life of the process: the
+//! kernel drops it however the process ends, so there is no stale lock to clean up. The file is never
+//! removed (a removed one could be locked by two bricks at once).
+
+mod identity;
+#[cfg(test)]
+mod tests;
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::error::BrickError;
+pub use identity::{Identity, Memory, boot_id, random};
+
+/// Name of the lock file.
+pub const LOCK_FILE: &str = "brick.lock";
+
+/// The two folders of a brick, locked until this is dropped.
+#[derive(Debug)]
+pub struct BrickLock {
+    data: File,
+    memory: File,
+    data_dir: PathBuf,
+    memory_dir: PathBuf,
+}
+
+impl BrickLock {
+    /// Makes the folders if they are missing and locks both, or says who holds one.
+    pub fn take(name: &str, data_dir: &Path, memory_dir: &Path) -> Result<Self, BrickError> {
+        make_folder(data_dir)?;
+        make_folder(memory_dir)?;
+        let data = lock_folder(name, data_dir)?;
+        let memory = lock_folder(name, memory_dir)?;
+        Ok(Self { data, memory, data_dir: data_dir.into(), memory_dir: memory_dir.into() })
+    }
+
+    /// The folder of the disk.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// The folder of the mapped segments.
+    pub fn memory_dir(&self) -> &Path {
+        &self.memory_dir
+    }
+
+    /// Device and inode of the two lock files: a later process that holds the same is our successor.
+    pub fn lock_files(&self) -> io::Result<[(u64, u64); 2]> {
+        let id = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+        Ok([id(&self.data)?, id(&self.memory)?])
+    }
+}
+
+/// Makes a folder of ours, or checks that an existing one is: in /dev/shm anybody may have made it
+/// first.
+fn make_folder(path: &Path) -> Result<(), BrickError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(BrickError::file("create the folder", path))?;
+    let meta = fs::metadata(path).map_err(BrickError::file("look at", path))?;
+    // SAFETY: geteuid has no preconditions.
+    let uid = unsafe { libc::geteuid() };
+    if uid != 0 && meta.uid() != uid {
+        return Err(BrickError::Foreign {
+            path: path.to_owned(),
+            what: format!(
+                "belongs to user id {}, this brick runs as {uid}; run it as that user, or choose \
+                 another folder",
+                meta.uid()
+            ),
+        });
+    }
+    Ok(())
+}
+
+fn lock_folder(name: &str, folder: &Path) -> Result<File, BrickError> {
+    let path = folder.join(LOCK_FILE);
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(&path)
+        .map_err(BrickError::file("open", &path))?;
+    // SAFETY: the descriptor is open for as long as `file` lives.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() == Some(libc::EWOULDBLOCK) {
+            return Err(BrickError::Locked { holder: holder(&mut file), path });
+        }
+        return Err(BrickError::file("lock", &path)(error));
+    }
+    let started_ms =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let line = format!("{} {name} {started_ms}\n", std::process::id());
+    file.set_len(0)
+        .and_then(|()| file.write_all(line.as_bytes()))
+        .map_err(BrickError::file("write", &path))?;
+    Ok(file)
+}
+
+/// Who holds a lock, from what the holder wrote and what /proc says of it.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    let _ = file.rewind().and_then(|()| file.take(4096).read_to_string(&mut text));
+    let mut words = text.split_whitespace();
+    let (Some(pid), Some(name)) = (words.next().and_then(|pid| pid.parse().ok()), words.next())
+    else {
+        return "another process".into();
+    };
+    format!("brick \"{name}\", {}", process_text(pid))
+}
+
+/// A process in words: its id and, where /proc tells, its command line.
+pub(crate) fn process_text(pid: u32) -> String {
+    let raw = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = raw
+        .split(|&byte| byte == 0)
+        .filter(|word| !word.is_empty())
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    let mut line = words.join(" ");
+    if line.is_empty() {
+        return format!("process {pid}");
+    }
+    if let Some((cut, _)) = line.char_indices().nth(200) {
+        line.truncate(cut);
+        line.push_str("...");
+    }
+    format!("process {pid} ({line})")
+}

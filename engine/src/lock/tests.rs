@@ -1,0 +1,180 @@
+use std::process::{Command, Stdio};
+
+use super::*;
+
+struct Folders {
+    _root: tempfile::TempDir,
+    data: PathBuf,
+    memory: PathBuf,
+}
+
+fn folders() -> Folders {
+    let root = tempfile::tempdir().unwrap();
+    let (data, memory) = (root.path().join("data"), root.path().join("memory"));
+    Folders { _root: root, data, memory }
+}
+
+impl Folders {
+    fn lock(&self) -> BrickLock {
+        BrickLock::take("b", &self.data, &self.memory).unwrap()
+    }
+
+    /// One start that gets as far as `settle` and is then killed (the lock goes, the files stay).
+    fn run(&self, boot: &str) -> Memory {
+        let lock = self.lock();
+        let identity = Identity::begin(&lock, "b", boot).unwrap();
+        identity.settle().unwrap();
+        identity.memory
+    }
+
+    /// One start that is killed before `settle`.
+    fn start_and_die(&self, boot: &str) -> Memory {
+        Identity::begin(&self.lock(), "b", boot).unwrap().memory
+    }
+}
+
+#[test]
+fn a_second_brick_is_told_who_holds_the_folder() {
+    let folders = folders();
+    let first = BrickLock::take("kiln", &folders.data, &folders.memory).unwrap();
+    let told = BrickLock::take("other", &folders.data, &folders.memory).unwrap_err().to_string();
+    let me = std::process::id();
+    assert!(told.contains("is locked by brick \"kiln\", process"), "{told}");
+    assert!(told.contains(&me.to_string()) && told.contains("firebrick"), "{told}");
+    // A shared memory_dir is refused too, and the lock on the other data_dir is let go.
+    let other = folders.data.with_file_name("other-data");
+    let told = BrickLock::take("other", &other, &folders.memory).unwrap_err().to_string();
+    assert!(told.contains("memory") && told.contains("kiln"), "{told}");
+    let inodes = first.lock_files().unwrap();
+    drop(first);
+    let again = BrickLock::take("other", &folders.data, &folders.memory).unwrap();
+    assert_eq!(again.lock_files().unwrap(), inodes, "the lock file is never replaced");
+}
+
+#[test]
+fn a_lock_of_another_process_ends_with_it() {
+    let folders = folders();
+    drop(folders.lock());
+    let path = folders.data.join(LOCK_FILE);
+    let mut child = Command::new("flock")
+        .arg(&path)
+        .args(["-c", "echo held; exec sleep 60"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut byte = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut byte).unwrap();
+    let error = BrickLock::take("b", &folders.data, &folders.memory).unwrap_err();
+    assert!(matches!(error, BrickError::Locked { .. }), "{error}");
+    // flock(1) is the parent of the shell that inherited the descriptor: kill both.
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", child.id()));
+    for pid in children.unwrap().split_whitespace() {
+        // SAFETY: kill has no memory effects; the process is a child of the child made here.
+        unsafe { libc::kill(pid.parse().unwrap(), libc::SIGKILL) };
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while BrickLock::take("b", &folders.data, &folders.memory).is_err() {
+        assert!(std::time::Instant::now() < deadline, "the lock outlived its process");
+    }
+}
+
+#[test]
+fn memory_outlives_the_process_but_not_the_boot() {
+    let folders = folders();
+    assert_eq!(folders.run("boot-1"), Memory::New);
+    assert_eq!(folders.run("boot-1"), Memory::Intact);
+    assert_eq!(folders.run("boot-2"), Memory::Lost);
+    assert_eq!(folders.run("boot-2"), Memory::Intact);
+    fs::remove_dir_all(&folders.memory).unwrap();
+    assert_eq!(folders.run("boot-2"), Memory::Lost);
+}
+
+#[test]
+fn a_start_that_dies_half_way_loses_no_memory_and_trusts_no_half_loaded_one() {
+    let folders = folders();
+    assert_eq!(folders.run("boot-1"), Memory::New);
+    // Twice dead between writing the disk's nonce and the memory's.
+    assert_eq!(folders.start_and_die("boot-1"), Memory::Intact);
+    assert_eq!(folders.start_and_die("boot-1"), Memory::Intact);
+    assert_eq!(folders.run("boot-1"), Memory::Intact);
+    // After a reboot that empties the tmpfs, twice dead while loading from the disk.
+    fs::remove_dir_all(&folders.memory).unwrap();
+    assert_eq!(folders.start_and_die("boot-2"), Memory::Lost);
+    assert_eq!(folders.start_and_die("boot-2"), Memory::Lost);
+    assert_eq!(folders.run("boot-2"), Memory::Lost);
+    assert_eq!(folders.run("boot-2"), Memory::Intact);
+}
+
+#[test]
+fn an_old_copy_of_the_memory_does_not_count() {
+    let folders = folders();
+    folders.run("boot-1");
+    let old = fs::read(folders.memory.join("brick.id")).unwrap();
+    folders.run("boot-1");
+    fs::write(folders.memory.join("brick.id"), old).unwrap();
+    assert_eq!(folders.run("boot-1"), Memory::Lost);
+}
+
+#[test]
+fn folders_that_are_not_this_bricks_are_refused_and_left_alone() {
+    let refused = |folders: &Folders, expected: &str| {
+        let told = Identity::begin(&folders.lock(), "b", "boot").unwrap_err().to_string();
+        assert!(told.contains(expected), "{told}");
+    };
+    let photos = folders();
+    fs::create_dir(&photos.data).unwrap();
+    fs::write(photos.data.join("cat.jpg"), "meow").unwrap();
+    refused(&photos, "holds \"cat.jpg\" but no brick.id");
+    assert_eq!(fs::read_to_string(photos.data.join("cat.jpg")).unwrap(), "meow");
+
+    // The disk is gone (or another one was mounted), the memory is there.
+    let half = folders();
+    half.run("boot");
+    fs::remove_dir_all(&half.data).unwrap();
+    refused(&half, "has no brick.id; nothing was changed: give the data_dir of that brick");
+    assert!(half.memory.join("brick.id").exists());
+
+    // Partitions without their brick.id.
+    let missing = folders();
+    missing.run("boot");
+    fs::remove_file(missing.data.join("brick.id")).unwrap();
+    fs::remove_dir_all(&missing.memory).unwrap();
+    fs::create_dir(missing.data.join("p1")).unwrap();
+    refused(&missing, "holds \"p1\" but no brick.id");
+
+    let (a, b) = (folders(), folders());
+    a.run("boot");
+    b.run("boot");
+    fs::copy(b.memory.join("brick.id"), a.memory.join("brick.id")).unwrap();
+    refused(&a, "holds the memory of another brick");
+}
+
+#[test]
+fn damaged_and_newer_identity_files_are_named_and_kept() {
+    let folders = folders();
+    folders.run("boot");
+    let path = folders.data.join("brick.id");
+    let good = fs::read(&path).unwrap();
+    let begin = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        let told = Identity::begin(&folders.lock(), "b", "boot").unwrap_err().to_string();
+        assert_eq!(fs::read(&path).unwrap(), bytes, "refused files stay as they are");
+        assert!(told.contains("data/brick.id"), "{told}");
+        told
+    };
+    // Any single flipped bit and any cut is noticed.
+    for at in 0..good.len() {
+        let mut bad = good.clone();
+        bad[at] ^= 1 << (at % 8);
+        begin(&bad);
+        begin(&good[..at]);
+    }
+    let text = String::from_utf8(good).unwrap();
+    let told = begin(text.replacen("brick 1 ", "brick 2 ", 1).as_bytes());
+    assert!(
+        told.contains("has format 2, but this version of firebrick knows formats up to 1"),
+        "{told}"
+    );
+}

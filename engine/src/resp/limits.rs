@@ -1,0 +1,31 @@
+//! Every bound of the RESP front, in one place.
+
+/// The longest key: the log's bound.
+pub const KEY_BYTES_MAX: usize = 32 << 10;
+/// The longest value: the log's bound.
+pub const VALUE_BYTES_MAX: usize = 8 << 20;
+/// The longest argument that is skipped rather than a reason to close: Redis's `proto-max-bulk-len`.
+pub const BULK_BYTES_MAX: i64 = 512 << 20;
+/// All bytes of one command.
+pub const COMMAND_BYTES_MAX: usize = 32 << 20;
+/// Arguments of one command.
+pub const ARGUMENTS_MAX: i64 = 1 << 20;
+/// An inline command, and any line of the protocol.
+pub const INLINE_BYTES_MAX: usize = 64 << 10;
+/// GET and SET gathered before they are executed.
+pub const BATCH: usize = 64;
+/// Commands handled in one call.
+pub const COMMANDS_PER_CALL: usize = 1024;
+/// Replies of a connection that may wait, or wait behind one that waits.
+pub const REPLIES_WAITING_MAX: usize = 1024;
+/// Keys of a many-key command in flight at a time, and done in one step.
+pub const KEYS_PER_STEP: usize = 128;
+/// Bytes of keys and values moved in one step, but for the last of them.
+pub const BYTES_PER_STEP: usize = 256 << 10;
+/// Keys asked of a partition in one step of SCAN or KEYS.
+pub const SCAN_COUNT_MAX: u32 = 1000;
+/// The longest reply of MGET or KEYS.
+pub const REPLY_BYTES_MAX: usize = 64 << 20;
+
+const _: () = assert!(COMMAND_BYTES_MAX < u32::MAX as usize);
+const _: () = assert!(VALUE_BYTES_MAX < COMMAND_BYTES_MAX);

@@ -1,0 +1,217 @@
+//! What replicas ask for, and the answers: file jobs of the storage thread, writes of the ring.
+
+use std::io;
+
+use firebrick_net::{DiskWrite, Fabric, Full, Token};
+use firebrick_partition::log::storage::{Done, Job, StorageError};
+use firebrick_partition::log::{Ask, FlushOp, Outcome, Written};
+use firebrick_partition::replica::{Action, Replica};
+
+use super::{Files, Store};
+use crate::counters::Counts;
+
+impl Files {
+    /// Polls a replica and takes what it asks for.
+    pub(super) fn poll_one<F: Fabric>(
+        &mut self,
+        fabric: &mut F,
+        store: &mut Store,
+        partition: u32,
+    ) {
+        let now = store.now;
+        if let Some(replica) = store.replica(partition) {
+            replica.poll(now, &mut self.scratch);
+        }
+        self.take_asks(fabric, store, partition);
+    }
+
+    /// Takes what the last call of a replica left: answers go to the shard, asks are done here.
+    pub(super) fn take_asks<F: Fabric>(
+        &mut self,
+        fabric: &mut F,
+        store: &mut Store,
+        partition: u32,
+    ) {
+        if self.scratch.list.is_empty() {
+            return;
+        }
+        let mut list = std::mem::take(&mut self.scratch.list);
+        for action in list.drain(..) {
+            match action {
+                Action::Log(Ask::Segment(want)) => self.pools.want(partition, want),
+                Action::Log(Ask::Job(job)) => self.submit(job),
+                Action::Log(Ask::Write(write)) => self.write(fabric, partition, write),
+                other => store.actions.push(other),
+            }
+        }
+        self.scratch.list = list;
+    }
+
+    /// Gives the storage thread a job; jobs stay in order.
+    pub(super) fn submit(&mut self, job: Job) {
+        if self.backlog.is_empty() {
+            if let Err(job) = self.desk.submit(job) {
+                self.backlog.push_back(job);
+            }
+        } else {
+            self.backlog.push_back(job);
+        }
+    }
+
+    fn write<F: Fabric>(&mut self, fabric: &mut F, partition: u32, write: FlushOp) {
+        let at = self.writes_free.pop().unwrap_or_else(|| {
+            self.writes.push(None);
+            self.writes.len() as u32 - 1
+        });
+        let FlushOp { fd, ptr, len, offset, durable, .. } = write;
+        let order = DiskWrite { fd, ptr, len, offset, durable };
+        if fabric.disk_write(order, Token(u64::from(at))) == Err(Full) {
+            self.writes_free.push(at);
+            self.late.push_back((partition, write));
+        } else {
+            self.writes[at as usize] = Some((partition, write.id));
+        }
+    }
+
+    /// Tries again what found no room.
+    pub(super) fn submit_late<F: Fabric>(&mut self, fabric: &mut F) {
+        while let Some(job) = self.backlog.pop_front() {
+            if let Err(job) = self.desk.submit(job) {
+                self.backlog.push_front(job);
+                break;
+            }
+        }
+        for _ in 0..self.late.len() {
+            let Some((partition, write)) = self.late.pop_front() else { break };
+            self.write(fabric, partition, write);
+        }
+    }
+
+    /// A write of the ring has ended.
+    pub fn on_written<F: Fabric>(
+        &mut self,
+        fabric: &mut F,
+        store: &mut Store,
+        token: Token,
+        result: i32,
+    ) {
+        let Some((partition, id)) = self.writes[token.0 as usize].take() else {
+            panic!("write {} ended twice", token.0);
+        };
+        self.writes_free.push(token.0 as u32);
+        store.counts.flushes += 1;
+        let result = match usize::try_from(result) {
+            Ok(bytes) => {
+                store.counts.flushed_bytes += bytes as u64;
+                Ok(bytes)
+            }
+            Err(_) => Err(io::Error::from_raw_os_error(-result)),
+        };
+        let now = store.now;
+        let Some(replica) = store.replica(partition) else {
+            self.drop_left();
+            return;
+        };
+        if let Written::Sick(error) = replica.on_written(now, id, result, &mut self.scratch) {
+            self.sick(store, partition, &error.to_string());
+        }
+        self.take_asks(fabric, store, partition);
+    }
+
+    fn sick(&mut self, store: &mut Store, partition: u32, what: &str) {
+        store.counts.flush_errors += 1;
+        self.setup.notices.say(format!(
+            "partition {partition} accepts no writes any more, because its disk failed: {what}; \
+             repair the disk and start the brick again"
+        ));
+    }
+
+    /// Takes the storage thread's answers. How many.
+    pub fn take_done<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) -> usize {
+        let mut taken = 0;
+        while let Some(done) = self.desk.poll() {
+            taken += 1;
+            self.on_done(fabric, store, done);
+        }
+        if self.desk.is_broken() {
+            self.failed.get_or_insert("the storage thread ended".into());
+        }
+        taken
+    }
+
+    fn on_done<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, done: Done) {
+        let Some(partition) = done.partition() else {
+            if let Err(error) = self.pools.on_job(done, store.now.boot_ns) {
+                self.setup.notices.say(error.to_string());
+            }
+            return;
+        };
+        match done {
+            Done::Opened { partition, result } => self.on_opened(store, partition, result),
+            Done::Removed { partition, result } => self.on_removed(partition, result),
+            done => {
+                let unlinked = matches!(done, Done::Unlinked { .. });
+                let now = store.now;
+                let Some(replica) = store.replica(partition) else { return };
+                match replica.on_job(now, done, &mut self.scratch) {
+                    Outcome::Fine => {}
+                    Outcome::NoSpace(error) => self.setup.notices.say(error.to_string()),
+                    Outcome::Sick(error) => self.sick(store, partition, &error.to_string()),
+                }
+                self.take_asks(fabric, store, partition);
+                if unlinked {
+                    self.room_again(store);
+                }
+            }
+        }
+    }
+
+    fn on_removed(&mut self, partition: u32, result: Result<(), StorageError>) {
+        self.removing.retain(|&id| id != partition);
+        match result {
+            Ok(()) => self.removed.push(partition),
+            Err(error) => self.setup.notices.say(error.to_string()),
+        }
+    }
+
+    /// Everything that this core's replicas wrote is as durable as their tables promise to be at an
+    /// orderly stop: on the disk.
+    pub fn is_flushed(&self, store: &mut Store) -> bool {
+        self.backlog.is_empty()
+            && self.desk.under_way() == 0
+            && self.writes.iter().all(Option::is_none)
+            && store.replicas().iter().all(|r| r.log().is_sick() || r.log().lag_bytes() == 0)
+    }
+
+    pub(super) fn count_replicas(&self, store: &mut Store, counts: &mut Counts) {
+        let mut sum = Counts::default();
+        for stats in store.replicas().iter().map(Replica::stats) {
+            sum.items += stats.keys;
+            sum.index_bytes += stats.index_bytes;
+            sum.in_flight += stats.in_flight;
+            sum.writes_held += stats.held;
+            sum.corrupt_records += stats.corrupt;
+            sum.log_used_bytes += stats.log.used_bytes;
+            sum.log_live_bytes += stats.log.live_bytes;
+            sum.segments += stats.log.segments;
+            sum.flush_lag_bytes += stats.log.lag_bytes;
+            sum.cleaned_bytes += stats.log.freed_bytes;
+            sum.copied_bytes += stats.log.moved_bytes;
+            sum.partitions_sick += u64::from(stats.log.sick);
+        }
+        counts.items = sum.items;
+        counts.index_bytes = sum.index_bytes;
+        counts.in_flight = sum.in_flight;
+        counts.writes_held = sum.writes_held;
+        counts.corrupt_reads = sum.corrupt_records;
+        counts.log_used_bytes = sum.log_used_bytes;
+        counts.log_live_bytes = sum.log_live_bytes;
+        counts.log_dead_bytes = sum.log_used_bytes.saturating_sub(sum.log_live_bytes);
+        counts.segments = sum.segments;
+        counts.flush_lag_bytes = sum.flush_lag_bytes;
+        counts.cleaned_bytes = sum.cleaned_bytes;
+        counts.copied_bytes = sum.copied_bytes;
+        counts.partitions_sick = sum.partitions_sick;
+        counts.partitions = store.replicas().len() as u64;
+    }
+}

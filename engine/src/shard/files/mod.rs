@@ -1,0 +1,194 @@
+//! What replicas ask of disks and of the storage thread: opening, recovering, segments, flushes.
+//!
+//! Nothing here blocks. A replica's asks are taken right after each call that may have made some, so
+//! that each is known by its partition.
+//!
+//! * `open`: partitions that come, recover, and go;
+//! * `asks`: segments, file jobs and writes, and their answers;
+//! * `pools`: spare segments and the bound on this core's memory.
+
+mod asks;
+mod open;
+mod pools;
+
+use std::collections::VecDeque;
+
+use firebrick_net::Fabric;
+use firebrick_partition::log::FlushId;
+use firebrick_partition::log::FlushOp;
+use firebrick_partition::log::manifest::Incarnation;
+use firebrick_partition::log::storage::{Done, Job};
+use firebrick_partition::replica::{Actions, Budget, Replica};
+
+use super::store::Store;
+use crate::notices::Notices;
+use crate::storage::Desk;
+use pools::Pools;
+
+/// Between two ticks of the replicas while there is work.
+const TICK_NS: u64 = 100_000;
+/// While there is none: sessions end and values expire by this clock.
+const IDLE_TICK_NS: u64 = 100_000_000;
+/// Without a write for this long, cleaning is thorough and unused spares go back.
+const QUIET_NS: u64 = 300_000_000;
+/// Bytes that one slice of cleaning looks at: some 50 us.
+const CLEAN_SLICE_BYTES: usize = 64 << 10;
+/// Entries that one slice of expiry looks at.
+const EXPIRE_SLICE: usize = 64;
+
+/// What a core is told about its disks.
+#[derive(Clone, Debug)]
+pub struct FilesSetup {
+    /// This start's.
+    pub incarnation: Incarnation,
+    /// This core's share of the configured memory.
+    pub bytes_max: u64,
+    /// Data cores of the brick.
+    pub cores: u16,
+    /// Where damage and full disks are told.
+    pub notices: Notices,
+}
+
+/// See the module's text.
+pub struct Files {
+    setup: FilesSetup,
+    desk: Desk<Job, Done>,
+    /// Jobs that the desk had no room for.
+    backlog: VecDeque<Job>,
+    pools: Pools,
+    /// Partitions whose files are being opened.
+    opening: Vec<u32>,
+    /// Replicas whose logs are being scanned; the first is at work.
+    recovering: VecDeque<Replica>,
+    /// Replicas of dropped tables that the kernel may still read.
+    leaving: Vec<Replica>,
+    /// Partitions of dropped tables whose files are being removed.
+    removing: Vec<u32>,
+    /// Files that are gone, to be told to the control thread.
+    pub removed: Vec<u32>,
+    /// Writes in flight, by token: what they are for.
+    writes: Vec<Option<(u32, FlushId)>>,
+    writes_free: Vec<u32>,
+    /// Writes that the fabric had no room for.
+    late: VecDeque<(u32, FlushOp)>,
+    scratch: Actions,
+    opened_at_ns: u64,
+    ticked_ns: u64,
+    /// When anything was written last.
+    wrote_ns: u64,
+    /// Sum of the tails' seqs at the last tick, to see whether anything was written.
+    tails: u64,
+    /// The last tick left something to do.
+    more: bool,
+    /// Why this core cannot serve.
+    pub failed: Option<String>,
+}
+
+impl Files {
+    /// Over the storage thread's desk of this core.
+    pub fn new(core: u16, setup: FilesSetup, desk: Desk<Job, Done>) -> Self {
+        let pools = Pools::new(core, &setup);
+        Self {
+            setup,
+            desk,
+            backlog: VecDeque::new(),
+            pools,
+            opening: Vec::new(),
+            recovering: VecDeque::new(),
+            leaving: Vec::new(),
+            removing: Vec::new(),
+            removed: Vec::new(),
+            writes: Vec::new(),
+            writes_free: Vec::new(),
+            late: VecDeque::new(),
+            scratch: Actions::default(),
+            opened_at_ns: 0,
+            ticked_ns: 0,
+            wrote_ns: 0,
+            tails: 0,
+            more: false,
+            failed: None,
+        }
+    }
+
+    /// Every partition is open, recovered, and has begun its epoch.
+    pub fn is_open(&self, store: &mut Store) -> bool {
+        self.opening.is_empty()
+            && self.recovering.is_empty()
+            && self.failed.is_none()
+            && store.replicas().iter().all(Replica::is_serving)
+    }
+
+    /// There is work for the background queue.
+    pub fn wants_background(&self) -> bool {
+        self.more || !self.recovering.is_empty()
+    }
+
+    /// Nothing was written for a while.
+    fn is_quiet(&self, now_ns: u64) -> bool {
+        now_ns > self.wrote_ns + QUIET_NS
+    }
+
+    /// Once a turn: commits what may be committed, and passes on what replicas ask for.
+    pub fn turn<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
+        self.submit_late(fabric);
+        for at in 0..store.replicas().len() {
+            store.replicas()[at].poll(store.now, &mut self.scratch);
+            let partition = store.replicas()[at].partition();
+            self.take_asks(fabric, store, partition);
+        }
+        if store.now.boot_ns >= self.ticked_ns + TICK_NS {
+            self.tick(fabric, store);
+        }
+        self.supply(fabric, store);
+    }
+
+    /// What time asks of replicas, and a slice of what may wait.
+    fn tick<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
+        let now = store.now;
+        self.ticked_ns = now.boot_ns;
+        let tails = store.replicas().iter().map(|r| r.log().tail().seq).sum();
+        if tails != self.tails {
+            self.tails = tails;
+            self.wrote_ns = now.boot_ns;
+        }
+        let quiet = self.is_quiet(now.boot_ns);
+        let budget =
+            Budget { clean_bytes: CLEAN_SLICE_BYTES, expire_entries: EXPIRE_SLICE, idle: quiet };
+        self.more = false;
+        for at in 0..store.replicas().len() {
+            let replica = &mut store.replicas()[at];
+            self.more |= replica.tick(now, budget, &mut self.scratch);
+            let partition = replica.partition();
+            self.take_asks(fabric, store, partition);
+        }
+        self.pools.resize(store, quiet);
+    }
+
+    /// A slice of background work.
+    pub fn background<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
+        if self.recovering.is_empty() {
+            self.tick(fabric, store);
+        } else {
+            self.recover(fabric, store);
+        }
+    }
+
+    /// When the next turn must be at the latest.
+    pub fn next_ns(&self, store: &mut Store) -> u64 {
+        let now = store.now.boot_ns;
+        let busy = !self.is_quiet(now) && self.ticked_ns.saturating_sub(self.wrote_ns) < TICK_NS;
+        let tick = self.ticked_ns + if busy { 10 * TICK_NS } else { IDLE_TICK_NS };
+        let logs = store.replicas().iter().filter_map(Replica::wake_at).min();
+        let spares = self.pools.wake_at();
+        [Some(tick), logs, spares].into_iter().flatten().min().unwrap_or(tick).max(now + 1)
+    }
+
+    /// Copies the figures of logs and indexes into the core's counts.
+    pub fn count(&mut self, store: &mut Store) {
+        let mut counts = std::mem::take(&mut store.counts);
+        self.count_replicas(store, &mut counts);
+        self.pools.count(&mut counts);
+        store.counts = counts;
+    }
+}

@@ -1,0 +1,170 @@
+//! Partitions that come, recover, and go.
+
+use std::sync::Arc;
+
+use firebrick_net::Fabric;
+use firebrick_partition::log::storage::{Job, Opened, StorageError};
+use firebrick_partition::log::{Durability, Log, LogConfig, limits};
+use firebrick_partition::maps::{self, RouteEntry};
+use firebrick_partition::replica::{Recovering, Replica};
+
+use super::{Files, Store};
+
+/// Records scanned in one background slice: about 50 us.
+const SCAN_SLICE: usize = 512;
+
+fn has_disk(durability: maps::Durability) -> bool {
+    !matches!(durability, maps::Durability::Memory)
+}
+
+fn log_durability(durability: maps::Durability) -> Durability {
+    match durability {
+        maps::Durability::Memory => Durability::Memory,
+        maps::Durability::Async { ms } => Durability::Async { ms },
+        maps::Durability::Sync => Durability::Sync,
+    }
+}
+
+impl Files {
+    /// Opens partitions that are new here, gives up those that left.
+    pub fn take_routes(&mut self, store: &mut Store) {
+        let core = store.core();
+        if self.opened_at_ns == 0 {
+            self.opened_at_ns = store.now.boot_ns.max(1);
+        }
+        let routes = Arc::clone(&store.routes);
+        let mine = |e: &&RouteEntry| e.core == core && e.mine.is_some();
+        for entry in routes.tables().iter().flat_map(|t| t.entries()).filter(mine) {
+            let (id, table) = (entry.route.partition, entry.route.table);
+            if store.has(id) || self.opening.contains(&id) || self.recovers(id) {
+                continue;
+            }
+            self.opening.push(id);
+            self.submit(Job::Open {
+                table,
+                partition: id,
+                incarnation: self.setup.incarnation,
+                disk: routes.table(table).is_some_and(|t| has_disk(t.durability())),
+                create: true,
+            });
+        }
+        let ids: Vec<u32> = store.replicas().iter().map(Replica::partition).collect();
+        for id in ids.into_iter().filter(|&id| routes.partition(id).is_none()) {
+            self.give_up(store, id);
+        }
+    }
+
+    fn recovers(&self, id: u32) -> bool {
+        self.recovering.iter().any(|r| r.partition() == id)
+    }
+
+    /// A partition of a dropped table: its files go once no write of it is in flight.
+    fn give_up(&mut self, store: &mut Store, id: u32) {
+        self.pools.forget(id);
+        self.late.retain(|(partition, _)| *partition != id);
+        self.leaving.extend(store.remove(id));
+        self.drop_left();
+    }
+
+    /// Memory stays mapped while the kernel may still read it.
+    pub(super) fn drop_left(&mut self) {
+        let writes = &self.writes;
+        let busy = |id: u32| writes.iter().flatten().any(|(partition, _)| *partition == id);
+        let free = self.leaving.extract_if(.., |r| !busy(r.partition()));
+        let gone: Vec<u32> = free.map(|replica| replica.partition()).collect();
+        for partition in gone {
+            self.removing.push(partition);
+            self.submit(Job::Remove { partition });
+        }
+    }
+
+    pub(super) fn on_opened(
+        &mut self,
+        store: &mut Store,
+        partition: u32,
+        result: Result<Box<Opened>, StorageError>,
+    ) {
+        self.opening.retain(|&id| id != partition);
+        let opened = match result {
+            Ok(opened) => opened,
+            Err(error) => {
+                self.failed.get_or_insert(error.to_string());
+                return;
+            }
+        };
+        for note in &opened.notes {
+            self.setup.notices.say(note.as_str());
+        }
+        let routes = Arc::clone(&store.routes);
+        let Some(entry) = routes.partition(partition) else {
+            // Dropped while it was being opened.
+            drop(opened);
+            self.removing.push(partition);
+            self.submit(Job::Remove { partition });
+            return;
+        };
+        let table = routes.table(entry.route.table).expect("a partition has a table");
+        let config = LogConfig {
+            table: entry.route.table,
+            partition,
+            durability: log_durability(table.durability()),
+            bytes_max: self.setup.bytes_max,
+            segment_bytes_max: limits::SEGMENT_BYTES_MAX,
+        };
+        let (log, scan) = Log::open(config, *opened);
+        self.recovering.push_back(Replica::open(log, scan, entry.leaf));
+    }
+
+    /// A slice of the scan of the replica at work.
+    pub(super) fn recover<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
+        let Some(replica) = self.recovering.front_mut() else { return };
+        if replica.recover_step(store.now, SCAN_SLICE) == Recovering::More {
+            return;
+        }
+        let Some(mut replica) = self.recovering.pop_front() else { return };
+        let partition = replica.partition();
+        let routes = Arc::clone(&store.routes);
+        let Some(entry) = routes.partition(partition) else {
+            self.leaving.push(replica);
+            self.drop_left();
+            return;
+        };
+        self.report(store, &replica);
+        if !replica.begin(store.now, entry.route) {
+            let (tail, epoch) = (replica.tail_epoch(), entry.route.epoch);
+            self.failed.get_or_insert(format!(
+                "partition {partition} has records of epoch {tail} and the catalog says {epoch}: \
+                 catalog and data are not of the same brick; put back the catalog that belongs to \
+                 this data_dir"
+            ));
+        }
+        store.add(replica);
+        self.poll_one(fabric, store, partition);
+        store.counts.recovery_ns = store.now.boot_ns.saturating_sub(self.opened_at_ns);
+    }
+
+    /// Tells what a scan found that a person wants to know.
+    fn report(&mut self, store: &mut Store, replica: &Replica) {
+        let Some(report) = replica.scan_report() else { return };
+        let partition = replica.partition();
+        store.counts.recovered_records += report.records;
+        store.counts.recovered_bytes += report.bytes;
+        store.counts.corrupt_records += report.corruptions_total;
+        for corrupt in &report.corruptions {
+            self.setup.notices.say(corrupt.to_string());
+        }
+        if report.lost_records > 0 {
+            self.setup.notices.say(format!(
+                "partition {partition} lost at least {} records behind a torn write: they were \
+                 acknowledged and had not reached the disk (durability = async)",
+                report.lost_records
+            ));
+        }
+        if !report.intact {
+            self.setup.notices.say(format!(
+                "partition {partition} is not intact: some of its records are damaged or missing; \
+                 what is left is served"
+            ));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Spare segments, and the bound on this core's memory.
+//!
+//! The bound holds for segments and spares together: a pool may make a spare only while the sum stays
+//! below this core's share. That is one room for all partitions of the core, so a table that grows takes
+//! what another one does not need.
+
+use firebrick_partition::log::storage::{Done, Job, Spares, StorageError};
+use firebrick_partition::log::{Want, limits};
+use firebrick_partition::replica::Replica;
+
+use super::{Files, FilesSetup, Store};
+use crate::counters::Counts;
+use firebrick_net::Fabric;
+
+struct Pool {
+    spares: Spares,
+    /// Who waits for one, in order.
+    wanted: Vec<(u32, Want)>,
+}
+
+/// One pool for segments in memory only, one for those with a side on disk: a pool is made when the
+/// first table needs it.
+pub struct Pools {
+    pools: [Option<Pool>; 2],
+    core: u16,
+    cores: u16,
+    bytes_max: u64,
+    bytes: usize,
+    quiet: bool,
+}
+
+impl Pools {
+    /// Empty ones.
+    pub fn new(core: u16, setup: &FilesSetup) -> Self {
+        Self {
+            pools: [None, None],
+            core,
+            cores: setup.cores,
+            bytes_max: setup.bytes_max,
+            bytes: limits::SEGMENT_BYTES_MIN,
+            quiet: false,
+        }
+    }
+
+    /// Notes that a replica wants a segment.
+    pub fn want(&mut self, partition: u32, want: Want) {
+        let (core, cores) = (u32::from(self.core), u32::from(self.cores));
+        let bytes = self.bytes;
+        let pool = self.pools[usize::from(want.disk)].get_or_insert_with(|| {
+            let id = core * 2 + u32::from(want.disk);
+            Pool { spares: Spares::new(id, cores * 2, bytes, want.disk), wanted: Vec::new() }
+        });
+        pool.wanted.retain(|(p, w)| *p != partition || w.kind != want.kind);
+        pool.wanted.push((partition, want));
+    }
+
+    /// A partition is gone.
+    pub fn forget(&mut self, partition: u32) {
+        for pool in self.pools.iter_mut().flatten() {
+            pool.wanted.retain(|(p, _)| *p != partition);
+        }
+    }
+
+    /// An answer for a pool.
+    pub fn on_job(&mut self, done: Done, boot_ns: u64) -> Result<(), StorageError> {
+        let id = match &done {
+            Done::Spare { id, .. } | Done::SpareDropped { id, .. } => id.0,
+            _ => return Ok(()),
+        };
+        match &mut self.pools[(id % 2) as usize] {
+            Some(pool) => pool.spares.on_job(done, boot_ns),
+            None => Ok(()),
+        }
+    }
+
+    /// Chooses the size of spares, and gives back those that nobody will need soon.
+    pub fn resize(&mut self, store: &mut Store, quiet: bool) {
+        let wanted = store.replicas().iter().map(|r| r.log().segment_bytes()).max();
+        self.bytes = wanted.unwrap_or(limits::SEGMENT_BYTES_MIN);
+        let changed = std::mem::replace(&mut self.quiet, quiet) != quiet;
+        for pool in self.pools.iter_mut().flatten() {
+            pool.spares.set_bytes(self.bytes);
+            if changed {
+                pool.spares.set_idle(quiet);
+            }
+        }
+    }
+
+    /// When to look again without another reason.
+    pub fn wake_at(&self) -> Option<u64> {
+        self.pools.iter().flatten().filter_map(|pool| pool.spares.wake_at()).min()
+    }
+
+    fn spare_bytes(&self) -> u64 {
+        self.pools.iter().flatten().map(|pool| pool.spares.bytes_held()).sum()
+    }
+
+    /// Copies the pools' figures.
+    pub fn count(&self, counts: &mut Counts) {
+        counts.log_capacity_bytes = self.bytes_max;
+        counts.log_used_bytes += self.spare_bytes();
+        let full = |disk: usize| {
+            self.pools[disk].as_ref().is_some_and(|pool| pool.spares.refusal().is_some())
+        };
+        counts.memory_full = u64::from(full(0) || full(1));
+    }
+}
+
+impl Files {
+    /// Makes spares and hands them to who waits.
+    pub(super) fn supply<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
+        for disk in 0..2 {
+            if self.pools.pools[disk].is_some() {
+                self.hand_out(fabric, store, disk);
+                self.make_spares(store, disk);
+            }
+        }
+    }
+
+    fn hand_out<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, disk: usize) {
+        let Some(pool) = &mut self.pools.pools[disk] else { return };
+        if pool.wanted.is_empty() {
+            return;
+        }
+        let mut waiting = std::mem::take(&mut pool.wanted);
+        // Cleaning and removes first: they make room for the rest.
+        waiting.sort_by_key(|(_, want)| std::cmp::Reverse(want.room));
+        for (partition, want) in waiting {
+            let Some(pool) = &mut self.pools.pools[disk] else { return };
+            let spare = pool.spares.take(&want);
+            if spare.is_none() && pool.spares.refusal().is_none() {
+                pool.wanted.push((partition, want));
+                continue;
+            }
+            let now = store.now;
+            if let Some(replica) = store.replica(partition) {
+                replica.on_segment(now, want, spare, &mut self.scratch);
+                self.take_asks(fabric, store, partition);
+            }
+        }
+    }
+
+    fn make_spares(&mut self, store: &mut Store, disk: usize) {
+        loop {
+            let now_ns = store.now.boot_ns;
+            let Some(pool) = &mut self.pools.pools[disk] else { return };
+            let Some(job) = pool.spares.poll_job(now_ns) else { return };
+            if let Job::CreateSpare { id, bytes, .. } = job {
+                let used: u64 = store.replicas().iter().map(|r| r.log().used_bytes()).sum();
+                let after = used + self.pools.spare_bytes();
+                if after > self.pools.bytes_max {
+                    let error = StorageError::NoSpace {
+                        side: "the configured memory",
+                        path: "memory".into(),
+                        bytes: bytes as u64,
+                    };
+                    let refused = Done::Spare { id, result: Err(error) };
+                    // Told by the metric and by each refused write.
+                    let _ = self.pools.on_job(refused, now_ns);
+                    return;
+                }
+            }
+            self.submit(job);
+        }
+    }
+
+    /// Something was freed: what was refused may be tried again.
+    pub(super) fn room_again(&mut self, store: &mut Store) {
+        for pool in self.pools.pools.iter_mut().flatten() {
+            pool.spares.room_again();
+        }
+        store.replicas().iter_mut().for_each(Replica::room_again);
+    }
+}

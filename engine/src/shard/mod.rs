@@ -1,0 +1,256 @@
+//! A data core without its thread: everything between the fabric and the replicas.
+//!
+//! [`Shard::turn`] is the hot loop's body. It knows no executor, no ring and no clock: time comes in,
+//! the fabric is a type parameter, so tests run the same shard on the fake one.
+//!
+//! * `conns`, `native`, `resp`: what endpoints carry, and how answers reach them;
+//! * `store`: the partitions of this core and the way to the others;
+//! * `hopping`: requests of other cores, answers from them;
+//! * `files`: opening, recovering, flushing: what replicas ask of disks and of the storage thread;
+//! * `control`: routes that change, rare requests, stopping.
+
+mod asker;
+mod conns;
+mod control;
+mod files;
+mod hopping;
+mod hops;
+mod native;
+mod resp;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use firebrick_net::{Ep, Event, Fabric, Port, Waker};
+use firebrick_partition::maps::Routes;
+use firebrick_partition::{Answer, Now, replica::Action};
+
+use crate::brick::Info;
+use crate::counters::CoreState;
+use crate::mesh::Mesh;
+use asker::Asker;
+use conns::{Conns, Kind, Native};
+use store::Store;
+
+pub use control::{ControlEnd, FromControl, control_rings};
+pub use files::Files;
+
+/// Between two ticks of the replicas (cleaning, expiry, sessions) while there is work.
+const TICK_NS: u64 = 1_000_000;
+
+/// What a turn found, for the poller.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Turn {
+    /// Events, hops and answers handled.
+    pub work: usize,
+    /// When the next turn must be at the latest, `CLOCK_BOOTTIME`; 0: at once.
+    pub next_ns: u64,
+    /// There is background work.
+    pub background: bool,
+    /// Everything is answered and flushed: leave the loop.
+    pub stopped: bool,
+}
+
+/// See the module's text.
+pub struct Shard<F: Fabric> {
+    fabric: F,
+    conns: Conns,
+    store: Store,
+    files: Files,
+    control: ControlEnd,
+    info: Arc<Info>,
+    /// How to wake the other cores, by number.
+    wakers: Vec<Waker>,
+    events: Vec<Event>,
+    /// RESP connections that go on in the next turn.
+    resume: Vec<Ep>,
+    /// Where answers to native clients are built.
+    reply: Vec<u8>,
+    actions: Vec<Action>,
+    last_client: u64,
+    ticked_ns: u64,
+    stopping: bool,
+}
+
+/// What a shard is made of.
+pub struct Parts<F> {
+    /// The interconnect, listening.
+    pub fabric: F,
+    /// Rings to the other cores.
+    pub mesh: Mesh,
+    /// The routes at start.
+    pub routes: Arc<Routes>,
+    /// Disks and the storage thread.
+    pub files: Files,
+    /// The control thread.
+    pub control: ControlEnd,
+    /// What the brick is.
+    pub info: Arc<Info>,
+    /// How to wake the other cores.
+    pub wakers: Vec<Waker>,
+}
+
+impl<F: Fabric> Shard<F> {
+    /// A shard that opens its partitions.
+    pub fn new(parts: Parts<F>) -> Self {
+        let Parts { fabric, mesh, routes, files, control, info, wakers } = parts;
+        info.board.core(usize::from(mesh.core())).set_state(CoreState::Opening);
+        let mut shard = Self {
+            fabric,
+            conns: Conns::default(),
+            store: Store::new(mesh, Arc::clone(&routes)),
+            files,
+            control,
+            info,
+            wakers,
+            events: Vec::new(),
+            resume: Vec::new(),
+            reply: Vec::new(),
+            actions: Vec::new(),
+            last_client: 0,
+            ticked_ns: 0,
+            stopping: false,
+        };
+        shard.take_routes(routes);
+        shard
+    }
+
+    /// The fabric, for the loop around: flush and wait.
+    pub fn fabric(&mut self) -> &mut F {
+        &mut self.fabric
+    }
+
+    /// One turn: take what arrived, execute it, queue what leaves. The caller flushes.
+    pub fn turn(&mut self, now: Now) -> Turn {
+        self.store.now = now;
+        let mut work = self.poll();
+        work += self.take_hops();
+        work += self.take_control();
+        work += self.take_done();
+        work += self.resume_waiting();
+        self.tick();
+        work += self.perform();
+        self.store.flush_mesh(&self.wakers);
+        self.finish_turn(work)
+    }
+
+    fn poll(&mut self) -> usize {
+        let mut events = std::mem::take(&mut self.events);
+        self.fabric.poll(self.store.now.boot_ns, &mut events);
+        let work = events.len();
+        for event in events.drain(..) {
+            self.on_event(event);
+        }
+        self.events = events;
+        work
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Frame { ep, rx } => self.on_frame(ep, rx),
+            Event::Bytes { ep, rx } => self.on_bytes(ep, rx),
+            Event::Drained { ep } => self.on_drained(ep),
+            Event::Opened { ep, port } => self.on_opened(ep, port),
+            Event::Closed { ep, .. } => self.on_closed(ep),
+            Event::Done { token, result } => self.on_written(token, result),
+            Event::Woken => {}
+        }
+    }
+
+    fn on_opened(&mut self, ep: Ep, port: Port) {
+        match port {
+            Port::Frames => self.conns.insert(ep, Kind::Native(Box::<Native>::default())),
+            Port::Stream => self.open_resp(ep),
+        }
+    }
+
+    fn on_closed(&mut self, ep: Ep) {
+        if let Some(Kind::Native(mut native)) = self.conns.remove(ep) {
+            for rx in native.held.drain(..) {
+                self.fabric.release(rx);
+            }
+        }
+    }
+
+    fn on_drained(&mut self, ep: Ep) {
+        if self.conns.native(ep).is_some() {
+            self.drain_native(ep);
+        } else {
+            self.resume_resp(ep);
+        }
+    }
+
+    fn resume_waiting(&mut self) -> usize {
+        let resume = std::mem::take(&mut self.resume);
+        let work = resume.len();
+        for ep in resume {
+            self.resume_resp(ep);
+        }
+        work
+    }
+
+    /// Lets replicas do what time asks of them. While idle the deadlines of `files` say when.
+    fn tick(&mut self) {
+        let now = self.store.now.boot_ns;
+        if now < self.ticked_ns + TICK_NS {
+            return;
+        }
+        self.ticked_ns = now;
+        self.store.tick();
+        self.files.tick(&mut self.store);
+    }
+
+    /// Does what replicas asked for; answers may set replies free, which ask for nothing further.
+    fn perform(&mut self) -> usize {
+        let mut actions = std::mem::take(&mut self.actions);
+        self.store.actions.drain_into(&mut actions);
+        let work = actions.len();
+        for action in actions.drain(..) {
+            match action {
+                Action::Reply { token, answer } => {
+                    self.deliver(Asker::from_token(token), answer.borrow());
+                }
+                Action::Report(report) => self.files.report(&report),
+            }
+        }
+        self.actions = actions;
+        self.files.perform(&mut self.store, &mut self.fabric);
+        work
+    }
+
+    /// An answer that was not ready when its request came.
+    fn deliver(&mut self, asker: Asker, answer: Answer<'_>) {
+        match asker {
+            Asker::Native { conn, slot } => self.answer_native(conn, slot, &answer),
+            Asker::Resp { conn, part } => self.answer_resp(conn, part, answer),
+            Asker::Hop { entry } => self.answer_hop(entry, &answer),
+        }
+    }
+
+    fn finish_turn(&mut self, work: usize) -> Turn {
+        let counts = &mut self.store.counts;
+        counts.turns += 1;
+        counts.idle_turns += u64::from(work == 0);
+        counts.connections = self.conns.len() as u64;
+        let now = self.store.now.boot_ns;
+        let pressing = !self.resume.is_empty() || !self.store.mesh().is_idle();
+        let background = self.files.wants_background(&mut self.store);
+        let next_ns = if pressing || background {
+            0
+        } else {
+            self.files.next_ns(&mut self.store, now, self.ticked_ns + TICK_NS)
+        };
+        Turn { work, next_ns, background, stopped: self.is_stopped() }
+    }
+
+    /// One bounded slice of what may wait: recovery, cleaning.
+    pub fn background(&mut self, now: Now) {
+        self.store.now = now;
+        if self.files.background(&mut self.store) {
+            self.begin_serving();
+        }
+        self.perform();
+    }
+}

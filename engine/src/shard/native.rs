@@ -1,0 +1,127 @@
+//! Native connections: frames in, frames out.
+
+use firebrick_net::{Ep, Fabric, Full, Rx, Token};
+use firebrick_partition::hash::hash_key;
+use firebrick_partition::wire::{self, Message};
+use firebrick_partition::{Answer, Failure};
+
+use super::Shard;
+use super::asker::{Asker, ConnId};
+
+/// A frame without a body has no completion, so its token is never seen.
+const NO_TOKEN: Token = Token(u64::MAX);
+
+impl<F: Fabric> Shard<F> {
+    /// A frame arrived. It waits while there is no room for its answer.
+    pub(super) fn on_frame(&mut self, ep: Ep, rx: Rx) {
+        let room = self.fabric.room(ep);
+        let Some(native) = self.conns.native(ep) else {
+            self.fabric.release(rx);
+            return;
+        };
+        if room == 0 || !native.held.is_empty() || !native.late.is_empty() {
+            native.held.push_back(rx);
+            return;
+        }
+        self.frame(ep, rx);
+    }
+
+    /// There is room again: late answers first, then the frames that waited.
+    pub(super) fn drain_native(&mut self, ep: Ep) {
+        while self.fabric.room(ep) > 0 {
+            let Some(native) = self.conns.native(ep) else { return };
+            if let Some(late) = native.late.pop_front() {
+                if self.fabric.send(ep, &late, None, NO_TOKEN) == Err(Full) {
+                    native.late.push_front(late);
+                    return;
+                }
+            } else if let Some(rx) = native.held.pop_front() {
+                self.frame(ep, rx);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn frame(&mut self, ep: Ep, rx: Rx) {
+        let mut reply = std::mem::take(&mut self.reply);
+        reply.clear();
+        let bytes = self.fabric.bytes(&rx);
+        let mut whole = true;
+        match wire::decode(bytes) {
+            Ok(Message::Request { slot, request }) => {
+                let Some(native) = self.conns.native(ep) else { return };
+                let asker = Asker::Native { conn: ConnId::new(ep), slot };
+                if native.in_flight >= self.info.in_flight_max {
+                    self.store.counts.overloaded += 1;
+                    wire::answer(&mut reply, slot, &Answer::Failed(Failure::Busy));
+                } else {
+                    let hash = hash_key(request.key);
+                    match self.store.submit_frame(asker, hash, &request, bytes) {
+                        Some(answer) => wire::answer(&mut reply, slot, &answer),
+                        None => native.in_flight += 1,
+                    }
+                }
+            }
+            Ok(Message::Hello { slot, .. }) => {
+                let welcome = self.info.welcome(&self.store.routes, self.store.core());
+                wire::welcome(&mut reply, slot, &welcome);
+            }
+            Ok(Message::FetchMap { slot, table }) => {
+                wire::map(&mut reply, slot, &self.store.routes.to_maps(table));
+            }
+            Ok(Message::Control { slot, json }) => {
+                let asker = Asker::Native { conn: ConnId::new(ep), slot };
+                if self.control.ask(self.store.core(), asker.token(), json) {
+                    if let Some(native) = self.conns.native(ep) {
+                        native.in_flight += 1;
+                    }
+                } else {
+                    wire::control_answer(&mut reply, slot, BUSY);
+                }
+            }
+            // Only bricks send these; or it is no message at all.
+            Ok(_) | Err(_) => whole = false,
+        }
+        self.fabric.release(rx);
+        if !whole {
+            self.store.counts.malformed += 1;
+            self.fabric.close(ep);
+        } else if !reply.is_empty() {
+            self.send_native(ep, &reply);
+        }
+        self.reply = reply;
+    }
+
+    fn send_native(&mut self, ep: Ep, frame: &[u8]) {
+        if self.fabric.send(ep, frame, None, NO_TOKEN) == Err(Full)
+            && let Some(native) = self.conns.native(ep)
+        {
+            native.late.push_back(frame.to_vec());
+        }
+    }
+
+    /// The answer to a request that waited here for a commit.
+    pub(super) fn answer_native(&mut self, conn: ConnId, slot: u32, answer: &Answer<'_>) {
+        let mut reply = std::mem::take(&mut self.reply);
+        reply.clear();
+        wire::answer(&mut reply, slot, answer);
+        self.answer_native_frame(conn, &reply);
+        self.reply = reply;
+    }
+
+    /// An answer that is a frame already.
+    pub(super) fn answer_native_frame(&mut self, conn: ConnId, frame: &[u8]) {
+        let Some(ep) = self.conns.find(conn) else { return };
+        let Some(native) = self.conns.native(ep) else { return };
+        native.in_flight -= 1;
+        if native.late.is_empty() {
+            self.send_native(ep, frame);
+        } else {
+            native.late.push_back(frame.to_vec());
+        }
+    }
+}
+
+const BUSY: &str =
+    r#"{"ok":false,"error":"the control thread has too much to do; try again later"}"#;

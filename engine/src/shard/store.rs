@@ -1,0 +1,198 @@
+//! The partitions of a data core, and the way to the others: one request in, an answer now or later.
+
+use std::sync::Arc;
+
+use firebrick_partition::maps::{Routes, RouteEntry};
+use firebrick_partition::replica::{Actions, Outcome, Replica};
+use firebrick_partition::wire;
+use firebrick_partition::{Answer, Failure, Now, Op, Request};
+
+use super::asker::Asker;
+use super::counters::Counts;
+use super::hops::Hops;
+use crate::mesh::Mesh;
+
+/// The core's replicas, and the way to the other cores'.
+pub struct Store {
+    /// The turn's clock.
+    pub now: Now,
+    /// What replicas asked for and the shard has not performed yet.
+    pub actions: Actions,
+    /// Requests of other cores that wait for a commit.
+    pub hops: Hops,
+    /// Counted, published once a turn.
+    pub counts: Counts,
+    /// All routes of the brick.
+    pub routes: Arc<Routes>,
+    /// Requests are served: everything is recovered and the brick is not stopping.
+    pub serving: bool,
+    mesh: Mesh,
+    replicas: Vec<Replica>,
+    /// By partition id (ids are small): index into `replicas`, or `NOT_HERE`.
+    local: Vec<u16>,
+    /// For frames that leave this core.
+    scratch: Vec<u8>,
+}
+
+const NOT_HERE: u16 = u16::MAX;
+
+impl Store {
+    /// No replicas yet.
+    pub fn new(mesh: Mesh, routes: Arc<Routes>) -> Self {
+        Self {
+            now: Now::default(),
+            actions: Actions::default(),
+            hops: Hops::default(),
+            counts: Counts::default(),
+            routes,
+            serving: false,
+            mesh,
+            replicas: Vec::new(),
+            local: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// This core's number.
+    pub fn core(&self) -> u16 {
+        self.mesh.core()
+    }
+
+    /// The rings to the other cores.
+    pub fn mesh(&mut self) -> &mut Mesh {
+        &mut self.mesh
+    }
+
+    /// Takes over a partition.
+    pub fn add(&mut self, replica: Replica) {
+        let at = replica.partition() as usize;
+        if self.local.len() <= at {
+            self.local.resize(at + 1, NOT_HERE);
+        }
+        self.local[at] = self.replicas.len() as u16;
+        self.replicas.push(replica);
+    }
+
+    /// Gives up a partition.
+    pub fn remove(&mut self, partition: u32) -> Option<Replica> {
+        let at = self.index_of(partition)?;
+        self.local[partition as usize] = NOT_HERE;
+        let replica = self.replicas.swap_remove(at);
+        if let Some(moved) = self.replicas.get(at) {
+            self.local[moved.partition() as usize] = at as u16;
+        }
+        Some(replica)
+    }
+
+    /// The replicas of this core.
+    pub fn replicas(&mut self) -> &mut [Replica] {
+        &mut self.replicas
+    }
+
+    /// The replica of a partition and the actions it fills.
+    pub fn replica(&mut self, partition: u32) -> Option<(&mut Replica, &mut Actions)> {
+        let at = self.index_of(partition)?;
+        Some((&mut self.replicas[at], &mut self.actions))
+    }
+
+    fn index_of(&self, partition: u32) -> Option<usize> {
+        let at = *self.local.get(partition as usize)?;
+        (at != NOT_HERE).then_some(usize::from(at))
+    }
+
+    /// The route of a hash in a table.
+    pub fn route(&self, table: u32, hash: u64) -> Option<&RouteEntry> {
+        self.routes.route(table, hash)
+    }
+
+    /// The replica that holds a hash, when it is here.
+    pub fn holder(&self, table: u32, hash: u64) -> Option<&Replica> {
+        let partition = self.routes.route(table, hash)?.route.partition;
+        Some(&self.replicas[self.index_of(partition)?])
+    }
+
+    /// Executes a request of this brick's own front, which has no route of its own.
+    pub fn submit(
+        &mut self,
+        asker: Asker,
+        table: u32,
+        hash: u64,
+        key: &[u8],
+        op: Op<'_>,
+    ) -> Option<Answer<'_>> {
+        let Some(entry) = self.routes.route(table, hash) else {
+            return Some(Answer::Failed(Failure::NoTable));
+        };
+        let (route, core) = (entry.route, entry.core);
+        let request = Request { route, numbered: None, key, op };
+        if core == self.mesh.core() {
+            return self.execute(asker, hash, &request);
+        }
+        if !self.serving {
+            return Some(Answer::Failed(Failure::Unavailable));
+        }
+        self.counts.hops_out += 1;
+        self.scratch.clear();
+        wire::request(&mut self.scratch, 0, &request);
+        match self.mesh.request(core, asker.token(), &self.scratch) {
+            Ok(()) => None,
+            Err(_) => Some(Answer::Failed(Failure::Busy)),
+        }
+    }
+
+    /// Executes a request that came in a frame, or relays the frame to the core that holds the
+    /// partition.
+    pub fn submit_frame(
+        &mut self,
+        asker: Asker,
+        hash: u64,
+        request: &Request<'_>,
+        frame: &[u8],
+    ) -> Option<Answer<'_>> {
+        let core = match self.routes.partition(request.route.partition) {
+            Some(entry) if entry.route.table == request.route.table => entry.core,
+            _ if self.routes.table(request.route.table).is_none() => {
+                return Some(Answer::Failed(Failure::NoTable));
+            }
+            _ => return Some(Answer::Failed(Failure::WrongPartition)),
+        };
+        if core == self.mesh.core() {
+            return self.execute(asker, hash, request);
+        }
+        if !self.serving {
+            return Some(Answer::Failed(Failure::Unavailable));
+        }
+        self.counts.hops_out += 1;
+        match self.mesh.request(core, asker.token(), frame) {
+            Ok(()) => None,
+            Err(_) => Some(Answer::Failed(Failure::Busy)),
+        }
+    }
+
+    /// Executes a request whose partition is here.
+    pub fn execute(
+        &mut self,
+        asker: Asker,
+        hash: u64,
+        request: &Request<'_>,
+    ) -> Option<Answer<'_>> {
+        if !self.serving {
+            return Some(Answer::Failed(Failure::Unavailable));
+        }
+        let Some(at) = self.index_of(request.route.partition) else {
+            return Some(Answer::Failed(Failure::WrongPartition));
+        };
+        let replica = &mut self.replicas[at];
+        let outcome = replica.execute(self.now, asker.token(), hash, request, &mut self.actions);
+        match outcome {
+            Outcome::Now(answer) => {
+                self.counts.count(&request.op, Some(&answer));
+                Some(answer)
+            }
+            Outcome::Later => {
+                self.counts.count(&request.op, None);
+                None
+            }
+        }
+    }
+}

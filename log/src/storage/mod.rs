@@ -1,0 +1,16 @@
+//! Blocking file work, called on the storage thread: jobs in, answers out.
+
+mod check;
+mod disk_file;
+mod error;
+mod files;
+mod job;
+mod open;
+mod perform;
+mod spares;
+
+pub use disk_file::DiskFile;
+pub use error::StorageError;
+pub use job::{Done, Job, Opened, Source, Spare, SpareId};
+pub use perform::Storage;
+pub use spares::Spares;

@@ -1,0 +1,183 @@
+//! The storage thread's work, one job at a time.
+
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+
+use super::files::{
+    Side, create_disk, create_memory, io_error, make_dir, names, remove, rename, replace, sync_dir,
+};
+use super::{Done, Job, Spare, SpareId, StorageError};
+use crate::limits::SEGMENT_HEAD_BYTES;
+use crate::manifest::{MANIFEST_FILE, Manifest};
+use crate::segment::{Bound, SegmentHead};
+
+/// The two directories.
+#[derive(Debug)]
+pub struct Storage {
+    pub(super) memory: Side,
+    pub(super) data: Side,
+}
+
+impl Storage {
+    /// Over directories that exist. Removes what an earlier process left half made: spares, and
+    /// folders of removed partitions.
+    pub fn start(memory_dir: PathBuf, data_dir: PathBuf) -> Result<Self, StorageError> {
+        let storage = Self {
+            memory: Side { name: "memory_dir", dir: memory_dir },
+            data: Side { name: "data_dir", dir: data_dir },
+        };
+        for side in [&storage.memory, &storage.data] {
+            for name in names(&side.dir)? {
+                let path = side.dir.join(&name);
+                let number = name.strip_prefix("spare-").and_then(|n| n.split('.').next());
+                if number.is_some_and(|n| n.parse::<u64>().is_ok()) {
+                    remove(&path)?;
+                }
+                let gone = name.strip_prefix('p').and_then(|n| n.strip_suffix(".gone"));
+                if gone.is_some_and(|n| n.parse::<u32>().is_ok()) {
+                    std::fs::remove_dir_all(&path).map_err(io_error("remove the folder", &path))?;
+                }
+            }
+        }
+        Ok(storage)
+    }
+
+    /// The partitions that have a folder in either directory.
+    pub fn partitions(&self) -> Result<Vec<u32>, StorageError> {
+        let mut ids: Vec<u32> = Vec::new();
+        for side in [&self.memory, &self.data] {
+            let found = names(&side.dir)?;
+            ids.extend(found.iter().filter_map(|n| n.strip_prefix('p')?.parse::<u32>().ok()));
+        }
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Performs a job. Blocks.
+    pub fn perform(&mut self, job: Job) -> Done {
+        match job {
+            Job::CreateSpare { id, bytes, disk } => {
+                Done::Spare { id, result: self.create_spare(id, bytes, disk).map(Box::new) }
+            }
+            Job::DropSpare { spare } => {
+                let id = spare.id;
+                drop(spare);
+                Done::SpareDropped { id, result: self.remove_spare(id) }
+            }
+            Job::Bind { spare, head } => {
+                let id = spare.id;
+                let result = self.bind(*spare, head).map(Box::new);
+                let result = result.inspect_err(|_| drop(self.remove_spare(id)));
+                Done::Bound { partition: head.partition, name: head.name, result }
+            }
+            Job::Manifest { manifest, disk, ticket } => Done::Manifest {
+                partition: manifest.partition,
+                ticket,
+                result: self.save(&manifest, disk),
+            },
+            Job::Unlink { partition, name, memory, disk } => {
+                drop(disk);
+                drop(memory);
+                let file = name.to_string();
+                let data = remove(&self.data.partition(partition).join(&file));
+                let result =
+                    data.and_then(|()| remove(&self.memory.partition(partition).join(&file)));
+                Done::Unlinked { partition, name, result }
+            }
+            Job::Open { table, partition, incarnation, disk, create } => {
+                let result = self.open(table, partition, incarnation, disk, create).map(Box::new);
+                Done::Opened { partition, result }
+            }
+            Job::Remove { partition } => {
+                Done::Removed { partition, result: self.remove_partition(partition) }
+            }
+        }
+    }
+
+    fn create_spare(&self, id: SpareId, bytes: usize, disk: bool) -> Result<Spare, StorageError> {
+        // What stopped it is the error to tell, not what stops the tidying.
+        self.try_create_spare(id, bytes, disk).inspect_err(|_| drop(self.remove_spare(id)))
+    }
+
+    fn try_create_spare(
+        &self,
+        id: SpareId,
+        bytes: usize,
+        disk: bool,
+    ) -> Result<Spare, StorageError> {
+        let path = |side: &Side, end: &str| side.dir.join(format!("spare-{}.{end}", id.0));
+        let side = &self.memory;
+        let tmp = path(side, "tmp");
+        let memory = create_memory(&tmp, bytes).map_err(side.full(&tmp, bytes as u64))?;
+        rename(&tmp, &path(side, "seg"))?;
+        let mut on_disk = None;
+        if disk {
+            let side = &self.data;
+            let tmp = path(side, "tmp");
+            on_disk = Some(create_disk(&tmp, bytes).map_err(side.full(&tmp, bytes as u64))?);
+            rename(&tmp, &path(side, "seg"))?;
+            sync_dir(&side.dir)?;
+        }
+        Ok(Spare { id, memory, disk: on_disk })
+    }
+
+    fn remove_spare(&self, id: SpareId) -> Result<(), StorageError> {
+        let mut result = Ok(());
+        for side in [&self.data, &self.memory] {
+            for end in ["tmp", "seg"] {
+                result = result.and(remove(&side.dir.join(format!("spare-{}.{end}", id.0))));
+            }
+        }
+        result
+    }
+
+    /// Header first, then the name: a file that has a segment's name has its first page.
+    fn bind(&self, mut spare: Spare, head: SegmentHead) -> Result<Bound, StorageError> {
+        let first = head.encode();
+        spare.memory.slice_mut(0, first.len()).copy_from_slice(&first);
+        let from = format!("spare-{}.seg", spare.id.0);
+        let file = head.name.to_string();
+        if let Some(disk) = &spare.disk {
+            let side = &self.data;
+            let (dir, path) = (side.partition(head.partition), side.dir.join(&from));
+            make_dir(&dir).map_err(side.full(&dir, 0))?;
+            let page = &spare.memory.bytes()[..SEGMENT_HEAD_BYTES];
+            let written = disk.file.write_all_at(page, 0).and_then(|()| disk.file.sync_all());
+            written.map_err(io_error("write", &path)).map_err(side.full(&path, 0))?;
+            rename(&path, &dir.join(&file))?;
+            sync_dir(&dir)?;
+        }
+        let side = &self.memory;
+        let dir = side.partition(head.partition);
+        make_dir(&dir).map_err(side.full(&dir, 0))?;
+        rename(&side.dir.join(&from), &dir.join(&file))?;
+        Ok(Bound { head, memory: spare.memory, disk: spare.disk })
+    }
+
+    /// Disk first: memory alone is never ahead.
+    pub(super) fn save(&self, manifest: &Manifest, disk: bool) -> Result<(), StorageError> {
+        let bytes = manifest.encode();
+        for side in [disk.then_some(&self.data), Some(&self.memory)].into_iter().flatten() {
+            let dir = side.partition(manifest.partition);
+            make_dir(&dir).map_err(side.full(&dir, 0))?;
+            replace(&dir, MANIFEST_FILE, &bytes).map_err(side.full(&dir, bytes.len() as u64))?;
+        }
+        Ok(())
+    }
+
+    /// Renamed first, so that a crash in between leaves nothing that looks damaged.
+    fn remove_partition(&self, partition: u32) -> Result<(), StorageError> {
+        for side in [&self.data, &self.memory] {
+            let dir = side.partition(partition);
+            if !dir.exists() {
+                continue;
+            }
+            let gone = side.dir.join(format!("p{partition}.gone"));
+            rename(&dir, &gone)?;
+            sync_dir(&side.dir)?;
+            std::fs::remove_dir_all(&gone).map_err(io_error("remove the folder", &gone))?;
+        }
+        Ok(())
+    }
+}
