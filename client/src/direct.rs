@@ -97,7 +97,7 @@ impl Direct {
         let resolved = address.to_socket_addrs().map_err(|e| unreachable(e.to_string()))?.next();
         let address = resolved.ok_or_else(|| unreachable("the name has no address".into()))?;
         let fabric =
-            Tcp::new(Config { rx_buffers: 64 }).map_err(|e| Error::Local(e.to_string().into()))?;
+            Tcp::new(Config { rx_buffers: 64, ..Config::default() }).map_err(|e| Error::Local(e.to_string().into()))?;
         let count = options.client.connections.clamp(1, 64);
         let mut direct = Self {
             session: Session::new(options.client.session()),

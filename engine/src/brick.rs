@@ -7,28 +7,29 @@
 //! belongs to this incarnation.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use firebrick_log::manifest::Incarnation;
-use firebrick_log::storage::{Done, Job, Storage};
 use firebrick_net::poll::{Mode, Poller};
 use firebrick_net::{Port, Tcp, Waker};
+use firebrick_partition::log::limits as log_limits;
+use firebrick_partition::log::manifest::Incarnation;
+use firebrick_partition::log::storage::{Done, Job, Storage};
 use firebrick_partition::maps::Routes;
 use firebrick_partition::wire::{Limits, Welcome};
 use rtrb::Producer;
 
 use crate::catalog::{BRICK, Catalog};
-use crate::check::Checked;
-use crate::config::{BrickConfig, Poll};
+use crate::check::{self, Host, Plan};
+use crate::config::{BrickConfig, KEYS, Poll};
 use crate::control::{ControlAnswer, ControlThread, Cores, Queue, Setup};
 use crate::core::DataCore;
 use crate::counters::{Board, CoreState, Counts};
 use crate::error::BrickError;
 use crate::lock::{BrickLock, Identity, boot_id};
 use crate::mesh::Mesh;
+use crate::notices::Notices;
 use crate::runtime::CoreThread;
 use crate::shard::{Files, FilesSetup, FromControl, Parts, Shard, control_rings};
 use crate::storage::{Desk, StorageThread};
@@ -49,6 +50,8 @@ pub struct Info {
     pub settings: Vec<(String, String)>,
     /// The figures.
     pub board: Arc<Board>,
+    /// Where damage is told.
+    pub notices: Notices,
 }
 
 impl Info {
@@ -63,8 +66,8 @@ impl Info {
             map_version: routes.version(),
             features: 0,
             limits: Limits {
-                key_bytes: firebrick_log::limits::KEY_BYTES_MAX as u32,
-                value_bytes: firebrick_log::limits::VALUE_BYTES_MAX as u32,
+                key_bytes: log_limits::KEY_BYTES_MAX as u32,
+                value_bytes: log_limits::VALUE_BYTES_MAX as u32,
                 in_flight: self.in_flight_max,
             },
         }
@@ -214,7 +217,7 @@ fn open_fabric(
     listen: SocketAddr,
     resp: Option<SocketAddr>,
 ) -> Result<(Tcp, Ready), BrickError> {
-    let mut tcp = Tcp::new(firebrick_net::Config::default()).map_err(BrickError::ring)?;
+    let mut tcp = Tcp::new(firebrick_net::Config::default()).map_err(BrickError::Ring)?;
     let bound =
         tcp.listen(listen, Port::Frames).map_err(|e| BrickError::listen("listen", listen, e))?;
     let resp = match resp {
@@ -257,7 +260,7 @@ impl Brick {
         let wakers: Vec<Waker> = waiting.iter().map(|w| w.ready.waker.clone()).collect();
         let (listen, resp) = (waiting[0].ready.listen, waiting[0].ready.resp);
         let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
-            .map_err(BrickError::storage)?;
+            .map_err(BrickError::Storage)?;
         let wake = |waker: &Waker| {
             let waker = waker.clone();
             Box::new(move || waker.wake()) as crate::storage::Waker
@@ -278,6 +281,7 @@ impl Brick {
         let setup = control_setup(&plan, &identity, listen, resp, signals, &board, catalog);
         let control = ControlThread::spawn(setup, queue, Arc::clone(&links) as Arc<dyn Cores>)?;
 
+        let notices = Notices::start();
         let info = Arc::new(Info {
             name: plan.config.name.clone(),
             incarnation: identity.nonce,
@@ -286,12 +290,13 @@ impl Brick {
             in_flight_max: plan.config.limits.in_flight_max,
             settings: settings(&plan),
             board: Arc::clone(&board),
+            notices: notices.clone(),
         });
         let files = FilesSetup {
             incarnation: incarnation(&identity, &boot),
             bytes_max: plan.memory_bytes / u64::from(cores),
             cores,
-            memory_dir: plan.memory_dir.clone(),
+            notices: notices.clone(),
         };
         let parts = waiting.into_iter().zip(Mesh::connect(plan.cores.len())).zip(desks).zip(controls);
         let mut threads = Vec::new();
@@ -346,7 +351,7 @@ impl Brick {
             let failed = |c: &crate::counters::Published| c.state() == CoreState::Failed;
             if self.board.is_stopping() || self.board.cores().iter().any(failed) {
                 let what = self.board.failure().unwrap_or(why);
-                return Err(BrickError::Start(what));
+                return Err(BrickError::Core(what));
             }
             std::thread::sleep(Duration::from_micros(500));
         }
@@ -374,7 +379,7 @@ impl Brick {
         self.control.finish()?;
         self.storage.join()?;
         match self.board.failure() {
-            Some(what) => Err(BrickError::Start(what)),
+            Some(what) => Err(BrickError::Core(what)),
             None => result,
         }
     }

@@ -36,7 +36,7 @@ impl Core for DataCore {
         let done = match self.poller.after(now.boot_ns, turn.work, fabric.load(), left_ns) {
             Next::Flush => fabric.flush(),
             Next::Wait { want, timeout_ns } => {
-                self.shard.publish(now);
+                self.shard.before_park();
                 self.shard.fabric().wait(want, timeout_ns)
             }
         };

@@ -4,6 +4,7 @@
 //! turn: relaxed stores to lines that no other core writes. The control thread reads whenever it likes.
 //! One row of the table below is everything about a figure: field, kind, metric, label, explanation.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -111,6 +112,7 @@ figures! {
     recovered_bytes Gauge "recovered_bytes" "" "Bytes scanned at the last start.";
     recovery_ns Gauge "recovery_nanoseconds" "" "How long the last start's scan took.";
     corrupt_records Counter "corrupt_records_total" "" "Records whose checksum did not match.";
+    corrupt_reads Counter "corrupt_reads_total" "" "Reads that met a damaged record and were refused.";
     memory_full Gauge "memory_full" "" "1 while memory_dir has no room for a segment.";
     disk_full Gauge "disk_full" "" "1 while data_dir has no room for a segment.";
     partitions Gauge "partitions" "" "Partitions that this core serves.";
@@ -218,6 +220,7 @@ impl Published {
 pub struct Board {
     cores: Vec<Published>,
     stopping: AtomicBool,
+    failure: OnceLock<String>,
     started_unix_ms: u64,
 }
 
@@ -228,6 +231,7 @@ impl Board {
         Self {
             cores: (0..cores).map(|_| Published::default()).collect(),
             stopping: AtomicBool::new(false),
+            failure: OnceLock::new(),
             started_unix_ms: now.map_or(0, |since| since.as_millis() as u64),
         }
     }
@@ -255,6 +259,16 @@ impl Board {
     /// The brick is stopping.
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The brick cannot serve, and why. The first reason is kept.
+    pub fn fail(&self, why: String) {
+        let _ = self.failure.set(why);
+    }
+
+    /// Why the brick cannot serve.
+    pub fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
     }
 
     /// Whether the brick serves everything that it has; else why not.

@@ -7,6 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use firebrick_partition::log::storage::StorageError;
+
 /// Why a brick does not start, or a rare request to it failed.
 #[derive(Debug)]
 pub enum BrickError {
@@ -73,6 +75,12 @@ pub enum BrickError {
     },
     /// A table request cannot be done; the sentence says why.
     Table(String),
+    /// The kernel gives no io_uring; the sentence says why.
+    Ring(firebrick_net::RingError),
+    /// A replica's files cannot be used.
+    Storage(StorageError),
+    /// A data core gave up; the sentence says why.
+    Core(String),
     /// A thread of the brick ended when it should not have.
     Thread {
         /// Its name.
@@ -140,6 +148,9 @@ impl fmt::Display for BrickError {
                  port this user may open with {key} (--{key})"
             ),
             Self::Table(sentence) => f.write_str(sentence),
+            Self::Ring(error) => write!(f, "{error}"),
+            Self::Storage(error) => write!(f, "{error}"),
+            Self::Core(what) => f.write_str(what),
             Self::Thread { name, what } => write!(f, "the thread {name} ended: {what}"),
         }
     }
@@ -149,6 +160,8 @@ impl std::error::Error for BrickError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::File { source, .. } | Self::Listen { source, .. } => Some(source),
+            Self::Ring(error) => Some(error),
+            Self::Storage(error) => Some(error),
             _ => None,
         }
     }

@@ -227,9 +227,13 @@ impl Segment {
         stride <= self.memory.size() - self.end
     }
 
-    /// Bytes from the records' start to the end of the segment that hold nothing alive.
+    /// Bytes that cleaning would win. What is left behind the last record counts only when it is
+    /// much: a few large records never fill a segment, and moving them would not either.
     pub fn dead(&self) -> u64 {
-        (self.size() - SEGMENT_HEAD_BYTES) as u64 - self.live.get()
+        let unfilled = self.size() - self.end;
+        let counts = if unfilled > self.size() / 4 { unfilled as u64 } else { 0 };
+        let records = (self.end - SEGMENT_HEAD_BYTES) as u64;
+        records.saturating_sub(self.live.get()) + counts
     }
 
     pub fn is_empty(&self) -> bool {

@@ -16,7 +16,7 @@ use firebrick_log::*;
 type Values = BTreeMap<Vec<u8>, Vec<u8>>;
 
 fn filled(durability: Durability) -> (Rig, Values) {
-    let mut rig = Rig::new(config(durability));
+    let mut rig = Rig::quick(config(durability));
     for i in 0..900u64 {
         let n = if i % 3 == 0 { i % 30 } else { 100 + i % 400 };
         rig.put(n, &i.to_le_bytes().repeat(8));
@@ -105,7 +105,7 @@ fn a_flipped_bit_is_found_and_everything_else_is_served() {
             files.iter().map(|f| std::fs::read(rig.dir(side).join(f)).unwrap()).collect();
         assert!(files.len() > 2, "{files:?}");
         let records = |b: &[u8]| b.iter().rposition(|&b| b != 0).unwrap() > 4096;
-        for (file, _) in files.iter().zip(&bytes).filter(|(_, b)| records(b)) {
+        for (file, _) in files.iter().zip(&bytes).filter(|(_, b)| records(b)).step_by(3) {
             // Magic, format, partition, number, made_at, size, kind, checksum; then a record's length,
             // checksum, seq, epoch, partition, lag, kind, version, body.
             let head = [0, 9, 12, 16, 24, 33, 40, 45];
@@ -218,7 +218,9 @@ fn fill_empty_fill(mut rig: Rig, side: &str) {
             Err(error) => break error,
         }
         rig.now += 1_000_000;
-        rig.pump();
+        if rig.now.is_multiple_of(16_000_000) {
+            rig.pump();
+        }
         assert!(n < 100_000, "never full");
     };
     assert_eq!(refused, AppendError::NoSpace);
@@ -256,7 +258,9 @@ fn fill_empty_fill(mut rig: Rig, side: &str) {
     for i in 0..n / 2 {
         rig.try_write(&put(&key(i), &[2; 1000])).unwrap_or_else(|e| panic!("{i} of {n}: {e}"));
         rig.now += 1_000_000;
-        rig.pump();
+        if rig.now.is_multiple_of(16_000_000) {
+            rig.pump();
+        }
     }
 }
 

@@ -53,3 +53,18 @@ fn cleaning_bounds_what_overwrites_leave_behind() {
     assert!(stats.used_bytes * 100 < live * 128, "idle: {stats:?}");
     assert_eq!(index.values(&log).len(), 4000);
 }
+
+/// Three records of a quarter leave a segment a quarter empty; moving them would win nothing.
+#[test]
+fn idle_cleaning_ends_when_large_records_never_fill_their_segments() {
+    let cfg = LogConfig { segment_bytes_max: 64 << 10, ..config(Durability::Memory) };
+    let mut log = Log::in_heap(cfg);
+    let mut index = Index::default();
+    for i in 0..60 {
+        write(&mut log, &mut index, &put(&key(i), &vec![1; 16_000])).unwrap();
+    }
+    let steps =
+        (0..200).take_while(|_| log.clean(1 << 20, true, &mut index) == CleanProgress::More);
+    assert!(steps.count() < 100, "{:?}", log.stats());
+    assert_eq!(index.values(&log).len(), 60);
+}

@@ -143,7 +143,7 @@ mod on_files {
     /// What the model says after each sequence number: a power failure of an `async` table goes back
     /// to one of them, at or above what was flushed.
     fn run(durability: Durability, steps: &[Step]) {
-        let mut rig = Rig::new(config(durability));
+        let mut rig = Rig::quick(config(durability));
         let mut history: Vec<(u64, Model)> = vec![(0, Model::new())];
         for (n, step) in steps.iter().enumerate() {
             let mut model = history.last().unwrap().1.clone();

@@ -520,3 +520,45 @@ fn point_15_orphans_are_deleted_and_what_is_not_ours_is_refused() {
     assert!(error.to_string().contains("t2.seg"), "{error}");
     assert!(foreign.exists() && kept.is_none());
 }
+
+#[test]
+fn an_orderly_stop_flushes_at_once_and_says_so() {
+    let mut rig = rig(Durability::Async { ms: 60_000 });
+    for i in 0..50 {
+        rig.put(i, &[1; 64]);
+    }
+    rig.pump();
+    assert_eq!(rig.log.flushed(), 0);
+    rig.log.hurry();
+    rig.pump();
+    assert_eq!(rig.log.flushed(), 50);
+    let ticket = rig.log.change_manifest(|_| ());
+    rig.pump();
+    assert_eq!(rig.log.manifest_saved(), ticket);
+    // What was flushed once cannot be a torn write.
+    rig.flip("data", "t1.seg", 4096 + 20 * 128 + 60, 4);
+    rig.lose_power();
+    assert_eq!((rig.report.corruptions_total, rig.report.lost_records), (1, 0));
+    assert_eq!(rig.index.values(&rig.log).len(), 49);
+}
+
+#[test]
+fn point_10_the_originals_wait_for_their_copies_to_be_flushed() {
+    let mut rig = rig(Durability::Sync);
+    for i in 0..600 {
+        rig.put(if i % 3 == 0 { 1000 + i } else { i % 60 }, &[4; 64]);
+    }
+    rig.pump();
+    assert_eq!(rig.log.flushed(), rig.log.tail().seq, "the tail is safe");
+    rig.hold_writes = true;
+    rig.trace.clear();
+    while rig.log.clean(1 << 20, true, &mut rig.index) != CleanProgress::Nothing {
+        rig.pump();
+    }
+    rig.pump();
+    assert!(rig.log.stats().moved_records > 0 && rig.log.stats().emptied > 0);
+    assert!(rig.trace.iter().all(|t| t.starts_with("bind")), "{:?}", rig.trace);
+    let before = rig.index.values(&rig.log);
+    rig.lose_power();
+    assert_eq!(rig.index.values(&rig.log), before);
+}

@@ -11,6 +11,9 @@ pub mod replica;
 pub mod sessions;
 pub mod wire;
 
+/// The log, as far as whoever runs a replica must know it: file jobs, writes, spare segments.
+pub use firebrick_log as log;
+
 pub use hash::{hash_key, hash_u64};
 pub use op::{Answer, Condition, Expiry, Failure, Now, Op, Request, Route, Version};
 

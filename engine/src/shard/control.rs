@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use firebrick_net::Fabric;
+use firebrick_net::{Ep, Fabric};
 use firebrick_partition::maps::Routes;
+use firebrick_partition::replica::Replica;
 use firebrick_partition::wire;
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -11,6 +12,28 @@ use super::Shard;
 use super::asker::Asker;
 use crate::control::{ControlAnswer, ControlPort};
 use crate::counters::CoreState;
+
+/// A stop waits at most this long for the disk.
+const FLUSH_NS: u64 = 60_000_000_000;
+/// And this long for clients to take their answers.
+const CLOSE_NS: u64 = 1_000_000_000;
+
+/// How far a stop is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopping {
+    /// Requests in flight are being answered and the log flushed; new ones are refused.
+    Answering {
+        /// When it began.
+        since_ns: u64,
+    },
+    /// Connections are being closed behind their last answers.
+    Closing {
+        /// When it began.
+        since_ns: u64,
+    },
+    /// Nothing is left to do.
+    Stopped,
+}
 
 /// Messages to one core that may wait; the control thread waits when there are more.
 const MESSAGES_MAX: usize = 1024;
@@ -75,35 +98,76 @@ impl<F: Fabric> Shard<F> {
 
     /// Takes over partitions that are new here and gives up those that left.
     pub(super) fn take_routes(&mut self, routes: Arc<Routes>) {
-        self.store.routes = routes;
+        self.store.set_routes(routes);
         self.files.take_routes(&mut self.store);
     }
 
-    /// Everything is recovered.
-    pub(super) fn begin_serving(&mut self) {
-        if !self.stopping {
+    /// Opening ends when every partition serves; stopping goes on in steps.
+    pub(super) fn change_state(&mut self) {
+        if let Some(stopping) = self.stopping {
+            self.go_on_stopping(stopping);
+        } else if !self.store.serving && self.files.is_open(&mut self.store) {
             self.store.serving = true;
             self.set_state(CoreState::Serving);
+        } else if let Some(why) = self.files.failed.take() {
+            self.info.board.fail(why);
+            self.set_state(CoreState::Failed);
+            self.begin_stop();
+        }
+        let removed = std::mem::take(&mut self.files.removed);
+        if !removed.is_empty() {
+            self.control.removed(removed);
         }
     }
 
     fn begin_stop(&mut self) {
-        if self.stopping {
+        if self.stopping.is_some() {
             return;
         }
-        self.stopping = true;
+        self.stopping = Some(Stopping::Answering { since_ns: self.store.now.boot_ns });
         self.store.serving = false;
         self.set_state(CoreState::Stopping);
         self.fabric.stop_listening();
-        self.files.flush_all(&mut self.store);
+    }
+
+    fn go_on_stopping(&mut self, stopping: Stopping) {
+        let now = self.store.now.boot_ns;
+        self.stopping = Some(match stopping {
+            Stopping::Answering { since_ns } => {
+                self.store.replicas().iter_mut().for_each(Replica::hasten);
+                let owed = self.store.hops.len() > 0
+                    || self.store.replicas().iter().any(|r| r.stats().in_flight > 0);
+                if (owed || !self.files.is_flushed(&mut self.store)) && now < since_ns + FLUSH_NS {
+                    return;
+                }
+                let open: Vec<Ep> = self.conns.iter().map(|(ep, _)| ep).collect();
+                for ep in open {
+                    self.fabric.close(ep);
+                }
+                Stopping::Closing { since_ns: now }
+            }
+            Stopping::Closing { since_ns } => {
+                if self.conns.len() > 0 && now < since_ns + CLOSE_NS {
+                    return;
+                }
+                Stopping::Stopped
+            }
+            Stopping::Stopped => Stopping::Stopped,
+        });
     }
 
     fn set_state(&self, state: CoreState) {
         self.info.board.core(usize::from(self.store.core())).set_state(state);
     }
 
-    /// Stopping, and nothing is owed any more.
-    pub(super) fn is_stopped(&mut self) -> bool {
-        self.stopping && self.store.hops.len() == 0 && self.files.is_flushed(&mut self.store)
+    /// Nothing is owed any more.
+    pub(super) fn is_stopped(&self) -> bool {
+        matches!(self.stopping, Some(Stopping::Stopped))
+    }
+
+    /// The loop has ended.
+    pub fn ended(&mut self) {
+        self.publish();
+        self.set_state(CoreState::Stopped);
     }
 }

@@ -37,8 +37,9 @@ impl<F: Fabric> Shard<F> {
         let entry = self.store.hops.insert(Hop { core, token: hop.token, slot });
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
-        let hash = hash_key(request.key);
-        if let Some(answer) = self.store.execute(Asker::Hop { entry }, hash, &request) {
+        let (hash, asker) = (hash_key(request.key), Asker::Hop { entry });
+        // Whether the connection has writes in flight is not known here: assume it.
+        if let Some(answer) = self.store.execute(asker, hash, &request, true) {
             wire::answer(&mut reply, slot, &answer);
             self.store.hops.remove(entry);
             self.store.mesh().answer(core, hop.token, &reply);

@@ -18,27 +18,27 @@ mod hops;
 mod native;
 mod resp;
 mod store;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 
 use firebrick_net::{Ep, Event, Fabric, Port, Waker};
 use firebrick_partition::maps::Routes;
-use firebrick_partition::{Answer, Now, replica::Action};
+use firebrick_partition::replica::Action;
+use firebrick_partition::{Answer, Now};
 
 use crate::brick::Info;
 use crate::counters::CoreState;
 use crate::mesh::Mesh;
 use asker::Asker;
+use control::Stopping;
 use conns::{Conns, Kind, Native};
 use store::Store;
 
 pub use control::{ControlEnd, FromControl, control_rings};
-pub use files::Files;
+pub use files::{Files, FilesSetup};
 
-/// Between two ticks of the replicas (cleaning, expiry, sessions) while there is work.
-const TICK_NS: u64 = 1_000_000;
+/// Between two publications of the core's figures.
+const PUBLISH_NS: u64 = 20_000_000;
 
 /// What a turn found, for the poller.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,10 +68,9 @@ pub struct Shard<F: Fabric> {
     resume: Vec<Ep>,
     /// Where answers to native clients are built.
     reply: Vec<u8>,
-    actions: Vec<Action>,
     last_client: u64,
-    ticked_ns: u64,
-    stopping: bool,
+    published_ns: u64,
+    stopping: Option<Stopping>,
 }
 
 /// What a shard is made of.
@@ -108,10 +107,9 @@ impl<F: Fabric> Shard<F> {
             events: Vec::new(),
             resume: Vec::new(),
             reply: Vec::new(),
-            actions: Vec::new(),
             last_client: 0,
-            ticked_ns: 0,
-            stopping: false,
+            published_ns: 0,
+            stopping: None,
         };
         shard.take_routes(routes);
         shard
@@ -128,11 +126,13 @@ impl<F: Fabric> Shard<F> {
         let mut work = self.poll();
         work += self.take_hops();
         work += self.take_control();
-        work += self.take_done();
+        work += self.files.take_done(&mut self.fabric, &mut self.store);
         work += self.resume_waiting();
-        self.tick();
+        self.files.turn(&mut self.fabric, &mut self.store);
         work += self.perform();
-        self.store.flush_mesh(&self.wakers);
+        self.change_state();
+        let wakers = &self.wakers;
+        self.store.mesh().flush(|core| wakers[usize::from(core)].wake());
         self.finish_turn(work)
     }
 
@@ -154,7 +154,9 @@ impl<F: Fabric> Shard<F> {
             Event::Drained { ep } => self.on_drained(ep),
             Event::Opened { ep, port } => self.on_opened(ep, port),
             Event::Closed { ep, .. } => self.on_closed(ep),
-            Event::Done { token, result } => self.on_written(token, result),
+            Event::Done { token, result } => {
+                self.files.on_written(&mut self.fabric, &mut self.store, token, result);
+            }
             Event::Woken => {}
         }
     }
@@ -191,32 +193,22 @@ impl<F: Fabric> Shard<F> {
         work
     }
 
-    /// Lets replicas do what time asks of them. While idle the deadlines of `files` say when.
-    fn tick(&mut self) {
-        let now = self.store.now.boot_ns;
-        if now < self.ticked_ns + TICK_NS {
-            return;
-        }
-        self.ticked_ns = now;
-        self.store.tick();
-        self.files.tick(&mut self.store);
-    }
-
     /// Does what replicas asked for; answers may set replies free, which ask for nothing further.
     fn perform(&mut self) -> usize {
-        let mut actions = std::mem::take(&mut self.actions);
-        self.store.actions.drain_into(&mut actions);
+        let mut actions = std::mem::take(&mut self.store.actions.list);
         let work = actions.len();
         for action in actions.drain(..) {
             match action {
                 Action::Reply { token, answer } => {
-                    self.deliver(Asker::from_token(token), answer.borrow());
+                    self.deliver(Asker::from_token(token), answer.get());
                 }
-                Action::Report(report) => self.files.report(&report),
+                Action::Corrupt(corrupt) => self.info.notices.say(corrupt.to_string()),
+                // Taken by `files` right after the call that made it.
+                Action::Log(_) => unreachable!("a request asks for nothing by itself"),
             }
         }
-        self.actions = actions;
-        self.files.perform(&mut self.store, &mut self.fabric);
+        debug_assert!(self.store.actions.list.is_empty());
+        self.store.actions.list = actions;
         work
     }
 
@@ -233,24 +225,32 @@ impl<F: Fabric> Shard<F> {
         let counts = &mut self.store.counts;
         counts.turns += 1;
         counts.idle_turns += u64::from(work == 0);
-        counts.connections = self.conns.len() as u64;
-        let now = self.store.now.boot_ns;
-        let pressing = !self.resume.is_empty() || !self.store.mesh().is_idle();
-        let background = self.files.wants_background(&mut self.store);
-        let next_ns = if pressing || background {
-            0
-        } else {
-            self.files.next_ns(&mut self.store, now, self.ticked_ns + TICK_NS)
-        };
+        let background = self.files.wants_background();
+        let pressing = background || !self.resume.is_empty() || !self.store.mesh().is_idle();
+        let next_ns = if pressing { 0 } else { self.files.next_ns(&mut self.store) };
+        if self.store.now.boot_ns >= self.published_ns + PUBLISH_NS {
+            self.publish();
+        }
         Turn { work, next_ns, background, stopped: self.is_stopped() }
     }
 
     /// One bounded slice of what may wait: recovery, cleaning.
     pub fn background(&mut self, now: Now) {
         self.store.now = now;
-        if self.files.background(&mut self.store) {
-            self.begin_serving();
-        }
+        self.files.background(&mut self.fabric, &mut self.store);
         self.perform();
+    }
+
+    /// The core is about to sleep: its figures should not be older than the sleep.
+    pub fn before_park(&mut self) {
+        self.store.counts.parks += 1;
+    }
+
+    /// Copies the core's figures to where the control thread reads them.
+    pub fn publish(&mut self) {
+        self.published_ns = self.store.now.boot_ns;
+        self.store.counts.connections = self.conns.len() as u64;
+        self.files.count(&mut self.store);
+        self.info.board.core(usize::from(self.store.core())).publish(&self.store.counts);
     }
 }

@@ -13,8 +13,6 @@ use super::store::Store;
 use crate::brick::Info;
 use crate::resp::{Backend, Conn, Progress, ReplyToken};
 
-/// The table that RESP serves.
-pub const RESP_TABLE: u32 = 0;
 /// Queued output at which a connection executes no further command.
 const ROOM_BYTES: usize = firebrick_net::limits::OUT_BYTES_MAX;
 
@@ -25,6 +23,8 @@ struct Front<'a, F> {
     conns: &'a Conns,
     info: &'a Info,
     ep: Ep,
+    /// Writes of this connection are in flight.
+    own: bool,
 }
 
 impl<F: Fabric> Backend for Front<'_, F> {
@@ -34,14 +34,14 @@ impl<F: Fabric> Backend for Front<'_, F> {
 
     #[inline]
     fn prefetch_bucket(&self, hash: u64) {
-        if let Some(replica) = self.store.holder(RESP_TABLE, hash) {
+        if let Some(replica) = self.store.resp_holder(hash) {
             replica.prefetch_bucket(hash);
         }
     }
 
     #[inline]
     fn prefetch_record(&self, hash: u64) {
-        if let Some(replica) = self.store.holder(RESP_TABLE, hash) {
+        if let Some(replica) = self.store.resp_holder(hash) {
             replica.prefetch_record(hash);
         }
     }
@@ -55,12 +55,15 @@ impl<F: Fabric> Backend for Front<'_, F> {
         op: Op<'_>,
     ) -> Option<Answer<'_>> {
         let asker = Asker::Resp { conn: ConnId::new(self.ep), part: token.number() };
-        self.store.submit(asker, RESP_TABLE, hash, key, op)
+        let answer = self.store.submit(asker, hash, key, op, self.own);
+        // From here on this connection must see what it wrote.
+        self.own |= answer.is_none();
+        answer
     }
 
     fn partition_hashes(&self, out: &mut Vec<u64>) {
-        let table = self.store.routes.table(RESP_TABLE);
-        out.extend(table.iter().flat_map(|t| t.entries()).map(|e| e.leaf.suffix));
+        let table = self.store.routes.table(self.store.resp_table);
+        out.extend(table.iter().flat_map(|t| t.entries()).map(|e| u64::from(e.leaf.suffix)));
     }
 
     fn info(&mut self, section: &str, out: &mut String) {
@@ -121,6 +124,7 @@ impl<F: Fabric> Shard<F> {
                 conns: &self.conns,
                 info: &self.info,
                 ep,
+                own: resp.conn.outstanding() > 0,
             };
             let progress = match rx {
                 Some(rx) => {
@@ -223,7 +227,7 @@ const SECTIONS: &[Section] = &[
         );
     }),
     ("Persistence", |info, _, out| {
-        let loading = u8::from(info.board.not_ready().is_some());
+        let loading = u8::from(info.board.ready().is_err());
         let _ = write!(
             out,
             "loading:{loading}\r\nrdb_bgsave_in_progress:0\r\naof_enabled:1\r\n\

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use firebrick_partition::maps::{Routes, RouteEntry};
-use firebrick_partition::replica::{Actions, Outcome, Replica};
+use firebrick_partition::maps::Routes;
+use firebrick_partition::replica::{Actions, Outcome, Reads, Replica};
 use firebrick_partition::wire;
 use firebrick_partition::{Answer, Failure, Now, Op, Request};
 
 use super::asker::Asker;
-use super::counters::Counts;
+use crate::catalog::DEFAULT_TABLE;
+use crate::counters::Counts;
 use super::hops::Hops;
 use crate::mesh::Mesh;
 
@@ -24,6 +25,8 @@ pub struct Store {
     pub counts: Counts,
     /// All routes of the brick.
     pub routes: Arc<Routes>,
+    /// The table that RESP serves.
+    pub resp_table: u32,
     /// Requests are served: everything is recovered and the brick is not stopping.
     pub serving: bool,
     mesh: Mesh,
@@ -39,18 +42,32 @@ const NOT_HERE: u16 = u16::MAX;
 impl Store {
     /// No replicas yet.
     pub fn new(mesh: Mesh, routes: Arc<Routes>) -> Self {
-        Self {
+        let mut store = Self {
             now: Now::default(),
             actions: Actions::default(),
             hops: Hops::default(),
             counts: Counts::default(),
-            routes,
+            routes: Arc::default(),
+            resp_table: 0,
             serving: false,
             mesh,
             replicas: Vec::new(),
             local: Vec::new(),
             scratch: Vec::new(),
-        }
+        };
+        store.set_routes(routes);
+        store
+    }
+
+    /// The routes are these from now on.
+    pub fn set_routes(&mut self, routes: Arc<Routes>) {
+        self.resp_table = routes.table_named(DEFAULT_TABLE).map_or(0, |t| t.id);
+        self.routes = routes;
+    }
+
+    /// The partition is here.
+    pub fn has(&self, partition: u32) -> bool {
+        self.index_of(partition).is_some()
     }
 
     /// This core's number.
@@ -89,10 +106,10 @@ impl Store {
         &mut self.replicas
     }
 
-    /// The replica of a partition and the actions it fills.
-    pub fn replica(&mut self, partition: u32) -> Option<(&mut Replica, &mut Actions)> {
+    /// The replica of a partition.
+    pub fn replica(&mut self, partition: u32) -> Option<&mut Replica> {
         let at = self.index_of(partition)?;
-        Some((&mut self.replicas[at], &mut self.actions))
+        Some(&mut self.replicas[at])
     }
 
     fn index_of(&self, partition: u32) -> Option<usize> {
@@ -100,14 +117,10 @@ impl Store {
         (at != NOT_HERE).then_some(usize::from(at))
     }
 
-    /// The route of a hash in a table.
-    pub fn route(&self, table: u32, hash: u64) -> Option<&RouteEntry> {
-        self.routes.route(table, hash)
-    }
-
-    /// The replica that holds a hash, when it is here.
-    pub fn holder(&self, table: u32, hash: u64) -> Option<&Replica> {
-        let partition = self.routes.route(table, hash)?.route.partition;
+    /// The replica that holds a hash of the RESP table, when it is here.
+    #[inline]
+    pub fn resp_holder(&self, hash: u64) -> Option<&Replica> {
+        let partition = self.routes.route(self.resp_table, hash)?.route.partition;
         Some(&self.replicas[self.index_of(partition)?])
     }
 
@@ -115,18 +128,18 @@ impl Store {
     pub fn submit(
         &mut self,
         asker: Asker,
-        table: u32,
         hash: u64,
         key: &[u8],
         op: Op<'_>,
+        own: bool,
     ) -> Option<Answer<'_>> {
-        let Some(entry) = self.routes.route(table, hash) else {
+        let Some(entry) = self.routes.route(self.resp_table, hash) else {
             return Some(Answer::Failed(Failure::NoTable));
         };
         let (route, core) = (entry.route, entry.core);
         let request = Request { route, numbered: None, key, op };
         if core == self.mesh.core() {
-            return self.execute(asker, hash, &request);
+            return self.execute(asker, hash, &request, own);
         }
         if !self.serving {
             return Some(Answer::Failed(Failure::Unavailable));
@@ -148,6 +161,7 @@ impl Store {
         hash: u64,
         request: &Request<'_>,
         frame: &[u8],
+        own: bool,
     ) -> Option<Answer<'_>> {
         let core = match self.routes.partition(request.route.partition) {
             Some(entry) if entry.route.table == request.route.table => entry.core,
@@ -157,7 +171,7 @@ impl Store {
             _ => return Some(Answer::Failed(Failure::WrongPartition)),
         };
         if core == self.mesh.core() {
-            return self.execute(asker, hash, request);
+            return self.execute(asker, hash, request, own);
         }
         if !self.serving {
             return Some(Answer::Failed(Failure::Unavailable));
@@ -169,12 +183,15 @@ impl Store {
         }
     }
 
-    /// Executes a request whose partition is here.
+    /// Executes a request whose partition is here. `own`: its connection has writes in flight, which
+    /// it must see.
+    #[inline]
     pub fn execute(
         &mut self,
         asker: Asker,
         hash: u64,
         request: &Request<'_>,
+        own: bool,
     ) -> Option<Answer<'_>> {
         if !self.serving {
             return Some(Answer::Failed(Failure::Unavailable));
@@ -182,17 +199,45 @@ impl Store {
         let Some(at) = self.index_of(request.route.partition) else {
             return Some(Answer::Failed(Failure::WrongPartition));
         };
+        let (now, token) = (self.now, asker.token());
         let replica = &mut self.replicas[at];
-        let outcome = replica.execute(self.now, asker.token(), hash, request, &mut self.actions);
+        let outcome = if own {
+            replica.execute_with(now, token, hash, request, Reads::Own, &mut self.actions)
+        } else {
+            replica.execute(now, token, hash, request, &mut self.actions)
+        };
         match outcome {
             Outcome::Now(answer) => {
-                self.counts.count(&request.op, Some(&answer));
+                count(&mut self.counts, &request.op, Some(&answer));
                 Some(answer)
             }
             Outcome::Later => {
-                self.counts.count(&request.op, None);
+                count(&mut self.counts, &request.op, None);
                 None
             }
         }
+    }
+}
+
+#[inline]
+fn count(counts: &mut Counts, op: &Op<'_>, answer: Option<&Answer<'_>>) {
+    match op {
+        Op::Get => counts.gets += 1,
+        Op::Put { .. } => counts.puts += 1,
+        Op::Remove { .. } => counts.removes += 1,
+        _ => counts.others += 1,
+    }
+    match answer {
+        Some(Answer::Value { .. }) => counts.hits += 1,
+        Some(Answer::Absent) if op.is_read() => counts.misses += 1,
+        Some(Answer::StaleRoute { .. }) => counts.stale_routes += 1,
+        Some(Answer::Failed(failure)) => match failure {
+            Failure::NoSpace => counts.no_space += 1,
+            Failure::TooLarge => counts.too_large += 1,
+            Failure::Unavailable => counts.unavailable += 1,
+            Failure::Busy => counts.overloaded += 1,
+            _ => counts.errors += 1,
+        },
+        _ => {}
     }
 }

@@ -99,6 +99,8 @@ pub(super) struct Flush {
     pub settled_dirty: VecDeque<u32>,
     /// Truncations so far.
     pub cuts: u64,
+    /// Flush at once, whatever the table's option.
+    pub hurry: bool,
     /// A flush failed.
     pub sick: bool,
 }
@@ -197,7 +199,7 @@ impl Log {
         if let Durability::Async { ms } = self.cfg.durability {
             let old = boot_ns.saturating_sub(since) >= u64::from(ms) * 500_000;
             let behind = !self.flush.behind.is_empty();
-            if !old && !behind && end - from < FLUSH_BYTES_AIM {
+            if !old && !behind && !self.flush.hurry && end - from < FLUSH_BYTES_AIM {
                 return None;
             }
         }

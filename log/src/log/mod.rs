@@ -110,6 +110,8 @@ pub struct Log {
     manifest_changed: u64,
     manifest_saved: u64,
     manifest_in_flight: bool,
+    /// It did not fit: tried again after [`Log::room_again`].
+    manifest_blocked: bool,
     jobs: VecDeque<Job>,
     tails: supply::Supply,
     settleds: supply::Supply,
@@ -160,6 +162,7 @@ impl Log {
             manifest_changed: 0,
             manifest_saved: 0,
             manifest_in_flight: false,
+            manifest_blocked: false,
             jobs: VecDeque::new(),
             flush: flush::Flush::default(),
             cleaning: clean::Cleaning::default(),
@@ -282,6 +285,12 @@ impl Log {
         self.manifest_changed
     }
 
+    /// For an orderly stop: the flush waits for nothing, and once everything is durable a manifest
+    /// that says so is worth saving (`change_manifest` with no change).
+    pub fn hurry(&mut self) {
+        self.flush.hurry = true;
+    }
+
     /// Ticket of the newest durable change of the manifest.
     pub fn manifest_saved(&self) -> u64 {
         self.manifest_saved
@@ -304,7 +313,7 @@ impl Log {
     }
 
     fn poll_manifest(&mut self) -> Option<Job> {
-        let wait = self.manifest_in_flight || self.truncating();
+        let wait = self.manifest_in_flight || self.manifest_blocked || self.truncating();
         if wait || self.manifest_changed == self.manifest_saved {
             return None;
         }
@@ -330,7 +339,10 @@ impl Log {
                         self.manifest_saved = self.manifest_saved.max(ticket);
                         Outcome::Fine
                     }
-                    Err(error) => self.failed(error),
+                    Err(error) => {
+                        self.manifest_blocked = true;
+                        self.failed(error)
+                    }
                 }
             }
             Done::Unlinked { result, .. } => match result {

@@ -201,6 +201,7 @@ impl Log {
     /// Something was freed, or enough time has passed: ask again.
     pub fn room_again(&mut self) {
         self.full = false;
+        self.manifest_blocked = false;
         for kind in [SegmentKind::Tail, SegmentKind::Settled] {
             if self.supply(kind).state == State::Refused {
                 self.supply(kind).state = State::Idle;

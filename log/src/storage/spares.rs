@@ -164,6 +164,12 @@ impl Spares {
         }
     }
 
+    /// Bytes of spares that are ready, being made, or about to be.
+    pub fn bytes_held(&self) -> u64 {
+        let making = self.making.iter().map(|&(_, bytes)| bytes as u64).sum::<u64>();
+        self.ready_bytes() + making
+    }
+
     /// Bytes of spares that are ready.
     pub fn ready_bytes(&self) -> u64 {
         self.ready.iter().map(|s| s.bytes() as u64).sum()

@@ -80,6 +80,14 @@ impl Rig {
         rig
     }
 
+    /// Both directories in memory: what is tested is not the disk's speed.
+    pub fn quick(cfg: LogConfig) -> Self {
+        let (memory, data) = (tempdirs().0, tempdirs().0);
+        let mut rig = Self::at(cfg, memory.path(), data.path());
+        rig.dirs = vec![memory, data];
+        rig
+    }
+
     pub fn at(cfg: LogConfig, memory: &Path, data: &Path) -> Self {
         let (memory, data) = (memory.to_owned(), data.to_owned());
         let mut storage = Storage::start(memory.clone(), data.clone()).unwrap();

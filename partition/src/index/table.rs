@@ -48,8 +48,7 @@ pub(super) struct SubTable {
 fn larger(buckets: usize) -> usize {
     match buckets {
         0..16 => buckets * 2,
-        16..64 => buckets + 16,
-        64..SUB_BUCKETS_MAX => buckets + 16,
+        16..SUB_BUCKETS_MAX => buckets + 16,
         _ => (buckets + buckets / 4).next_multiple_of(16),
     }
 }

@@ -1,7 +1,9 @@
 //! All routes of a brick, ready to be looked up: what a data core holds by `Arc`.
 
 use super::dp::{DpMap, Leaf};
-use super::table::{Durability, MapError, Maps, Replicas, TableMap, TableOptions, fingerprint};
+use super::table::{
+    Durability, MapError, Maps, Replicas, RgMap, TableMap, TableOptions, fingerprint,
+};
 use crate::op::Route;
 
 /// One partition as requests find it.
@@ -81,6 +83,15 @@ impl RouteTable {
         Ok(Self { id, name, options, slots, mask: size - 1, entries })
     }
 
+    fn to_map(&self) -> TableMap {
+        let leaves = self.entries.iter().map(|e| e.leaf).collect();
+        let mut groups = RgMap::default();
+        for entry in &self.entries {
+            groups.set(entry.route.partition, entry.replicas.clone());
+        }
+        TableMap { id: self.id, name: self.name.clone(), options: self.options, leaves, groups }
+    }
+
     /// The partition of a hash: one masked load, one more for the entry.
     #[inline]
     pub fn route(&self, hash: u64) -> &RouteEntry {
@@ -158,6 +169,13 @@ impl Routes {
         let at = self.partitions.binary_search_by_key(&id, |p| p.0).ok()?;
         let (_, table, entry) = self.partitions[at];
         Some(&self.tables[table as usize].entries[entry as usize])
+    }
+
+    /// The maps of all tables (empty name) or of one, to be sent to a client.
+    pub fn to_maps(&self, name: &str) -> Maps {
+        let wanted = |t: &&RouteTable| name.is_empty() || t.name == name;
+        let tables = self.tables.iter().filter(wanted).map(RouteTable::to_map).collect();
+        Maps { version: self.version, tables }
     }
 
     /// Compares a request's route with the map's. (The CRC tells "different", the epoch "newer".)

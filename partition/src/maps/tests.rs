@@ -119,7 +119,7 @@ fn old_routes_are_repaired_and_new_ones_fetched() {
 fn the_fingerprint_is_fixed() {
     let leaf = Leaf { depth: 3, suffix: 5, partition: 17 };
     let group = Replicas::alone(4, 1, 2);
-    assert_eq!(super::fingerprint(9, &leaf, &group), 0x489523ad);
+    assert_eq!(super::fingerprint(9, &leaf, &group), 0x4895_23ad);
     let other = Leaf { suffix: 4, ..leaf };
     assert_ne!(super::fingerprint(9, &leaf, &group), super::fingerprint(9, &other, &group));
 }

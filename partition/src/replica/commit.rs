@@ -94,6 +94,7 @@ fn remembered(reply: Reply, version: Version) -> Remembered {
 impl Replica {
     /// Appends a record and, when nothing must come first, commits it in the same call.
     #[inline]
+    #[allow(clippy::needless_pass_by_value)] // made for this call, and spent by it
     pub(super) fn prepare(
         &mut self,
         now: Now,
@@ -276,7 +277,8 @@ impl Replica {
         if first.seq > votable {
             return;
         }
-        while let Some(pending) = self.pending.pop_front_if(|p| p.seq <= votable) {
+        while self.pending.front().is_some_and(|p| p.seq <= votable) {
+            let Some(pending) = self.pending.pop_front() else { break };
             let version = Version { epoch: pending.epoch, seq: pending.seq };
             self.pending_bytes -= pending.bytes;
             if self.newest.get(&pending.hash) == Some(&pending.seq) {

@@ -178,6 +178,11 @@ impl Replica {
         self.route
     }
 
+    /// The partition.
+    pub fn partition(&self) -> u32 {
+        self.leaf.partition
+    }
+
     /// The trie's leaf.
     pub fn leaf(&self) -> Leaf {
         self.leaf
@@ -191,6 +196,11 @@ impl Replica {
     /// The log, to be looked at (pins, statistics).
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// The brick is stopping: what is not on disk goes there now.
+    pub fn hasten(&mut self) {
+        self.log.hurry();
     }
 
     /// Ends the replica and gives its log back.

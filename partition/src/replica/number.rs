@@ -38,7 +38,7 @@ pub(super) fn parse_float(text: &[u8]) -> Option<f64> {
 pub(super) fn format_float(value: f64, out: &mut Vec<u8>) {
     use std::io::Write;
     out.clear();
-    let whole = value.trunc() == value && value.abs() < 1e17;
+    let whole = value.fract() == 0.0 && value.abs() < 1e17;
     let rounded = if whole { value } else { format!("{value:.14e}").parse().unwrap_or(value) };
     let rounded = if rounded == 0.0 { 0.0 } else { rounded };
     let _ = write!(out, "{rounded}");

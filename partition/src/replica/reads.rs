@@ -131,7 +131,7 @@ impl Replica {
                 let loc = Loc::from_bits(bits);
                 if matches!(self.is_expired(now, loc), Ok(false)) {
                     met += 1;
-                    if random % met == 0 {
+                    if random.is_multiple_of(met) {
                         chosen = Some(loc);
                     }
                 }

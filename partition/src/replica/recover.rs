@@ -233,7 +233,7 @@ impl Replica {
     /// Begins an epoch as its primary and only member: what was prepared commits, requests are served
     /// from then on. The route's epoch is above [`Replica::tail_epoch`]; `false` when it is not, or
     /// when the log is not there yet.
-    pub fn begin(&mut self, now: Now, route: Route) -> bool {
+    pub fn begin(&mut self, now: Now, route: Route, out: &mut super::Actions) -> bool {
         let above = route.epoch > self.log.tail().epoch;
         if self.state == State::Recovering || !above || route.partition != self.leaf.partition {
             return false;
@@ -247,7 +247,7 @@ impl Replica {
             manifest.complete = true;
         });
         self.state = State::Beginning { ticket };
-        self.advance_epoch(now);
+        self.poll(now, out);
         true
     }
 

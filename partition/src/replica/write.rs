@@ -370,6 +370,7 @@ fn expire(
     }
     let has = current.expires_ms != 0;
     let (new, old) = (later(at_ms), later(current.expires_ms));
+    #[allow(clippy::nonminimal_bool)] // a line for each reason
     let refused = (at_ms == 0 && !has)
         || (when.nx && has)
         || (when.xx && !has)

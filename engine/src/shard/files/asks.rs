@@ -112,8 +112,14 @@ impl Files {
             self.drop_left();
             return;
         };
-        if let Written::Sick(error) = replica.on_written(now, id, result, &mut self.scratch) {
-            self.sick(store, partition, &error.to_string());
+        let what = result.as_ref().err().map(ToString::to_string);
+        match replica.on_written(now, id, result, &mut self.scratch) {
+            Written::Tail(_) | Written::Other => {}
+            Written::Buffered => self.setup.notices.say(format!(
+                "data_dir takes no direct writes (O_DIRECT): partition {partition} goes through the \
+                 page cache, which is slower"
+            )),
+            Written::Failed => self.sick(store, partition, &what.unwrap_or_default()),
         }
         self.take_asks(fabric, store, partition);
     }

@@ -132,9 +132,11 @@ impl Files {
     /// Once a turn: commits what may be committed, and passes on what replicas ask for.
     pub fn turn<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
         self.submit_late(fabric);
+        let now = store.now;
         for at in 0..store.replicas().len() {
-            store.replicas()[at].poll(store.now, &mut self.scratch);
-            let partition = store.replicas()[at].partition();
+            let replica = &mut store.replicas()[at];
+            replica.poll(now, &mut self.scratch);
+            let partition = replica.partition();
             self.take_asks(fabric, store, partition);
         }
         if store.now.boot_ns >= self.ticked_ns + TICK_NS {

@@ -130,7 +130,7 @@ impl Files {
             return;
         };
         self.report(store, &replica);
-        if !replica.begin(store.now, entry.route) {
+        if !replica.begin(store.now, entry.route, &mut self.scratch) {
             let (tail, epoch) = (replica.tail_epoch(), entry.route.epoch);
             self.failed.get_or_insert(format!(
                 "partition {partition} has records of epoch {tail} and the catalog says {epoch}: \

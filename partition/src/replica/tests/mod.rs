@@ -47,7 +47,7 @@ impl World {
         let replica = Replica::new(Log::in_heap(config(durability)), leaf());
         let now = Now { boot_ns: 1_000_000, unix_ms: 1_000_000 };
         let mut world = Self { replica, now, epoch: 1, out: Actions::default(), token: 0 };
-        assert!(world.replica.begin(now, route(1)));
+        assert!(world.replica.begin(now, route(1), &mut world.out));
         world
     }
 
@@ -91,12 +91,12 @@ impl World {
     }
 
     pub fn restart(&mut self, opened: firebrick_log::storage::Opened, durability: Durability) {
+        self.out.list.clear();
         let (log, scan) = Log::open_in_heap(config(durability), opened);
         self.replica = Replica::open(log, scan, leaf());
         while self.replica.recover_step(self.now, 7) == Recovering::More {}
         self.epoch = self.epoch.max(self.replica.tail_epoch()) + 1;
-        assert!(self.replica.begin(self.now, route(self.epoch)));
-        self.out.list.clear();
+        assert!(self.replica.begin(self.now, route(self.epoch), &mut self.out));
     }
 
     pub fn clean(&mut self) {

@@ -295,7 +295,7 @@ fn check_all(world: &mut World, model: &mut Model) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
     fn a_replica_is_a_map_through_crashes_and_cleaning(steps in vec(step(), 1..400)) {

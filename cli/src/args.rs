@@ -1,0 +1,109 @@
+//! The command line: flags, help texts, defaults. What the commands do is in `commands`.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::commands::{
+    bench, brick, demo, get, increment, load, put, remove, status, table, up, verify,
+};
+use crate::error::{CliError, EXIT_CODES};
+use crate::units::parse_duration;
+
+/// Where a brick listens unless told otherwise.
+pub const DEFAULT_CONNECT: &str = "127.0.0.1:7400";
+
+/// Firebrick: a distributed hash table that keeps its data through a crash.
+///
+/// Start a brick with `firebrick up`, then use it from here, from redis-cli (port 7379) or from the
+/// Rust client (port 7400).
+#[derive(Parser, Debug)]
+#[command(
+    name = "firebrick",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_help = EXIT_CODES,
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print exactly one JSON object on standard output, also for an error.
+    #[arg(long, global = true, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Run one brick in the foreground until Ctrl-C or SIGTERM.
+    Brick(brick::BrickArgs),
+    /// Start a brick on this machine, say where to connect, and keep it running.
+    Up(up::UpArgs),
+    /// Show that it works: load files, verify them, kill -9 under load, verify again.
+    Demo(demo::DemoArgs),
+    /// Store a value.
+    Put(put::PutArgs),
+    /// Print a value, byte for byte.
+    Get(get::GetArgs),
+    /// Remove a key.
+    Remove(remove::RemoveArgs),
+    /// Add to a decimal integer, and print the sum. An absent key counts as 0.
+    Increment(increment::IncrementArgs),
+    /// Store every file of a folder: the key is its path in the folder, the value its bytes.
+    Load(load::LoadArgs),
+    /// Compare every file of a folder with what is stored.
+    Verify(verify::VerifyArgs),
+    /// Create, list and drop tables.
+    #[command(subcommand)]
+    Table(table::TableCommand),
+    /// Print what a brick says about itself.
+    Status(status::StatusArgs),
+    /// Measure.
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+}
+
+/// How to reach the brick and which table to use.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Connection")]
+pub struct Connect {
+    /// The brick's native address.
+    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_CONNECT)]
+    pub connect: String,
+    /// Give up after this long without an answer.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub timeout: Duration,
+}
+
+/// A table of a brick.
+#[derive(Args, Debug, Clone)]
+#[command(next_help_heading = "Connection")]
+pub struct Target {
+    /// How to reach the brick.
+    #[command(flatten)]
+    pub connect: Connect,
+    /// The table.
+    #[arg(long, value_name = "NAME", default_value = "default")]
+    pub table: String,
+}
+
+impl Connect {
+    /// The address to connect to, when it looks like one; names are the client's to resolve.
+    pub fn address(&self) -> Result<&str, CliError> {
+        let text = self.connect.as_str();
+        match text.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text),
+            _ => Err(CliError::Usage(format!(
+                "--connect {text} is no address: write it as a host and a port, like \
+                 {DEFAULT_CONNECT}"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,112 @@
+//! What a command can end with, and the exit code of each.
+
+use std::fmt;
+use std::io;
+
+/// Exit codes, in the words of the help text.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed (also: `verify` found a difference)
+  2    the command line makes no sense
+  3    no such key or table
+  4    the brick cannot be reached or does not serve now; nothing was changed
+  5    in doubt: the write may or may not have happened
+  6    no space in memory_dir or data_dir; nothing was changed
+  7    refused: the condition (--if-absent, --if-version) does not hold
+  130  interrupted by Ctrl-C";
+
+/// Why a command did not do what it was asked to: one sentence each, saying what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CliError {
+    /// Anything that has no code of its own.
+    Failed(String),
+    /// The arguments contradict each other.
+    Usage(String),
+    /// The key or table is not there.
+    NotFound(String),
+    /// The brick does not answer, or says that it does not serve now.
+    Unavailable(String),
+    /// A write whose fate is unknown.
+    InDoubt(String),
+    /// No room.
+    NoSpace(String),
+    /// A condition does not hold.
+    Refused(String),
+    /// Ctrl-C or SIGTERM.
+    Interrupted,
+    /// The reader of our output went away; said to nobody.
+    BrokenPipe,
+}
+
+impl CliError {
+    /// The process's exit code.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) => 1,
+            Self::Usage(_) => 2,
+            Self::NotFound(_) => 3,
+            Self::Unavailable(_) => 4,
+            Self::InDoubt(_) => 5,
+            Self::NoSpace(_) => 6,
+            Self::Refused(_) => 7,
+            Self::Interrupted => 130,
+            // What a shell reports for a process that SIGPIPE ended.
+            Self::BrokenPipe => 141,
+        }
+    }
+
+    /// The error's name in JSON.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Failed(_) => "failed",
+            Self::Usage(_) => "usage",
+            Self::NotFound(_) => "not_found",
+            Self::Unavailable(_) => "unavailable",
+            Self::InDoubt(_) => "in_doubt",
+            Self::NoSpace(_) => "no_space",
+            Self::Refused(_) => "refused",
+            Self::Interrupted => "interrupted",
+            Self::BrokenPipe => "broken_pipe",
+        }
+    }
+
+    /// The one JSON object that stands for this error.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "error": { "kind": self.kind(), "message": self.to_string(), "exit": self.exit_code() }
+        })
+    }
+
+    /// An error of reading or writing `what`.
+    pub fn io(what: &str, error: &io::Error) -> Self {
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return Self::BrokenPipe;
+        }
+        Self::Failed(format!("{what}: {}", plain(error)))
+    }
+}
+
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed(text)
+            | Self::Usage(text)
+            | Self::NotFound(text)
+            | Self::Unavailable(text)
+            | Self::InDoubt(text)
+            | Self::NoSpace(text)
+            | Self::Refused(text) => f.write_str(text),
+            Self::Interrupted => f.write_str("interrupted"),
+            Self::BrokenPipe => f.write_str("nobody reads the output any more"),
+        }
+    }
+}
+
+impl std::error::Error for CliError {}
+
+/// An I/O error without the "(os error 2)" that tells a user nothing.
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}

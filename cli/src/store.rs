@@ -1,0 +1,113 @@
+//! The client library as the commands use it: one table, errors with exit codes.
+
+use firebrick_client::{Client, Error, Options, Table, Version};
+use serde_json::Value;
+
+use crate::args::{Connect, Target};
+use crate::error::CliError;
+
+pub use firebrick_client::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
+/// A stored value.
+pub struct Stored {
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Its version.
+    pub version: Version,
+}
+
+/// One table of a brick.
+#[derive(Clone)]
+pub struct Store {
+    table: Table,
+}
+
+/// Connects to a brick.
+pub async fn connect(to: &Connect) -> Result<Client, CliError> {
+    let options =
+        Options { deadline: to.timeout, name: "firebrick-cli".to_owned(), ..Options::default() };
+    Client::connect_with(to.address()?, options).await.map_err(from_client)
+}
+
+impl Store {
+    /// Connects and looks the table up.
+    pub async fn open(target: &Target) -> Result<Self, CliError> {
+        let client = connect(&target.connect).await?;
+        let table = client.table(&target.table).await.map_err(from_client)?;
+        Ok(Self { table })
+    }
+
+    /// The value under a key.
+    pub async fn get(&self, key: &[u8]) -> Result<Option<Stored>, CliError> {
+        let value = self.table.get(key).await.map_err(from_client)?;
+        Ok(value.map(|value| Stored { version: value.version, bytes: value.bytes }))
+    }
+
+    /// Stores a value.
+    pub async fn put(&self, key: &[u8], value: &[u8]) -> Result<Version, CliError> {
+        self.table.put(key, value).await.map_err(from_client)
+    }
+
+    /// The table itself, for what is rarely used.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+}
+
+/// The exit code of a client error; the sentence is the client's own.
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
+pub fn from_client(error: Error) -> CliError {
+    let text = error.to_string();
+    match error {
+        Error::InDoubt => CliError::InDoubt(text),
+        Error::NoSpace => CliError::NoSpace(text),
+        Error::Unavailable | Error::Busy | Error::Deadline { .. } | Error::Connection { .. } => {
+            CliError::Unavailable(text)
+        }
+        Error::VersionMismatch { .. } | Error::Exists { .. } => CliError::Refused(text),
+        Error::Absent | Error::NoTable(_) => CliError::NotFound(text),
+        Error::TooLarge { .. } => CliError::Usage(text),
+        _ => CliError::Failed(text),
+    }
+}
+
+/// What a brick answered to a request about itself.
+pub fn parse_answer(answer: &str) -> Result<Value, CliError> {
+    serde_json::from_str(answer).map_err(|e| {
+        CliError::Failed(format!(
+            "the brick's answer is no JSON ({e}): are brick and command of the same version?"
+        ))
+    })
+}
+
+/// A version as people and JSON see it: `EPOCH.SEQ`.
+pub fn version_text(version: Version) -> String {
+    format!("{}.{}", version.epoch, version.seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_have_the_documented_exit_codes() {
+        for (error, code) in [
+            (Error::NotInteger, 1),
+            (Error::Corrupt, 1),
+            (Error::TooLarge { what: "value", bytes: 9 << 20, limit: 8 << 20 }, 2),
+            (Error::NoTable("t".into()), 3),
+            (Error::Unavailable, 4),
+            (Error::Connection { address: "a:1".into(), why: "refused".into() }, 4),
+            (Error::Deadline { ms: 10 }, 4),
+            (Error::InDoubt, 5),
+            (Error::NoSpace, 6),
+            (Error::VersionMismatch { current: None }, 7),
+            (Error::Exists { current: Version::default() }, 7),
+        ] {
+            let said = error.to_string();
+            let ours = from_client(error);
+            assert_eq!(ours.exit_code(), code, "{said}");
+            assert_eq!(ours.to_string(), said);
+        }
+    }
+}

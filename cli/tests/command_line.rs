@@ -1,0 +1,115 @@
+//! What needs no brick: help, errors, JSON shapes, exit codes.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+use std::process::{Command, Output, Stdio};
+
+fn run(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_firebrick")).args(words).output().unwrap()
+}
+
+fn error(output: &Output) -> serde_json::Value {
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let object: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let exit = object["error"]["exit"].as_i64().map(|exit| exit as i32);
+    assert_eq!(output.status.code(), exit, "{text}");
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    object["error"].clone()
+}
+
+#[test]
+fn help_names_every_command_and_every_exit_code() {
+    let help = run(&["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    let text = String::from_utf8(help.stdout).unwrap();
+    for word in [
+        "brick",
+        "up",
+        "demo",
+        "put",
+        "get",
+        "remove",
+        "increment",
+        "load",
+        "verify",
+        "table",
+        "status",
+        "bench",
+        "in doubt",
+        "--json",
+    ] {
+        assert!(text.contains(word), "{word}");
+    }
+}
+
+#[test]
+fn without_a_brick_every_command_says_how_to_start_one() {
+    // Nobody listens on port 1.
+    for words in [
+        &["get", "k"][..],
+        &["put", "k", "v"],
+        &["remove", "k"],
+        &["increment", "k"],
+        &["status"],
+        &["table", "list"],
+        &["load", "--tree", "/usr/share/doc"],
+        &["bench", "kv"],
+    ] {
+        let words = [words, &["--connect", "127.0.0.1:1"]].concat();
+        let plain = run(&words);
+        assert_eq!(plain.status.code(), Some(4), "{words:?}");
+        assert!(plain.stdout.is_empty());
+        let said = String::from_utf8(plain.stderr).unwrap();
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(said.contains("firebrick up") && said.contains("127.0.0.1:1"), "{said}");
+        assert_eq!(error(&run(&[&words[..], &["--json"]].concat()))["kind"], "unavailable");
+    }
+}
+
+#[test]
+fn usage_errors_are_json_too() {
+    for words in [
+        &["--json", "get"][..],
+        &["--json", "frobnicate"],
+        &["put", "k", "--json"],
+        &["brick", "--cores", "all", "--json"],
+        &["brick", "--memory", "3 potatoes", "--json"],
+        &["up", "--bricks", "3", "--json"],
+        &["get", "k", "--connect", "nowhere", "--json"],
+        &["table", "drop", "t", "--json"],
+    ] {
+        let said = error(&run(words));
+        assert_eq!(said["exit"], 2, "{words:?}: {said}");
+        let message = said["message"].as_str().unwrap();
+        assert_eq!(message.lines().count(), 1, "{message}");
+    }
+}
+
+#[test]
+fn more_than_one_brick_is_refused_with_the_reason() {
+    let up = run(&["up", "--bricks", "3"]);
+    assert_eq!(up.status.code(), Some(2));
+    let said = String::from_utf8(up.stderr).unwrap();
+    assert!(said.contains("do not replicate"), "{said}");
+}
+
+#[test]
+fn a_closed_pipe_is_quiet() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_firebrick"))
+        .arg("--help")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let end = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&end.stderr), "");
+}
+
+#[test]
+fn a_demo_without_files_fails_before_anything_is_started() {
+    let demo = run(&["demo", "--json", "--tree", "/nowhere/at/all"]);
+    let said = error(&demo);
+    assert!(said["message"].as_str().unwrap().contains("/nowhere/at/all"), "{said}");
+}

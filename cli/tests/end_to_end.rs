@@ -1,0 +1,174 @@
+//! The command as a person uses it: against a real brick, in a process of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that fails may panic")]
+
+mod tool;
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
+
+use tool::{Up, firebrick, json};
+
+#[test]
+fn a_value_is_put_read_and_removed_byte_for_byte() {
+    let up = Up::start();
+    let run = |words: &[&str]| firebrick().args(words).args(up.connect()).output().unwrap();
+    assert_eq!(run(&["put", "k", "v"]).status.code(), Some(0));
+    let got = run(&["get", "k"]);
+    assert_eq!(got.stdout, b"v", "nothing is added to a value");
+
+    let odd: Vec<u8> = (0..=255).cycle().take(100_000).collect();
+    let file = up.dir().join("odd");
+    fs::write(&file, &odd).unwrap();
+    assert!(run(&["put", "odd", "--file", file.to_str().unwrap()]).status.success());
+    assert_eq!(run(&["get", "odd"]).stdout, odd);
+    let got = json(&run(&["get", "odd", "--json"]), 0);
+    assert_eq!(got["bytes"], 100_000);
+    assert!(got["value_base64"].as_str().unwrap().starts_with("AAECAw"));
+
+    let key = std::ffi::OsStr::from_bytes(b"\xff key");
+    let put = firebrick().arg("put").arg(key).arg("").args(up.connect()).output().unwrap();
+    assert!(put.status.success());
+    let got = firebrick().arg("get").arg(key).args(up.connect()).output().unwrap();
+    assert_eq!((got.status.code(), got.stdout), (Some(0), Vec::new()));
+
+    assert_eq!(run(&["remove", "k"]).status.code(), Some(0));
+    assert_eq!(run(&["remove", "k"]).status.code(), Some(3));
+    let gone = run(&["get", "k"]);
+    assert_eq!(gone.status.code(), Some(3));
+    let said = String::from_utf8(gone.stderr).unwrap();
+    assert!(said.starts_with("firebrick: no value under k"), "{said}");
+    assert_eq!(json(&run(&["get", "k", "--json"]), 3)["error"]["kind"], "not_found");
+}
+
+#[test]
+fn a_value_of_8_mib_goes_through_standard_input_and_one_byte_more_does_not() {
+    let up = Up::start();
+    for (size, code) in [(8 << 20, 0), ((8 << 20) + 1, 2)] {
+        let file = up.dir().join("value");
+        fs::write(&file, vec![7; size]).unwrap();
+        let input = fs::File::open(&file).unwrap();
+        let mut put = firebrick();
+        put.args(["put", "big", "-"]).args(up.connect()).stdin(input);
+        assert_eq!(put.output().unwrap().status.code(), Some(code), "{size}");
+    }
+    let got = firebrick().args(["get", "big"]).args(up.connect()).output().unwrap();
+    assert_eq!(got.stdout, vec![7; 8 << 20]);
+}
+
+#[test]
+fn conditions_and_increments_say_what_happened() {
+    let up = Up::start();
+    let run = |words: &[&str]| firebrick().args(words).args(up.connect()).output().unwrap();
+    let first = json(&run(&["put", "k", "1", "--if-absent", "--json"]), 0);
+    let version = first["version"].as_str().unwrap();
+    let refused = json(&run(&["put", "k", "2", "--if-absent", "--json"]), 7);
+    assert_eq!(refused["error"]["kind"], "refused");
+    assert!(run(&["put", "k", "2", "--if-version", version]).status.success());
+    assert_eq!(run(&["put", "k", "3", "--if-version", version]).status.code(), Some(7));
+    assert_eq!(run(&["increment", "k", "40"]).stdout, b"42\n");
+    assert_eq!(json(&run(&["increment", "k", "-2", "--json"]), 0)["value"], 40);
+    run(&["put", "word", "x"]);
+    assert_eq!(run(&["increment", "word"]).status.code(), Some(1));
+}
+
+#[test]
+fn a_folder_is_loaded_and_every_difference_is_found() {
+    let up = Up::start();
+    let tree = up.dir().join("tree");
+    fs::create_dir_all(tree.join("sub")).unwrap();
+    for (name, bytes) in [(&b"a"[..], &b"1"[..]), (b"sub/\xff\n", b"2"), (b"empty", b"")] {
+        fs::write(tree.join(std::ffi::OsStr::from_bytes(name)), bytes).unwrap();
+    }
+    fs::File::create(tree.join("over")).unwrap().set_len((8 << 20) + 1).unwrap();
+    let run = |word: &str| {
+        let mut command = firebrick();
+        command.args([word, "--json", "--tree"]).arg(&tree).args(up.connect());
+        command.output().unwrap()
+    };
+    let loaded = json(&run("load"), 0);
+    assert_eq!((&loaded["items"], &loaded["bytes"]), (&3.into(), &2.into()));
+    assert_eq!(loaded["skipped"]["too_large"], 1);
+    assert_eq!(json(&run("verify"), 0)["items"], 3);
+
+    fs::write(tree.join("a"), b"changed").unwrap();
+    fs::write(tree.join("new"), b"").unwrap();
+    let found = json(&run("verify"), 1);
+    assert_eq!(found["differences"]["missing"], 1);
+    assert_eq!(found["differences"]["different"], 1);
+    assert_eq!(found["error"]["exit"], 1);
+}
+
+#[test]
+fn tables_come_and_go() {
+    let up = Up::start();
+    let run = |words: &[&str]| firebrick().args(words).args(up.connect()).output().unwrap();
+    assert!(run(&["table", "create", "t"]).status.success());
+    let names = |output| -> Vec<String> {
+        let object = json(&output, 0);
+        let tables = object["tables"].as_array().unwrap().iter();
+        tables.map(|t| t["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let mut listed = names(run(&["table", "list", "--json"]));
+    listed.sort();
+    assert_eq!(listed, ["default", "t"]);
+    assert!(run(&["put", "k", "v", "--table", "t"]).status.success());
+    assert_eq!(run(&["get", "k"]).status.code(), Some(3), "tables are apart");
+    assert_eq!(run(&["table", "drop", "t"]).status.code(), Some(2), "not without --yes");
+    assert!(run(&["table", "drop", "t", "--yes"]).status.success());
+    assert_eq!(run(&["get", "k", "--table", "t"]).status.code(), Some(3));
+    assert_eq!(names(run(&["table", "list", "--json"])), ["default"]);
+}
+
+#[test]
+fn status_names_the_brick() {
+    let up = Up::start();
+    let status = firebrick().args(["status", "--json"]).args(up.connect()).output().unwrap();
+    let status = json(&status, 0);
+    assert_eq!(status["name"], "brick-1");
+    let watched = firebrick().args(["status", "--watch", "--json"]).output().unwrap();
+    assert_eq!(json(&watched, 2)["error"]["kind"], "usage");
+}
+
+#[test]
+fn bench_measures_a_brick() {
+    let up = Up::start();
+    let args = ["bench", "kv", "--json", "--time", "200ms", "--warm-up", "50ms", "--keys", "100"];
+    let report = firebrick().args(args).args(up.connect()).output().unwrap();
+    let report = json(&report, 0);
+    assert!(report["ops_per_second"].as_f64().unwrap() > 0.0, "{report}");
+    assert_eq!(report["misses"], 0);
+}
+
+#[test]
+fn up_starts_a_brick_that_died_again_and_finds_what_was_acknowledged() {
+    let mut up = Up::start();
+    let run =
+        |up: &Up, words: &[&str]| firebrick().args(words).args(up.connect()).output().unwrap();
+    assert!(run(&up, &["put", "k", "v"]).status.success());
+    up.kill_brick();
+    up.wait_ready();
+    assert_eq!(run(&up, &["get", "k"]).stdout, b"v");
+    assert_eq!(up.stop(), Some(0), "SIGTERM is passed on and ends with 0");
+}
+
+#[test]
+fn demo_holds_and_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, temp) = (dir.path().join("tree"), dir.path().join("tmp"));
+    fs::create_dir_all(&tree).unwrap();
+    fs::create_dir_all(&temp).unwrap();
+    for i in 0..200_u32 {
+        fs::write(tree.join(i.to_string()), vec![i as u8; i as usize * 37]).unwrap();
+    }
+    let mut demo = firebrick();
+    demo.args(["demo", "--json", "--max-total", "8m", "--tree"]).arg(&tree).env("TMPDIR", &temp);
+    let report = json(&demo.output().unwrap(), 0);
+    assert_eq!(report["ok"], true);
+    assert_eq!(report["failures"].as_array().map(Vec::len), Some(0));
+    for phase in ["load", "verify_client", "verify_resp", "verify_restarted"] {
+        assert_eq!(report["phases"][phase]["items"], 200, "{phase}");
+    }
+    assert!(report["acked_writes"].as_u64().unwrap() > 0);
+    assert_eq!(fs::read_dir(&temp).unwrap().count(), 0, "its folders are gone");
+}

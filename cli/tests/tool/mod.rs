@@ -1,0 +1,123 @@
+//! The command as a process, and a brick started by `firebrick up` with ports and folders of its own.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The command.
+pub fn firebrick() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_firebrick"))
+}
+
+/// The one JSON object that a command printed; its exit code is `code`.
+pub fn json(output: &Output, code: i32) -> serde_json::Value {
+    let said = String::from_utf8_lossy(&output.stderr);
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{text}{said}");
+    assert_eq!(text.lines().count(), 1, "{text}");
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(value.is_object(), "{value}");
+    value
+}
+
+/// A running `firebrick up`.
+pub struct Up {
+    child: Child,
+    brick: u32,
+    ports: [u16; 3],
+    dir: TempDir,
+}
+
+impl Up {
+    /// Starts one and waits until it says that the brick is ready.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let ports = free_ports();
+        let mut child = firebrick()
+            .args(["up", "--json", "--memory", "64MiB", "--poll", "park", "--dir"])
+            .arg(dir.path().join("data"))
+            .args(["--port", &ports[0].to_string(), "--resp-port", &ports[1].to_string()])
+            .args(["--http-port", &ports[2].to_string()])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let brick = said["bricks"][0]["pid"].as_u64().unwrap() as u32;
+        Self { child, brick, ports, dir }
+    }
+
+    /// The flags that lead to it.
+    pub fn connect(&self) -> [String; 2] {
+        ["--connect".to_owned(), format!("127.0.0.1:{}", self.ports[0])]
+    }
+
+    /// A folder for the test's files.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// `kill -9` of the brick, not of its keeper.
+    pub fn kill_brick(&self) {
+        // SAFETY: kill takes no pointers; `up` waits for this child only after it has died.
+        assert_eq!(unsafe { libc::kill(self.brick as i32, libc::SIGKILL) }, 0);
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", self.ports[0])).is_ok() {
+            assert!(start.elapsed() < PATIENCE, "the brick does not die");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Waits until the brick serves again.
+    pub fn wait_ready(&self) {
+        let start = Instant::now();
+        loop {
+            let mut get = firebrick();
+            get.args(["get", "k", "--timeout", "1s"]).args(self.connect());
+            match get.output().unwrap().status.code() {
+                Some(4) => assert!(start.elapsed() < PATIENCE, "the brick does not come back"),
+                _ => return,
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        // SAFETY: kill takes no pointers; the child has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, libc::SIGTERM) }, 0);
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // Cleanly, so that the brick takes its own folders in /dev/shm along with it or leaves them whole.
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.stop();
+        }
+    }
+}
+
+/// Below the ports of outgoing connections, one of which could else take a port while its brick is
+/// started again.
+fn free_ports() -> [u16; 3] {
+    use std::sync::atomic::{AtomicU16, Ordering};
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 10_000 + (std::process::id() % 100) as u16 * 60;
+    [(); 3].map(|()| {
+        loop {
+            let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
+            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+                return port;
+            }
+        }
+    })
+}
