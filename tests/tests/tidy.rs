@@ -71,7 +71,12 @@ fn nothing_unfinished_is_committed() {
 
 #[test]
 fn no_file_names_the_machine_it_was_written_on() {
-    each(code::check_paths);
+    let fixtures = exceptions().fixtures;
+    each(
+        |source| {
+            if fixtures.contains(&source.path) { Vec::new() } else { code::check_paths(source) }
+        },
+    );
 }
 
 #[test]

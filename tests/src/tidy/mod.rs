@@ -82,6 +82,8 @@ pub struct Exceptions {
     pub files: Vec<(String, usize)>,
     /// Path, function and the length it may have.
     pub functions: Vec<(String, String, usize)>,
+    /// Files whose fixtures are paths that look like a machine's.
+    pub fixtures: Vec<String>,
     /// Crates that may use another in their tests only.
     pub dev_edges: Vec<(String, String)>,
 }
@@ -107,6 +109,7 @@ impl Exceptions {
                 };
                 word("why")?;
                 match kind.as_str() {
+                    "fixture" => exceptions.fixtures.push(word("path")?),
                     "file" => exceptions.files.push((word("path")?, lines()?)),
                     "function" => {
                         exceptions.functions.push((word("path")?, word("name")?, lines()?));
