@@ -3,7 +3,20 @@
 //! Sans-I/O on the data core: it asks for flushes and files, and does none itself. Blocking file
 //! work is in [`storage`], called on the storage thread. No sockets, no async, no clock.
 
+mod corrupt;
 pub mod limits;
+mod loc;
+mod log;
+pub mod manifest;
+mod memory;
 pub mod record;
+pub mod segment;
+pub mod storage;
 
+pub use corrupt::Corrupt;
+pub use loc::Loc;
+pub use log::{
+    AppendError, Ask, CleanProgress, Cleaner, Durability, FlushId, FlushOp, Found, Log, LogConfig,
+    LogStats, Outcome, Room, Scan, ScanProgress, ScanReport, Verdict, Want, Written,
+};
 pub use record::{Body, HEADER_BYTES, Header, Kind, Meta, Record, Unchecked, Version};

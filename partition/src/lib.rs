@@ -4,9 +4,25 @@
 //! same code runs in production and in tests.
 
 pub mod hash;
+pub mod index;
 pub mod maps;
 pub mod op;
+pub mod replica;
+pub mod sessions;
 pub mod wire;
 
 pub use hash::{hash_key, hash_u64};
 pub use op::{Answer, Condition, Expiry, Failure, Now, Op, Request, Route, Version};
+
+/// Asks the processor to fetch a cache line; never faults.
+#[inline]
+pub(crate) fn prefetch(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch is a hint and does not access memory.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(at.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}

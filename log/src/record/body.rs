@@ -278,8 +278,9 @@ where
 
 fn access<T: rkyv::Portable>(body: &[u8]) -> &T {
     debug_assert!(body.len() >= size_of::<T>());
-    // SAFETY: a `Record` is made only from bytes whose CRC was checked and whose archive was either
-    // validated (`is_valid`) or written by this process; archived types have alignment 1.
+    // SAFETY: a `Record` is made only from bytes of whose archive `has_shape` is true: the root is
+    // inside, and its pointers name the bytes before it and no others.
+    // SAFETY: archived types have alignment 1 and no invalid bit patterns (integers only).
     unsafe { rkyv::access_unchecked::<T>(body) }
 }
 
@@ -340,6 +341,66 @@ pub(super) fn session_results(body: &[u8]) -> impl Iterator<Item = SessionResult
         answered: r.answered,
         result: r.result.to_native(),
     })
+}
+
+/// Where the (pointer, length) pair of the key lies, counted from the archive's end, and whether a
+/// pair of the value follows it.
+const fn pairs(kind: Kind) -> Option<(usize, bool)> {
+    Some(match kind {
+        Kind::Put => (size_of::<ArchivedPut>(), true),
+        Kind::PutX => (size_of::<ArchivedPutX>(), true),
+        Kind::PutId => (size_of::<ArchivedPutId>(), true),
+        Kind::PutXId => (size_of::<ArchivedPutXId>(), true),
+        Kind::Remove => (size_of::<ArchivedRemove>(), false),
+        Kind::RemoveId => (size_of::<ArchivedRemoveId>(), false),
+        Kind::Sessions => (size_of::<ArchivedSessions>(), false),
+        Kind::Clear | Kind::SessionOpen | Kind::SessionEnd | Kind::TakeOver => return None,
+    })
+}
+
+#[inline]
+fn pair_at(body: &[u8], at: usize) -> Option<(i32, usize)> {
+    let b: &[u8; 8] = body.get(at..)?.first_chunk()?;
+    let offset = i32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+    Some((offset, u32::from_le_bytes([b[4], b[5], b[6], b[7]]) as usize))
+}
+
+/// The archive is laid out the one way [`Body::write`] lays it out: slices from the start, one after
+/// the other, then the root. A few compares that make reading it safe.
+#[inline]
+pub(super) fn has_shape(kind: Kind, body: &[u8]) -> bool {
+    let Some((from_end, has_value)) = pairs(kind) else {
+        return body.len()
+            == match kind {
+                Kind::SessionOpen => size_of::<ArchivedSessionOpen>(),
+                Kind::SessionEnd => size_of::<ArchivedSessionEnd>(),
+                _ => 0,
+            };
+    };
+    let Some(root) = body.len().checked_sub(from_end) else { return false };
+    let Some((offset, len)) = pair_at(body, root) else { return false };
+    let unit = if kind == Kind::Sessions { size_of::<ArchivedSessionResult>() } else { 1 };
+    let first = len.checked_mul(unit);
+    let points = |offset: i32, at: usize, to: usize| at as i64 + i64::from(offset) == to as i64;
+    if !has_value {
+        return first == Some(root) && points(offset, root, 0);
+    }
+    let Some((value_offset, value_len)) = pair_at(body, root + 8) else { return false };
+    len.checked_add(value_len) == Some(root)
+        && points(offset, root, 0)
+        && points(value_offset, root + 8, len)
+}
+
+/// The key, bounds-checked; empty for a kind that has none.
+#[inline]
+pub(super) fn key(kind: Kind, body: &[u8]) -> &[u8] {
+    if kind == Kind::Sessions {
+        return &[];
+    }
+    let Some((from_end, _)) = pairs(kind) else { return &[] };
+    let Some(root) = body.len().checked_sub(from_end) else { return &[] };
+    let Some((_, len)) = pair_at(body, root) else { return &[] };
+    body.get(..len).unwrap_or(&[])
 }
 
 pub(super) fn is_valid(kind: Kind, body: &[u8]) -> bool {

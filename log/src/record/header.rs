@@ -155,7 +155,7 @@ impl Header {
     /// Writes every field but `len`, which the log stores last, and `crc`, which comes from the rest.
     pub fn fill(b: &mut [u8; HEADER_BYTES], meta: &Meta, partition: u32, kind: Kind) {
         let lag = meta.seq - meta.commit;
-        assert!(lag <= u64::from(u16::MAX), "commit watermark {lag} records behind");
+        assert!(u16::try_from(lag).is_ok(), "commit watermark {lag} records behind");
         b[0..8].fill(0);
         b[8..16].copy_from_slice(&meta.seq.to_le_bytes());
         b[16..20].copy_from_slice(&meta.epoch.to_le_bytes());

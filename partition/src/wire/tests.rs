@@ -1,1 +1,244 @@
+//! Whatever is sent arrives as it was, and whatever arrives is never a panic.
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
+use super::{Hello, Limits, Message, Welcome, decode};
+use crate::maps::{Durability, Maps, TableMap, TableOptions};
+use crate::op::{
+    Answer, Condition, ExpireWhen, Expiry, Failure, Numbered, Op, Request, RequestId, Route,
+    SessionId, Version,
+};
+
+fn version() -> impl Strategy<Value = Version> {
+    (any::<u32>(), any::<u64>()).prop_map(|(epoch, seq)| Version { epoch, seq })
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    prop_oneof![
+        Just(Condition::Always),
+        Just(Condition::Absent),
+        Just(Condition::Present),
+        version().prop_map(Condition::Version),
+    ]
+}
+
+fn expiry() -> impl Strategy<Value = Expiry> {
+    prop_oneof![Just(Expiry::Never), Just(Expiry::Keep), any::<u64>().prop_map(Expiry::At)]
+}
+
+fn session() -> impl Strategy<Value = SessionId> {
+    (any::<u32>(), any::<u64>()).prop_map(|(partition, seq)| SessionId { partition, seq })
+}
+
+/// Bytes are leaked: a strategy cannot lend them, and the tests are short.
+fn bytes() -> impl Strategy<Value = &'static [u8]> {
+    vec(any::<u8>(), 0..40).prop_map(|b| &*b.leak())
+}
+
+fn op() -> impl Strategy<Value = Op<'static>> {
+    prop_oneof![
+        Just(Op::Get),
+        Just(Op::Look),
+        (bytes(), expiry(), condition(), any::<bool>()).prop_map(
+            |(value, expiry, condition, want_old)| Op::Put { value, expiry, condition, want_old }
+        ),
+        (condition(), any::<bool>())
+            .prop_map(|(condition, want_old)| Op::Remove { condition, want_old }),
+        any::<i64>().prop_map(|by| Op::Increment { by }),
+        (-1e18..1e18f64).prop_map(|by| Op::IncrementFloat { by }),
+        bytes().prop_map(|value| Op::Append { value }),
+        (any::<u32>(), bytes()).prop_map(|(offset, value)| Op::SetRange { offset, value }),
+        (any::<u64>(), any::<[bool; 4]>()).prop_map(|(at_ms, [nx, xx, gt, lt])| Op::Expire {
+            at_ms,
+            when: ExpireWhen { nx, xx, gt, lt }
+        }),
+        (any::<u64>(), any::<u32>()).prop_map(|(cursor, count)| Op::Scan { cursor, count }),
+        Just(Op::Count),
+        any::<u64>().prop_map(|cursor| Op::RandomKey { cursor }),
+        Just(Op::Clear),
+        any::<u128>().prop_map(|client| Op::OpenSession { client }),
+        session().prop_map(|session| Op::EndSession { session }),
+    ]
+}
+
+fn request() -> impl Strategy<Value = Request<'static>> {
+    let numbered =
+        (session(), any::<u32>(), any::<u32>()).prop_map(|(session, number, answered_to)| {
+            Numbered { id: RequestId { session, number }, answered_to }
+        });
+    (any::<[u32; 4]>(), proptest::option::of(numbered), bytes(), op()).prop_map(
+        |([table, partition, epoch, fingerprint], numbered, key, op)| Request {
+            route: Route { table, partition, epoch, fingerprint },
+            numbered,
+            key,
+            op,
+        },
+    )
+}
+
+fn answer() -> impl Strategy<Value = Answer<'static>> {
+    prop_oneof![
+        (bytes(), version(), any::<u64>()).prop_map(|(value, version, expires_ms)| Answer::Value {
+            value,
+            version,
+            expires_ms
+        }),
+        (any::<u32>(), version(), any::<u64>())
+            .prop_map(|(len, version, expires_ms)| { Answer::Seen { len, version, expires_ms } }),
+        Just(Answer::Absent),
+        version().prop_map(|version| Answer::Done { version }),
+        (any::<bool>(), any::<bool>(), bytes(), version()).prop_map(
+            |(applied, existed, value, version)| Answer::Old { applied, existed, value, version }
+        ),
+        (any::<i64>(), version()).prop_map(|(value, version)| Answer::Integer { value, version }),
+        (bytes(), version()).prop_map(|(value, version)| Answer::Float { value, version }),
+        (any::<u64>(), version()).prop_map(|(len, version)| Answer::Length { len, version }),
+        version().prop_map(|current| Answer::Refused { current }),
+        (any::<u64>(), bytes()).prop_map(|(cursor, packed)| Answer::Keys { cursor, packed }),
+        bytes().prop_map(|key| Answer::Key { key }),
+        any::<u64>().prop_map(|count| Answer::Count { count }),
+        session().prop_map(|session| Answer::Session { session }),
+        any::<[u32; 4]>().prop_map(|[table, partition, epoch, fingerprint]| Answer::StaleRoute {
+            route: Route { table, partition, epoch, fingerprint }
+        }),
+        (1..=14u8).prop_map(|b| Answer::Failed(Failure::parse(b).unwrap())),
+    ]
+}
+
+fn maps() -> Maps {
+    let options = TableOptions { durability: Durability::Async { ms: 20 }, partitions: 8 };
+    let table = TableMap::on_one_brick(3, "default", options, 17, 1, 2).unwrap();
+    Maps { version: 9, tables: vec![table.clone(), TableMap { id: 4, ..table }] }
+}
+
+/// Decodes and uses what came out.
+fn touch(payload: &[u8]) -> bool {
+    match decode(payload) {
+        Ok(Message::Map { maps, .. }) => {
+            for table in &maps.to_maps().unwrap().tables {
+                let _ = table.check();
+            }
+            true
+        }
+        Ok(message) => !format!("{message:?}").is_empty(),
+        Err(error) => error.to_string().is_empty(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4000))]
+
+    #[test]
+    fn a_request_arrives_as_it_was_sent(slot: u32, sent in request()) {
+        let mut out = b"what was there before".to_vec();
+        let before = out.len();
+        super::request(&mut out, slot, &sent);
+        let got = decode(&out[before..]).unwrap();
+        let expected = Message::Request { slot, request: sent };
+        prop_assert_eq!(format!("{got:?}"), format!("{expected:?}"));
+    }
+
+    #[test]
+    fn an_answer_arrives_as_it_was_sent(slot: u32, sent in answer()) {
+        let mut out = vec![1];
+        super::answer(&mut out, slot, &sent);
+        match decode(&out[1..]).unwrap() {
+            Message::Answer { slot: s, answer } => prop_assert_eq!((s, answer), (slot, sent)),
+            other => prop_assert!(false, "{:?}", other),
+        }
+    }
+
+    #[test]
+    fn random_bytes_are_an_error_or_a_message(bytes in vec(any::<u8>(), 0..200), kind in 0..32u8) {
+        touch(&bytes);
+        let mut bytes = bytes;
+        if let Some(first) = bytes.first_mut() {
+            *first = kind;
+        }
+        touch(&bytes);
+    }
+
+    /// Near misses find more than noise does: a good message, cut short or with a few bytes changed.
+    #[test]
+    fn damaged_messages_never_panic(
+        sent in request(), back in answer(), which in 0..3u8,
+        cut: prop::sample::Index, hits in vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+    ) {
+        let mut out = Vec::new();
+        match which {
+            0 => super::request(&mut out, 7, &sent),
+            1 => super::answer(&mut out, 7, &back),
+            _ => super::map(&mut out, 7, &maps()),
+        }
+        for (at, byte) in hits {
+            let at = at.index(out.len());
+            out[at] = byte;
+        }
+        touch(&out);
+        out.truncate(cut.index(out.len() + 1));
+        touch(&out);
+    }
+}
+
+#[test]
+fn rare_messages_arrive() {
+    let mut out = Vec::new();
+    super::hello(&mut out, 1, &Hello { client: "test", features: 5 });
+    let Ok(Message::Hello { slot: 1, hello }) = decode(&out) else { panic!("no hello") };
+    assert_eq!(hello, Hello { client: "test", features: 5 });
+
+    out.clear();
+    let sent = Welcome {
+        name: "b1",
+        brick: 7,
+        incarnation: 99,
+        cores: 4,
+        core: 2,
+        map_version: 12,
+        features: 0,
+        limits: Limits { key_bytes: 1, value_bytes: 2, in_flight: 3 },
+    };
+    super::welcome(&mut out, 2, &sent);
+    let Ok(Message::Welcome { slot: 2, welcome }) = decode(&out) else { panic!("no welcome") };
+    assert_eq!(welcome, sent);
+
+    out.clear();
+    super::control(&mut out, 3, "{\"status\":{}}");
+    let Ok(Message::Control { slot: 3, json }) = decode(&out) else { panic!("no control") };
+    assert_eq!(json, "{\"status\":{}}");
+
+    out.clear();
+    super::map(&mut out, 4, &maps());
+    let Ok(Message::Map { slot: 4, maps: got }) = decode(&out) else { panic!("no map") };
+    assert_eq!(got.to_maps().unwrap(), maps());
+}
+
+/// The layout is a format: these bytes may only change with `WIRE_VERSION`.
+#[test]
+fn the_layout_of_a_get_is_fixed() {
+    let route = Route { table: 1, partition: 2, epoch: 3, fingerprint: 4 };
+    let mut out = Vec::new();
+    super::request(&mut out, 9, &Request { route, numbered: None, key: b"key", op: Op::Get });
+    let mut bytes = vec![3, 1, 0, 0, 9, 0, 0, 0];
+    bytes.extend_from_slice(b"key");
+    bytes.extend_from_slice(&[1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 4, 0, 0, 0]);
+    bytes.extend_from_slice(&(-19i32).to_le_bytes());
+    bytes.extend_from_slice(&[3, 0, 0, 0]);
+    bytes.extend_from_slice(&(-24i32).to_le_bytes());
+    bytes.extend_from_slice(&[0, 0, 0, 0]);
+    assert_eq!(out, bytes);
+}
+
+#[test]
+fn kinds_of_the_replicated_cluster_are_reserved() {
+    for byte in 0..=255 {
+        let payload = [byte, 0, 0, 0, 0, 0, 0, 0];
+        let known = super::Kind::parse(byte);
+        assert_eq!(known.is_some(), matches!(byte, 1..=8 | 16..=27));
+        if byte >= 16 {
+            assert!(decode(&payload).is_err());
+        }
+        assert!(known.is_none_or(|k| k as u8 == byte));
+    }
+}

@@ -1,0 +1,311 @@
+//! Cleaning: live records move out of segments that are mostly dead, a slice at a time.
+//!
+//! The partition judges what is live and swings its index at once (the original stays mapped until
+//! its copy is as safe as the table promises: `free.rs`). Records move as they are: same bytes, same
+//! version. Two levels keep the cost down: under load dead bytes are bounded at 30% of what is used,
+//! when idle at 5%; the segment with the largest dead share goes first, the older one on a tie.
+
+use super::Log;
+use super::append::{AppendError, Room, build};
+use super::free::Emptied;
+use crate::limits::SEGMENT_HEAD_BYTES;
+use crate::loc::Loc;
+use crate::memory;
+use crate::record::{Body, HEADER_BYTES, Meta, Record, Unchecked};
+use crate::segment::{SegmentKind, SegmentName};
+
+/// Dead share of all closed segments, in percent, at which cleaning starts under load.
+pub const DEAD_PERCENT_BUSY: u64 = 30;
+/// The same when idle, or when there is no room.
+pub const DEAD_PERCENT_IDLE: u64 = 5;
+
+/// What the partition says about a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Move it.
+    Live,
+    /// Leave it behind.
+    Dead,
+    /// A tombstone that hides nothing any more: leave it behind and raise `dropped`.
+    DropTombstone,
+}
+
+/// Whoever knows what is live.
+pub trait Cleaner {
+    /// Judges a committed record. A tombstone that is the newest record of its key may be dropped
+    /// when its sequence number is below `tombstone_floor`, no copy to this replica is going on, and
+    /// a `Sessions` record holds its request's result.
+    fn judge(&mut self, log: &Log, loc: Loc, record: &Record<'_>, tombstone_floor: u64) -> Verdict;
+
+    /// A live record moved: the index must name `to` from now on.
+    fn moved(&mut self, record: &Record<'_>, from: Loc, to: Loc);
+}
+
+/// How a slice of cleaning ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CleanProgress {
+    /// Nothing is worth cleaning.
+    Nothing,
+    /// The budget is used up; there is more.
+    More,
+    /// A segment to move to is on its way.
+    NotYet,
+    /// There is no room to move to.
+    NoSpace,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Victim {
+    slot: u32,
+    at: usize,
+    judged_at: u64,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Cleaning {
+    victim: Option<Victim>,
+    /// Copied out, waiting to be freed.
+    pub emptied: Vec<Emptied>,
+    pub moved_bytes: u64,
+    pub moved_records: u64,
+    pub freed_bytes: u64,
+}
+
+impl Log {
+    /// Something is worth cleaning at this level (or is half cleaned).
+    pub fn wants_cleaning(&self, idle: bool) -> bool {
+        self.ready && (self.cleaning.victim.is_some() || self.choose(idle).is_some())
+    }
+
+    /// The partition should append a `Sessions` record with [`Log::append_settled`] now: no segment is
+    /// half cleaned.
+    pub fn is_between_victims(&self) -> bool {
+        self.cleaning.victim.is_none()
+    }
+
+    /// Cleans for about `budget_bytes` of records looked at.
+    pub fn clean<C: Cleaner + ?Sized>(
+        &mut self,
+        budget_bytes: usize,
+        idle: bool,
+        cleaner: &mut C,
+    ) -> CleanProgress {
+        self.advance_frees();
+        if !self.ready {
+            return CleanProgress::Nothing;
+        }
+        let mut left = budget_bytes;
+        while left > 0 {
+            if self.cleaning.victim.is_none() {
+                let Some(slot) = self.choose(idle) else { return CleanProgress::Nothing };
+                let judged_at = self.commit;
+                self.cleaning.victim = Some(Victim { slot, at: SEGMENT_HEAD_BYTES, judged_at });
+            }
+            match self.clean_some(&mut left, cleaner) {
+                Ok(()) => {}
+                Err(AppendError::NotYet) => return CleanProgress::NotYet,
+                Err(AppendError::NoSpace) => return CleanProgress::NoSpace,
+            }
+        }
+        CleanProgress::More
+    }
+
+    /// The segment with the largest dead share, if all of them together are over the bound.
+    fn choose(&self, idle: bool) -> Option<u32> {
+        let percent = if idle || self.full { DEAD_PERCENT_IDLE } else { DEAD_PERCENT_BUSY };
+        let (mut dead, mut used) = (0, 0);
+        let mut best: Option<(u64, u32, SegmentName)> = None;
+        for slot in self.cleanable() {
+            let segment = self.segment(slot);
+            let size = segment.size() as u64;
+            dead += segment.dead();
+            used += size;
+            let share = segment.dead() * 4096 / size;
+            let key = (share, slot, segment.name());
+            let better =
+                best.is_none_or(|(s, _, name)| share > s || (share == s && segment.name() < name));
+            if better && segment.dead() * 100 > size * percent {
+                best = Some(key);
+            }
+        }
+        if dead * 100 <= used * percent { None } else { best.map(|(_, slot, _)| slot) }
+    }
+
+    /// Closed segments whose records are all committed and undamaged.
+    fn cleanable(&self) -> impl Iterator<Item = u32> + '_ {
+        let emptied = |slot: u32| self.cleaning.emptied.iter().any(|e| e.slot == slot);
+        let tails = self.tail_slots.iter().filter(|&&slot| {
+            let segment = self.segment(slot);
+            segment.closed && segment.last.seq <= self.commit && !self.flush.behind.contains(&slot)
+        });
+        let settled = self.settled_slots.iter().filter(|&&slot| Some(slot) != self.settled_open);
+        tails
+            .chain(settled)
+            .copied()
+            .filter(move |&slot| !emptied(slot) && !self.segment(slot).damaged.get())
+    }
+
+    fn clean_some<C: Cleaner + ?Sized>(
+        &mut self,
+        left: &mut usize,
+        cleaner: &mut C,
+    ) -> Result<(), AppendError> {
+        let Some(mut victim) = self.cleaning.victim else { return Ok(()) };
+        let floor = self.tombstone_floor(victim.slot);
+        let result = loop {
+            let segment = self.segment(victim.slot);
+            if victim.at >= segment.end {
+                self.finish(victim);
+                return Ok(());
+            }
+            if *left == 0 {
+                break Ok(());
+            }
+            let bytes = &segment.memory.bytes()[victim.at..segment.end];
+            memory::prefetch(bytes.as_ptr().wrapping_add(512));
+            let Ok(record) = Unchecked::new(bytes).check_crc() else {
+                // Reported when it is read or scanned; what is good stays where it is.
+                segment.damaged.set(true);
+                self.cleaning.victim = None;
+                return Ok(());
+            };
+            let stride = record.stride();
+            let from = Loc::new(victim.slot, victim.at);
+            match cleaner.judge(self, from, &record, floor) {
+                Verdict::Live => {
+                    if let Err(error) = self.move_record(from, stride, cleaner) {
+                        break Err(error);
+                    }
+                }
+                Verdict::Dead => {}
+                Verdict::DropTombstone => {
+                    let seq = record.header().seq;
+                    debug_assert!(record.header().kind.is_remove() && seq < floor);
+                    self.manifest.dropped = self.manifest.dropped.max(seq);
+                }
+            }
+            victim.at += stride;
+            *left = left.saturating_sub(stride);
+        };
+        self.cleaning.victim = Some(victim);
+        result
+    }
+
+    fn move_record<C: Cleaner + ?Sized>(
+        &mut self,
+        from: Loc,
+        stride: usize,
+        cleaner: &mut C,
+    ) -> Result<(), AppendError> {
+        let slot = self.reserve_settled(stride)?;
+        let (source, target) = self.two(from.slot() as u32, slot);
+        let at = target.end;
+        let bytes = &source.memory.bytes()[from.offset()..from.offset() + stride];
+        let Some(len) = bytes.first_chunk::<4>() else { unreachable!("a record has a header") };
+        let len = u32::from_le_bytes(*len);
+        target.memory.slice_mut(at + 4, stride - 4).copy_from_slice(&bytes[4..]);
+        target.memory.publish(at, len);
+        source.live.set(source.live.get().saturating_sub(stride as u64));
+        let to = self.settled(slot, at, stride);
+        self.cleaning.moved_bytes += stride as u64;
+        self.cleaning.moved_records += 1;
+        let record = Unchecked::new(self.bytes_at(to)).trust();
+        cleaner.moved(&record, from, to);
+        Ok(())
+    }
+
+    fn two(&mut self, a: u32, b: u32) -> (&crate::segment::Segment, &mut crate::segment::Segment) {
+        let Ok([Some(a), Some(b)]) = self.slots.get_disjoint_mut([a as usize, b as usize]) else {
+            unreachable!("a segment is not cleaned into itself")
+        };
+        (a, b)
+    }
+
+    fn settled(&mut self, slot: u32, at: usize, stride: usize) -> Loc {
+        let has_disk = self.has_disk();
+        let segment = self.segment_mut(slot);
+        segment.end = at + stride;
+        segment.live.set(segment.live.get() + stride as u64);
+        self.flush.settled_written += stride as u64;
+        if has_disk && self.flush.settled_dirty.back() != Some(&slot) {
+            self.flush.settled_dirty.push_back(slot);
+        }
+        Loc::new(slot, at)
+    }
+
+    fn takes_settled(&self, slot: u32, stride: usize) -> bool {
+        let segment = self.segment(slot);
+        segment.fits(stride) && !(self.copying && segment.head.made_at_seq > 0)
+    }
+
+    fn reserve_settled(&mut self, stride: usize) -> Result<u32, AppendError> {
+        if let Some(slot) = self.settled_open {
+            if self.takes_settled(slot, stride) {
+                return Ok(slot);
+            }
+            self.segment_mut(slot).closed = true;
+            self.settled_open = None;
+        }
+        loop {
+            if let Some(slot) = self.settleds.next.pop_front() {
+                self.settled_slots.push(slot);
+                if self.takes_settled(slot, stride) {
+                    self.settled_open = Some(slot);
+                    return Ok(slot);
+                }
+                self.segment_mut(slot).closed = true;
+                continue;
+            }
+            let coming = self.want(SegmentKind::Settled, stride, Room::Clean);
+            if self.settleds.next.is_empty() {
+                return Err(if coming { AppendError::NotYet } else { AppendError::NoSpace });
+            }
+        }
+    }
+
+    fn finish(&mut self, victim: Victim) {
+        self.cleaning.victim = None;
+        self.cleaning.emptied.push(Emptied {
+            slot: victim.slot,
+            copies_at: self.flush.settled_written,
+            judged_at: self.commit.max(victim.judged_at),
+            ticket: None,
+        });
+        self.advance_frees();
+    }
+
+    /// Appends a record to the settled segments: a `Sessions` record before cleaning, stamped with the
+    /// commit watermark as its sequence number.
+    pub fn append_settled(&mut self, meta: &Meta, body: &Body<'_>) -> Result<Loc, AppendError> {
+        assert!(meta.seq <= self.commit, "settled records are committed");
+        let len = HEADER_BYTES + body.archived_len();
+        let stride = len.next_multiple_of(8);
+        let slot = self.reserve_settled(stride)?;
+        let partition = self.cfg.partition;
+        let segment = self.segment_mut(slot);
+        let at = segment.end;
+        build(segment.memory.slice_mut(at, len), meta, partition, body);
+        segment.memory.publish(at, len as u32);
+        Ok(self.settled(slot, at, stride))
+    }
+
+    /// While a copy goes on, settled segments are made with `made_at_seq` 0: what it brings may be
+    /// older than any tombstone here.
+    pub fn set_copying(&mut self, copying: bool) {
+        self.copying = copying;
+    }
+
+    /// Appends a committed record that a copy brought, between `set_copying(true)` and `(false)`.
+    pub fn append_copied(&mut self, record: &Record<'_>) -> Result<Loc, AppendError> {
+        assert!(self.copying, "a copied record outside a copy");
+        let bytes = record.bytes();
+        let slot = self.reserve_settled(record.stride())?;
+        let segment = self.segment_mut(slot);
+        let at = segment.end;
+        segment.memory.slice_mut(at + 4, bytes.len() - 4).copy_from_slice(&bytes[4..]);
+        segment.memory.publish(at, bytes.len() as u32);
+        let stride = record.stride();
+        Ok(self.settled(slot, at, stride))
+    }
+}

@@ -1,0 +1,347 @@
+//! Write-behind: which bytes go to the disk next. One write in flight a partition.
+//!
+//! The tail goes first, in order, in whole records; a completion makes durable what was there when the
+//! write was *submitted*. The block at the tail's end is written again with every flush: appends never
+//! change older bytes, so any mix of its old and new sectors keeps what was acked, and with one write
+//! in flight no old image overtakes a newer one. Truncation's zeros go before everything else.
+
+use std::collections::VecDeque;
+use std::io;
+
+use super::{Durability, Log};
+use crate::limits::{FLUSH_BYTES_AIM, FLUSH_BYTES_MAX, FLUSH_SETTLED_BYTES_MAX};
+use crate::memory::MEMORY_ALIGN;
+use crate::record::Version;
+use crate::segment::SegmentName;
+use crate::storage::DiskFile;
+
+/// Settled segments get a turn after this many writes of a busy tail.
+const TAIL_TURNS_MAX: u32 = 8;
+
+/// Names a write until it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlushId(pub u64);
+
+/// One write of mapped bytes to a data file. The memory stays mapped until it is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct FlushOp {
+    /// For the answer.
+    pub id: FlushId,
+    /// The open file; -1 for a log in heap memory, whose "disk" is a simulator's.
+    pub fd: i32,
+    /// First byte, aligned as the file asks.
+    pub ptr: *const u8,
+    /// Bytes, likewise.
+    pub len: u32,
+    /// Offset in the file, likewise.
+    pub offset: u64,
+    /// The completion must mean "durable" (`RWF_DSYNC`).
+    pub durable: bool,
+    /// Which file.
+    pub segment: SegmentName,
+}
+
+/// What an answered write means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The tail is durable up to this sequence number.
+    Tail(u64),
+    /// Something else was written.
+    Other,
+    /// The file system refuses `O_DIRECT`: from now on through the page cache. Warn; the write is
+    /// emitted again.
+    Buffered,
+    /// The disk failed: the replica is sick. Nothing is tried again.
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Zeros,
+    Tail,
+    Settled,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    id: FlushId,
+    slot: u32,
+    what: What,
+    from: usize,
+    to: usize,
+    /// Version of the last record before `to` (tail).
+    last: Version,
+    len: usize,
+    durable: bool,
+    /// `Flush::cuts` at submit: a truncation since then may have taken what was written.
+    cuts: u64,
+}
+
+/// See the module's text.
+#[derive(Debug, Default)]
+pub(super) struct Flush {
+    flight: Option<Flight>,
+    next_id: u64,
+    /// Writes of the tail since the last other one.
+    tail_turns: u32,
+    /// Closed tail segments that are not durable to their end, in order.
+    pub behind: VecDeque<u32>,
+    /// Newest durable record of the tail.
+    pub flushed: Version,
+    /// Ranges that truncation zeroed: slot, from, to.
+    pub zeros: VecDeque<(u32, usize, usize)>,
+    /// When the oldest dirty byte was first seen.
+    dirty_since_ns: Option<u64>,
+    /// Bytes ever appended to settled segments, and how many of them are durable.
+    pub settled_written: u64,
+    pub settled_durable: u64,
+    /// Settled segments with something to flush, in order of filling.
+    pub settled_dirty: VecDeque<u32>,
+    /// Truncations so far.
+    pub cuts: u64,
+    /// A flush failed.
+    pub sick: bool,
+}
+
+struct Piece {
+    slot: u32,
+    what: What,
+    from: usize,
+    to: usize,
+    last: Version,
+    durable: bool,
+}
+
+impl Log {
+    /// Everything up to here is durable (`memory` tables: appended).
+    pub fn flushed(&self) -> u64 {
+        self.flushed_version().seq
+    }
+
+    pub(super) fn flushed_version(&self) -> Version {
+        if self.has_disk() { self.flush.flushed } else { self.tail }
+    }
+
+    /// Up to where this replica may vote: `sync` waits for the flush, `async` only when the flush is
+    /// past its bound.
+    pub fn votable(&self, boot_ns: u64) -> u64 {
+        match self.cfg.durability {
+            _ if self.truncating() => self.flushed().min(self.tail.seq),
+            Durability::Memory => self.tail.seq,
+            Durability::Sync => self.flush.flushed.seq,
+            Durability::Async { ms } => {
+                let bound = u64::from(ms) * 1_000_000;
+                let since = self.flush.dirty_since_ns.unwrap_or(boot_ns);
+                let late = boot_ns.saturating_sub(since) > bound;
+                if late || self.flush.sick { self.flush.flushed.seq } else { self.tail.seq }
+            }
+        }
+    }
+
+    /// A flush failed: the disk is not trusted any more.
+    pub fn is_sick(&self) -> bool {
+        self.flush.sick
+    }
+
+    /// When [`Log::poll_ask`] should be called without another reason, boot time in nanoseconds.
+    pub fn wake_at(&self) -> Option<u64> {
+        if self.flush.flight.is_some() || self.flush.sick {
+            return None;
+        }
+        match (self.cfg.durability, self.flush.dirty_since_ns) {
+            (Durability::Async { ms }, Some(since)) => Some(since + u64::from(ms) * 500_000),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the tail that are not durable.
+    pub fn lag_bytes(&self) -> u64 {
+        if !self.has_disk() {
+            return 0;
+        }
+        let open = self.tail_slots.back().filter(|slot| !self.flush.behind.contains(slot));
+        let slots = self.flush.behind.iter().chain(open);
+        slots.map(|&s| (self.segment(s).end - self.segment(s).durable) as u64).sum()
+    }
+
+    pub(super) fn poll_write(&mut self, boot_ns: u64) -> Option<FlushOp> {
+        if !self.has_disk() || self.flush.flight.is_some() || self.flush.sick {
+            return None;
+        }
+        let tail_first = self.flush.tail_turns < TAIL_TURNS_MAX;
+        let piece = match self.zeros_piece() {
+            Some(piece) => piece,
+            None if tail_first => self.tail_piece(boot_ns).or_else(|| self.settled_piece())?,
+            None => self.settled_piece().or_else(|| self.tail_piece(boot_ns))?,
+        };
+        let tail = piece.what == What::Tail;
+        self.flush.tail_turns = if tail { self.flush.tail_turns + 1 } else { 0 };
+        Some(self.take_off(&piece))
+    }
+
+    fn zeros_piece(&self) -> Option<Piece> {
+        let &(slot, from, to) = self.flush.zeros.front()?;
+        // From the back: what a power failure leaves is a shorter tail, never a hole.
+        let from = from.max(to.saturating_sub(FLUSH_BYTES_MAX));
+        Some(Piece { slot, what: What::Zeros, from, to, last: Version::default(), durable: true })
+    }
+
+    fn tail_piece(&mut self, boot_ns: u64) -> Option<Piece> {
+        let slot = self.flush.behind.front().or(self.tail_slots.back()).copied()?;
+        let (from, end) = (self.segment(slot).durable, self.segment(slot).end);
+        if from >= end {
+            self.flush.dirty_since_ns = None;
+            return None;
+        }
+        let since = *self.flush.dirty_since_ns.get_or_insert(boot_ns);
+        if let Durability::Async { ms } = self.cfg.durability {
+            let old = boot_ns.saturating_sub(since) >= u64::from(ms) * 500_000;
+            let behind = !self.flush.behind.is_empty();
+            if !old && !behind && end - from < FLUSH_BYTES_AIM {
+                return None;
+            }
+        }
+        let segment = self.segment(slot);
+        let (to, last) = if end - from <= FLUSH_BYTES_MAX {
+            (end, segment.last)
+        } else {
+            whole_records(segment, from)
+        };
+        Some(Piece { slot, what: What::Tail, from, to, last, durable: true })
+    }
+
+    fn settled_piece(&self) -> Option<Piece> {
+        let &slot = self.flush.settled_dirty.front()?;
+        let segment = self.segment(slot);
+        let from = segment.written;
+        let to = segment.end.min(from + FLUSH_SETTLED_BYTES_MAX);
+        let durable = to == segment.end || to - segment.durable >= FLUSH_BYTES_MAX;
+        Some(Piece { slot, what: What::Settled, from, to, last: Version::default(), durable })
+    }
+
+    fn take_off(&mut self, piece: &Piece) -> FlushOp {
+        let segment = self.segment(piece.slot);
+        let align = segment.disk.as_ref().map_or(MEMORY_ALIGN, DiskFile::align);
+        let offset = piece.from / align * align;
+        let len = piece.to.next_multiple_of(align).min(segment.size()) - offset;
+        let op = FlushOp {
+            id: FlushId(self.flush.next_id),
+            fd: segment.disk.as_ref().map_or(-1, DiskFile::fd),
+            ptr: segment.memory.as_ptr().wrapping_add(offset),
+            len: len as u32,
+            offset: offset as u64,
+            durable: piece.durable,
+            segment: segment.name(),
+        };
+        self.flush.next_id += 1;
+        self.flush.flight = Some(Flight {
+            id: op.id,
+            slot: piece.slot,
+            what: piece.what,
+            from: piece.from,
+            to: piece.to,
+            last: piece.last,
+            len,
+            durable: piece.durable,
+            cuts: self.flush.cuts,
+        });
+        op
+    }
+
+    /// The answer to a write: bytes written, or the error.
+    pub fn on_written(&mut self, id: FlushId, result: io::Result<usize>) -> Written {
+        let Some(flight) = self.flush.flight.take_if(|f| f.id == id) else {
+            return Written::Other;
+        };
+        match result {
+            Ok(n) if n == flight.len => self.landed(&flight),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                let disk = self.segment_mut(flight.slot).disk.as_mut();
+                match disk {
+                    Some(disk) if disk.direct => {
+                        disk.go_buffered();
+                        Written::Buffered
+                    }
+                    _ => self.sicken(),
+                }
+            }
+            // A short write is a full or failing disk: never retry and trust.
+            Ok(_) | Err(_) => self.sicken(),
+        }
+    }
+
+    fn sicken(&mut self) -> Written {
+        self.flush.sick = true;
+        Written::Failed
+    }
+
+    fn landed(&mut self, flight: &Flight) -> Written {
+        match flight.what {
+            What::Zeros => {
+                if let Some((slot, from, to)) = self.flush.zeros.front_mut()
+                    && *slot == flight.slot
+                {
+                    *to = (*to).min(flight.from);
+                    if *from >= *to {
+                        self.flush.zeros.pop_front();
+                    }
+                }
+                Written::Other
+            }
+            What::Tail => {
+                let truncated = flight.cuts != self.flush.cuts;
+                let segment = self.segment_mut(flight.slot);
+                if !truncated {
+                    segment.durable = segment.durable.max(flight.to);
+                }
+                let done = segment.durable >= segment.end;
+                let closed = segment.closed;
+                if done && closed && self.flush.behind.front() == Some(&flight.slot) {
+                    self.flush.behind.pop_front();
+                }
+                if !truncated {
+                    self.flush.flushed = self.flush.flushed.max(flight.last);
+                }
+                self.flush.dirty_since_ns = None;
+                Written::Tail(self.flush.flushed.seq)
+            }
+            What::Settled => {
+                let segment = self.segment_mut(flight.slot);
+                segment.written = flight.to;
+                if flight.durable {
+                    let gained = flight.to - segment.durable;
+                    segment.durable = flight.to;
+                    let done = segment.durable == segment.end;
+                    self.flush.settled_durable += gained as u64;
+                    if done {
+                        self.flush.settled_dirty.pop_front();
+                    }
+                }
+                Written::Other
+            }
+        }
+    }
+
+    pub(super) fn is_in_flight(&self, slot: u32) -> bool {
+        self.flush.flight.as_ref().is_some_and(|f| f.slot == slot)
+    }
+
+    /// Where the write in flight on `slot` ends, whatever truncation does meanwhile.
+    pub(super) fn flight_end(&self, slot: u32) -> Option<usize> {
+        self.flush.flight.as_ref().filter(|f| f.slot == slot).map(|f| f.to)
+    }
+}
+
+/// As many whole records from `from` on as one write takes.
+fn whole_records(segment: &crate::segment::Segment, from: usize) -> (usize, Version) {
+    let (mut at, mut last) = (from, Version::default());
+    while let Some(len) = segment.len_at(at) {
+        let next = at + len.next_multiple_of(8);
+        if at > from && next - from > FLUSH_BYTES_MAX {
+            break;
+        }
+        last = crate::record::version_of(&segment.memory.bytes()[at..]);
+        at = next;
+    }
+    (at, last)
+}

@@ -1,0 +1,182 @@
+//! Past bytes that are no record: is it the end, a torn tail, or damage?
+//!
+//! The rules, in this order:
+//! * nothing valid follows, in this segment or a later one of the tail: it is the end;
+//! * memory (the process died, the machine did not): damage, because stores are in order;
+//! * disk, and the manifest says that this record was flushed once: damage;
+//! * disk, and a valid record lies further behind than one write reaches, or in a later segment: damage,
+//!   because writes are one at a time and in order, so an earlier one had ended;
+//! * disk, `sync`, and a later record's commit watermark covers it: damage, because it was voted for;
+//! * else the last write tore: cut here, and count what is lost.
+
+use super::{Durability, Log, Scan};
+use crate::limits::{FLUSH_BYTES_MAX, SEGMENT_HEAD_BYTES};
+use crate::record::{HEADER_BYTES, Unchecked, Version};
+use crate::segment::Segment;
+use crate::storage::Source;
+
+pub(super) enum Sight {
+    /// The normal end; `torn` when the bytes behind it are not all zero.
+    End { torn: bool },
+    /// The last write tore: cut here.
+    Torn { lost: u64 },
+    /// Damage; valid records go on at `resume` in this segment, or in a later one.
+    Damage { resume: Option<usize> },
+}
+
+/// What valid records behind a bad one say.
+#[derive(Default)]
+struct Evidence {
+    resume: Option<usize>,
+    records: u64,
+    commit: u64,
+    furthest: usize,
+}
+
+impl Log {
+    /// Records of this partition, or of one it was split from or merged of.
+    pub(super) fn is_ours(&self, partition: u32) -> bool {
+        partition == self.cfg.partition || self.manifest.ancestors.contains(&partition)
+    }
+
+    /// The next offset at or after `from` with a valid record that `fits`.
+    fn resynchronise(
+        &self,
+        segment: &Segment,
+        from: usize,
+        fits: impl Fn(Version) -> bool,
+    ) -> Option<usize> {
+        let bytes = segment.memory.bytes();
+        let mut at = from.max(SEGMENT_HEAD_BYTES).next_multiple_of(8);
+        while at + HEADER_BYTES <= bytes.len() {
+            // Most of what is not a record has no plausible length: a look instead of a CRC.
+            if crate::record::is_plausible(&bytes[at..])
+                && let Ok(record) = Unchecked::new(&bytes[at..]).check()
+                && self.is_ours(record.header().partition)
+                && fits(record.version())
+            {
+                return Some(at);
+            }
+            at += 8;
+        }
+        None
+    }
+
+    /// Trusts the bad record's length first, if a valid record follows it.
+    fn resume_at(
+        &self,
+        segment: &Segment,
+        at: usize,
+        fits: impl Fn(Version) -> bool,
+    ) -> Option<usize> {
+        let bytes = segment.memory.bytes();
+        if let Some(word) = bytes.get(at..).and_then(|b| b.first_chunk::<4>()) {
+            let next = at + (u32::from_le_bytes(*word) as usize).next_multiple_of(8);
+            if next > at + HEADER_BYTES - 1
+                && next < bytes.len()
+                && let Ok(record) = Unchecked::new(&bytes[next..]).check()
+                && self.is_ours(record.header().partition)
+                && fits(record.version())
+            {
+                return Some(next);
+            }
+        }
+        self.resynchronise(segment, at + 8, fits)
+    }
+
+    fn evidence(&self, segment: &Segment, at: usize, last: Version) -> Evidence {
+        let mut evidence = Evidence::default();
+        let (mut from, mut newest) = (at, last);
+        loop {
+            // A record at `seq` needs at least that many headers before it.
+            let most = newest.seq + (segment.size() - from) as u64 / HEADER_BYTES as u64 + 1;
+            let fits = |v: Version| v.seq > newest.seq && v.seq <= most && v.epoch >= newest.epoch;
+            let Some(found) = self.resume_at(segment, from, fits) else { return evidence };
+            evidence.resume.get_or_insert(found);
+            let mut next = found;
+            while let Ok(record) = Unchecked::new(&segment.memory.bytes()[next..]).check()
+                && (record.header().seq == newest.seq + 1 || next == found)
+            {
+                newest = record.version();
+                evidence.records += 1;
+                evidence.commit = evidence.commit.max(record.header().commit());
+                evidence.furthest = next;
+                next += record.stride();
+            }
+            if evidence.furthest > at + FLUSH_BYTES_MAX || next <= from {
+                return evidence;
+            }
+            from = next;
+        }
+    }
+}
+
+impl Scan {
+    pub(super) fn look_ahead_tail(&self, log: &Log, slot: u32, at: usize) -> Sight {
+        let segment = log.segment(slot);
+        let later = self.has_later_records(log, slot);
+        let clean = segment.memory.bytes()[at..].iter().all(|&b| b == 0);
+        if clean {
+            // The next segment must go on where this one ended.
+            return if later.is_some_and(|v| v.seq > self.last.seq + 1) && self.last.seq > 0 {
+                Sight::Damage { resume: None }
+            } else {
+                Sight::End { torn: false }
+            };
+        }
+        let evidence = log.evidence(segment, at, self.last);
+        let newer = later.filter(|v| v.seq > self.last.seq);
+        if evidence.resume.is_none() && newer.is_none() {
+            return Sight::End { torn: true };
+        }
+        // A roll leaves nothing behind the last record: the next one follows, and what is here is the
+        // rest of a record that was never finished (or was truncated).
+        if evidence.resume.is_none() && newer.is_some_and(|v| v.seq == self.last.seq + 1) {
+            return Sight::End { torn: false };
+        }
+        let proven = match self.source {
+            Source::Memory | Source::New => true,
+            Source::Disk => {
+                log.manifest.flushed.seq > self.last.seq
+                    || newer.is_some()
+                    || evidence.furthest > at + FLUSH_BYTES_MAX
+                    || (log.cfg.durability == Durability::Sync && evidence.commit > self.last.seq)
+            }
+        };
+        if proven {
+            Sight::Damage { resume: evidence.resume }
+        } else {
+            Sight::Torn { lost: evidence.records }
+        }
+    }
+
+    /// The first record of a later tail segment.
+    fn has_later_records(&self, log: &Log, slot: u32) -> Option<Version> {
+        let after = log.tail_slots.iter().skip_while(|&&s| s != slot).skip(1);
+        after
+            .filter_map(|&s| {
+                let segment = log.segment(s);
+                let fits = |v: Version| v.seq > self.last.seq && v.epoch >= self.last.epoch;
+                let first = &segment.memory.bytes()[SEGMENT_HEAD_BYTES..];
+                let at = match Unchecked::new(first).check() {
+                    Ok(_) => Some(SEGMENT_HEAD_BYTES),
+                    Err(_) if first.iter().take(1 << 16).all(|&b| b == 0) => None,
+                    Err(_) => log.resynchronise(segment, SEGMENT_HEAD_BYTES, fits),
+                }?;
+                Some(crate::record::version_of(&segment.memory.bytes()[at..]))
+            })
+            .find(|v| v.seq > self.last.seq && v.epoch >= self.last.epoch)
+    }
+
+    pub(super) fn look_ahead_settled(log: &Log, slot: u32, at: usize) -> Sight {
+        let segment = log.segment(slot);
+        let clean = segment.memory.bytes()[at..].iter().all(|&b| b == 0);
+        let name = segment.name();
+        let listed = log.manifest.settled.iter().find(|l| l.name == name).map_or(0, |l| l.end);
+        let resume = if clean { None } else { log.resume_at(segment, at, |_| true) };
+        if resume.is_some() || (at as u64) < listed {
+            return Sight::Damage { resume };
+        }
+        Sight::End { torn: !clean }
+    }
+}

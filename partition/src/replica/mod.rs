@@ -1,0 +1,300 @@
+//! One replica of one partition: its log, its index, its sessions, and the writes on their way.
+//!
+//! Every write goes prepare (append) -> vote (as durable as the table asks) -> commit (index,
+//! answer), also in a group of one, where the three are one call unless the disk must come first.
+//! Pure: time is an argument, actions are return values.
+//!
+//! Invariants:
+//! * the index names the newest *committed* put of each key, and nothing else;
+//! * `pending` holds every record above the commit watermark, in order of seq without gaps;
+//! * an answer that rests on an uncommitted record waits in `waiters` for its commit;
+//! * while writes are held no later write overtakes them.
+
+mod actions;
+mod clean;
+mod commit;
+mod execute;
+mod held;
+mod lookup;
+mod number;
+mod reads;
+mod recover;
+#[cfg(test)]
+mod tests;
+mod tick;
+mod write;
+
+use std::collections::{HashMap, VecDeque};
+
+use firebrick_log::record::SessionResult;
+use firebrick_log::storage::Done;
+use firebrick_log::{
+    Ask, FlushId, Log, LogStats, Outcome as JobOutcome, Scan, ScanReport, Written,
+};
+
+use crate::index::Index;
+use crate::maps::Leaf;
+use crate::op::{Now, Route, Version};
+use crate::sessions::{Rebuild, Sessions};
+
+pub use actions::{Action, Actions, Outcome, OwnedAnswer};
+pub use execute::Reads;
+pub use recover::Recovering;
+pub use tick::Budget;
+
+/// Bytes of records that may be prepared and not committed.
+pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
+/// Writes that may wait for a segment.
+pub const HELD_MAX: usize = 4096;
+/// Bytes of writes that may wait for a segment.
+pub const HELD_BYTES_MAX: usize = 32 << 20;
+/// Answers that may wait for another request's record.
+pub const WAITERS_MAX: usize = 16 << 10;
+
+/// Counters, collected now and then.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplicaStats {
+    /// Keys with a value.
+    pub keys: u64,
+    /// Bytes of the index.
+    pub index_bytes: u64,
+    /// Open sessions.
+    pub sessions: u64,
+    /// Records prepared and not committed.
+    pub in_flight: u64,
+    /// Writes that wait for a segment.
+    pub held: u64,
+    /// Keys removed because their time was over.
+    pub expired: u64,
+    /// Reads that met a damaged record.
+    pub corrupt: u64,
+    /// The log's.
+    pub log: LogStats,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The log is being scanned.
+    Recovering,
+    /// The log is there; an epoch has yet to begin.
+    Ready,
+    /// The manifest with the epoch's beginning is being saved.
+    Beginning { ticket: u64 },
+    /// The take-over record is prepared.
+    TakingOver { seq: u64 },
+    /// Requests are served.
+    Serving,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Replica {
+    route: Route,
+    leaf: Leaf,
+    /// The leaf's suffix, reversed, at the top of 64 bits.
+    prefix: u64,
+    state: State,
+    log: Log,
+    index: Index,
+    sessions: Sessions,
+    pending: VecDeque<commit::Pending>,
+    pending_bytes: usize,
+    /// Newest prepared record of a key hash.
+    newest: HashMap<u64, u64>,
+    /// Newest prepared `Clear`; 0 is none.
+    clearing: u64,
+    waiters: Vec<commit::Waiter>,
+    held: VecDeque<held::Held>,
+    held_bytes: usize,
+    /// A held request runs: it need not queue behind the others.
+    running_held: bool,
+    /// A value being made, or an answer's bytes.
+    scratch: Vec<u8>,
+    results: Vec<SessionResult>,
+    /// Version of the newest `Clear`.
+    cleared: Version,
+    sessions_record: clean::SessionsRecord,
+    /// Some value may have an expiry time.
+    may_expire: bool,
+    expiry_walk: tick::ExpiryWalk,
+    recovery: Option<Box<Recovery>>,
+    expired_total: u64,
+    corrupt_total: u64,
+}
+
+#[derive(Debug)]
+struct Recovery {
+    scan: Scan,
+    rebuild: Rebuild,
+    sweep: recover::Sweep,
+}
+
+impl Replica {
+    /// A replica over an empty log. [`Replica::begin`] makes it serve.
+    pub fn new(log: Log, leaf: Leaf) -> Self {
+        Self {
+            route: Route { partition: leaf.partition, ..Route::default() },
+            leaf,
+            prefix: u64::from(leaf.suffix).reverse_bits(),
+            state: State::Ready,
+            log,
+            index: Index::new(leaf.depth),
+            sessions: Sessions::default(),
+            pending: VecDeque::new(),
+            pending_bytes: 0,
+            newest: HashMap::new(),
+            clearing: 0,
+            waiters: Vec::new(),
+            held: VecDeque::new(),
+            held_bytes: 0,
+            running_held: false,
+            scratch: Vec::new(),
+            results: Vec::new(),
+            cleared: Version::default(),
+            sessions_record: clean::SessionsRecord::default(),
+            may_expire: false,
+            expiry_walk: tick::ExpiryWalk::default(),
+            recovery: None,
+            expired_total: 0,
+            corrupt_total: 0,
+        }
+    }
+
+    /// A replica over what an earlier process left: [`Replica::recover_step`] until it is done, then
+    /// [`Replica::begin`].
+    pub fn open(log: Log, scan: Scan, leaf: Leaf) -> Self {
+        let mut replica = Self::new(log, leaf);
+        replica.state = State::Recovering;
+        replica.recovery = Some(Box::new(Recovery {
+            scan,
+            rebuild: Rebuild::default(),
+            sweep: recover::Sweep::default(),
+        }));
+        replica
+    }
+
+    /// The current route.
+    pub fn route(&self) -> Route {
+        self.route
+    }
+
+    /// The trie's leaf.
+    pub fn leaf(&self) -> Leaf {
+        self.leaf
+    }
+
+    /// Requests are served (the take-over record is committed).
+    pub fn is_serving(&self) -> bool {
+        self.state == State::Serving
+    }
+
+    /// The log, to be looked at (pins, statistics).
+    pub fn log(&self) -> &Log {
+        &self.log
+    }
+
+    /// Ends the replica and gives its log back.
+    pub fn into_log(self) -> Log {
+        self.log
+    }
+
+    /// What the scan found; `None` for a replica that began empty or is done with it.
+    pub fn scan_report(&self) -> Option<&ScanReport> {
+        self.recovery.as_ref().map(|r| r.scan.report())
+    }
+
+    /// Keys with a value (expired ones count until they are removed).
+    pub fn keys(&self) -> u64 {
+        self.index.len() as u64
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> ReplicaStats {
+        ReplicaStats {
+            keys: self.index.len() as u64,
+            index_bytes: self.index.bytes() as u64,
+            sessions: self.sessions.len() as u64,
+            in_flight: self.pending.len() as u64,
+            held: self.held.len() as u64,
+            expired: self.expired_total,
+            corrupt: self.corrupt_total,
+            log: self.log.stats(),
+        }
+    }
+
+    /// Pass 1 of a batch: fetches the index bucket of a key.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.index.prefetch_bucket(hash);
+    }
+
+    /// Pass 2 of a batch: fetches the record that the key probably has.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        if let Some(loc) = self.index.guess(hash) {
+            self.log.prefetch(firebrick_log::Loc::from_bits(loc));
+        }
+    }
+
+    /// A write of the log was answered.
+    pub fn on_written(
+        &mut self,
+        now: Now,
+        id: FlushId,
+        result: std::io::Result<usize>,
+        out: &mut Actions,
+    ) -> Written {
+        let written = self.log.on_written(id, result);
+        self.poll(now, out);
+        written
+    }
+
+    /// A file job of the log was answered.
+    pub fn on_job(&mut self, now: Now, done: Done, out: &mut Actions) -> JobOutcome {
+        let outcome = self.log.on_job(done);
+        self.poll(now, out);
+        outcome
+    }
+
+    /// A segment that the log asked for.
+    pub fn on_segment(
+        &mut self,
+        now: Now,
+        want: firebrick_log::Want,
+        spare: Option<firebrick_log::storage::Spare>,
+        out: &mut Actions,
+    ) {
+        match spare {
+            Some(spare) => self.log.give(want.kind, spare),
+            None => self.log.refuse(want.kind),
+        }
+        self.poll(now, out);
+    }
+
+    /// There may be room again for what was refused.
+    pub fn room_again(&mut self) {
+        self.log.room_again();
+    }
+
+    /// Once a turn, after the turn's requests: commits what may be, retries held writes, and passes on
+    /// what the log wants done.
+    pub fn poll(&mut self, now: Now, out: &mut Actions) {
+        self.advance_epoch(now);
+        self.advance(now, out);
+        self.run_held(now, out);
+        self.asks(now, out);
+    }
+
+    fn asks(&mut self, now: Now, out: &mut Actions) {
+        while let Some(ask) = self.log.poll_ask(now.boot_ns) {
+            // One write is in flight at most, and each want and job is asked for once: this ends.
+            let ask: Ask = ask;
+            out.push(Action::Log(ask));
+        }
+    }
+
+    /// When to call [`Replica::poll`] without another reason; boot time in nanoseconds.
+    pub fn wake_at(&self) -> Option<u64> {
+        self.log.wake_at()
+    }
+}

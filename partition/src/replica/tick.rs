@@ -1,0 +1,98 @@
+//! Background work, a bounded slice at a time.
+
+use firebrick_log::Loc;
+
+use super::{Actions, Replica};
+use crate::op::Now;
+
+/// How much a slice may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Bytes of records that cleaning looks at.
+    pub clean_bytes: usize,
+    /// Entries that the search for expired keys looks at.
+    pub expire_entries: usize,
+    /// Nothing else is to be done: clean more thoroughly.
+    pub idle: bool,
+}
+
+impl Default for Budget {
+    /// About 20 us.
+    fn default() -> Self {
+        Self { clean_bytes: 16 << 10, expire_entries: 64, idle: false }
+    }
+}
+
+/// The search for expired keys: a walk over the whole index, again and again.
+#[derive(Debug, Default)]
+pub(super) struct ExpiryWalk {
+    cursor: u64,
+    /// This walk met a value with an expiry time.
+    met: bool,
+    /// This walk began when there was one for sure.
+    found: Vec<Loc>,
+    /// `may_expire` was set again since the walk began.
+    began_at: u64,
+}
+
+impl Replica {
+    /// A slice of background work: expiry, idle sessions, cleaning. Whether there is more to do at
+    /// once.
+    pub fn tick(&mut self, now: Now, budget: Budget, out: &mut Actions) -> bool {
+        if !self.is_serving() {
+            self.poll(now, out);
+            return false;
+        }
+        if let Some(session) = self.sessions.next_idle(now.boot_ns, 16) {
+            // When there is no segment just now, its turn comes again.
+            let _ = self.end_session(now, None, session);
+        }
+        let expired = self.expire_some(now, budget.expire_entries);
+        let discarding = self.discard_some();
+        let cleaned = self.clean(budget.clean_bytes, budget.idle);
+        self.poll(now, out);
+        expired || discarding || cleaned == firebrick_log::CleanProgress::More
+    }
+
+    /// A cleared index goes a sub-table at a time, and its records count as dead.
+    fn discard_some(&mut self) -> bool {
+        let log = &self.log;
+        self.index.discard_some(|bits| log.mark_dead(Loc::from_bits(bits)))
+    }
+
+    /// Whether something was expired: there may be more.
+    fn expire_some(&mut self, now: Now, entries: usize) -> bool {
+        if !self.may_expire || entries == 0 {
+            return false;
+        }
+        let mut walk = std::mem::take(&mut self.expiry_walk);
+        if walk.cursor == 0 {
+            walk.met = false;
+            walk.began_at = self.log.tail().seq;
+        }
+        let log = &self.log;
+        let walked = self.index.walk(self.prefix, walk.cursor, entries, entries, |bits| {
+            let loc = Loc::from_bits(bits);
+            let Ok(record) = log.record(loc) else { return };
+            let expires_ms = record.fields().expires_ms;
+            walk.met |= expires_ms != 0;
+            if expires_ms != 0 && expires_ms <= now.unix_ms {
+                walk.found.push(loc);
+            }
+        });
+        let some = !walk.found.is_empty();
+        let mut key = Vec::new();
+        for loc in walk.found.drain(..) {
+            key.clear();
+            key.extend_from_slice(self.log.key_at(loc));
+            self.expire(now, crate::hash_key(&key), &key, loc);
+        }
+        walk.cursor = walked.cursor;
+        // A whole walk over an unchanged log met none: no value expires any more.
+        if walk.cursor == 0 && !walk.met && walk.began_at == self.log.tail().seq {
+            self.may_expire = !self.pending.is_empty();
+        }
+        self.expiry_walk = walk;
+        some
+    }
+}

@@ -1,0 +1,320 @@
+//! Exactly once: what a client's session was answered, so that a retry never applies twice.
+//!
+//! A session has a window of 64 request numbers. `low` is the mark below which results are gone: the
+//! client said that it has those answers, or it sent a request 64 above them, which it does only when
+//! it has them. A number in the window that was not seen is new; one that was seen gets the first
+//! answer, once the record that the answer rests on is committed; one at or below the mark, and any of
+//! an unknown session, is in doubt and never applied.
+//!
+//! At most [`SESSIONS_MAX`] sessions: past that the one idle longest ends, if it has been idle for
+//! [`IDLE_LEAST_NS`]; else opening answers `Busy`.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, VecDeque, hash_map};
+
+use firebrick_log::limits::RECORD_BYTES_MAX;
+use firebrick_log::record::{Answered, SessionResult};
+
+use crate::op::{Failure, Numbered, RequestId, SessionId, Version};
+
+/// Numbers of a session that may be unanswered.
+pub const WINDOW: u32 = 64;
+/// Sessions of one partition.
+pub const SESSIONS_MAX: usize = 3_000;
+/// A session ends when it was idle for this long.
+pub const IDLE_NS: u64 = 60_000_000_000;
+/// A session idle for less is not ended to make room for another.
+pub const IDLE_LEAST_NS: u64 = 5_000_000_000;
+
+// All results fit one record.
+const _: () = assert!(SESSIONS_MAX * (WINDOW as usize + 1) * 40 + 64 < RECORD_BYTES_MAX);
+
+/// An answer that can be given again.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Remembered {
+    /// The version written.
+    Done(Version),
+    /// The integer and the version written.
+    Integer(i64, Version),
+    /// The length and the version written.
+    Length(u64, Version),
+    /// The number, written as text.
+    Float(f64, Version),
+    /// There was no value; nothing was written.
+    Absent,
+    /// The condition did not hold.
+    Refused(Version),
+    /// It failed for good.
+    Failed(Failure),
+}
+
+/// What a request's number says.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Seen {
+    /// Decide and apply it.
+    New,
+    /// Answer this, once `rests_on` is committed.
+    Before {
+        /// Sequence number.
+        rests_on: u64,
+        /// The answer.
+        answer: Remembered,
+    },
+    /// Never apply it.
+    InDoubt,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    number: u32,
+    rests_on: u64,
+    answer: Remembered,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    low: u32,
+    used_ns: u64,
+    ending: bool,
+    window: Vec<Entry>,
+}
+
+impl Session {
+    fn raise(&mut self, low: u32) {
+        if low > self.low {
+            self.low = low;
+            self.window.retain(|e| e.number > low);
+        }
+    }
+
+    fn remember(&mut self, entry: Entry) {
+        self.raise(entry.number.saturating_sub(WINDOW));
+        if entry.number > self.low && self.window.iter().all(|e| e.number != entry.number) {
+            self.window.push(entry);
+        }
+    }
+}
+
+/// All sessions of a partition.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    by_id: HashMap<SessionId, Session>,
+    /// Looked at in turn for idleness; ids of ended sessions go when their turn comes.
+    turns: VecDeque<SessionId>,
+    /// Changes so far.
+    changes: u64,
+}
+
+impl Sessions {
+    /// How many are open.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// None is open.
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    /// Grows with everything that a `Sessions` record would say differently.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// A session was opened (its record is committed).
+    pub fn open(&mut self, id: SessionId, now_ns: u64) {
+        // One that was prepared before a crash is known already, with its requests.
+        if let hash_map::Entry::Vacant(place) = self.by_id.entry(id) {
+            place.insert(Session { used_ns: now_ns, ..Session::default() });
+            self.turns.push_back(id);
+        }
+        self.changes += 1;
+    }
+
+    /// A session was ended (its record is committed).
+    pub fn end(&mut self, id: SessionId) {
+        self.by_id.remove(&id);
+        self.changes += 1;
+    }
+
+    /// It is open.
+    pub fn is_open(&self, id: SessionId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// Judges a request.
+    pub fn check(&mut self, numbered: &Numbered, now_ns: u64) -> Seen {
+        let Numbered { id, answered_to } = *numbered;
+        let Some(session) = self.by_id.get_mut(&id.session) else { return Seen::InDoubt };
+        if session.ending || id.number == 0 {
+            return Seen::InDoubt;
+        }
+        session.used_ns = now_ns;
+        if let Some(entry) = session.window.iter().find(|e| e.number == id.number) {
+            return Seen::Before { rests_on: entry.rests_on, answer: entry.answer };
+        }
+        if id.number <= session.low {
+            return Seen::InDoubt;
+        }
+        // A mark at or above the request itself would be nonsense.
+        session.raise(answered_to.min(id.number - 1).max(id.number.saturating_sub(WINDOW)));
+        Seen::New
+    }
+
+    /// A request was decided: this is its answer once `rests_on` is committed.
+    pub fn remember(&mut self, id: RequestId, rests_on: u64, answer: Remembered) {
+        if let Some(session) = self.by_id.get_mut(&id.session) {
+            session.remember(Entry { number: id.number, rests_on, answer });
+            self.changes += 1;
+        }
+    }
+
+    /// Whether another may be opened; if not now, then maybe after ending the one that was idle
+    /// longest.
+    pub fn room(&self, now_ns: u64) -> Result<(), Option<SessionId>> {
+        if self.by_id.len() < SESSIONS_MAX {
+            return Ok(());
+        }
+        let idle = self.by_id.iter().filter(|(_, s)| !s.ending).min_by_key(|(_, s)| s.used_ns);
+        Err(idle
+            .filter(|(_, s)| now_ns.saturating_sub(s.used_ns) >= IDLE_LEAST_NS)
+            .map(|(id, _)| *id))
+    }
+
+    /// The next of at most `look` sessions that was idle too long.
+    pub fn next_idle(&mut self, now_ns: u64, look: usize) -> Option<SessionId> {
+        for _ in 0..look.min(self.turns.len()) {
+            let id = self.turns.pop_front()?;
+            let Some(session) = self.by_id.get(&id) else { continue };
+            self.turns.push_back(id);
+            if !session.ending && now_ns.saturating_sub(session.used_ns) >= IDLE_NS {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// A record that ends it is prepared: it takes no more requests.
+    pub fn set_ending(&mut self, id: SessionId) {
+        if let Some(session) = self.by_id.get_mut(&id) {
+            session.ending = true;
+        }
+    }
+
+    /// Everything committed, as a `Sessions` record keeps it. Number 0 says that the session is open,
+    /// its result is the mark.
+    pub fn results(&self, commit: u64, out: &mut Vec<SessionResult>) {
+        out.clear();
+        for (id, session) in &self.by_id {
+            let line = |number, version: Version, answered: Answered, result| SessionResult {
+                session_partition: id.partition,
+                session_seq: id.seq,
+                number,
+                epoch: version.epoch,
+                seq: version.seq,
+                answered: answered as u8,
+                result,
+            };
+            out.push(line(0, Version::default(), Answered::Version, i64::from(session.low)));
+            for entry in session.window.iter().filter(|e| e.rests_on <= commit) {
+                out.push(match entry.answer {
+                    Remembered::Done(v) | Remembered::Float(_, v) => {
+                        line(entry.number, v, Answered::Version, 0)
+                    }
+                    Remembered::Integer(i, v) => line(entry.number, v, Answered::Integer, i),
+                    Remembered::Length(l, v) => line(entry.number, v, Answered::Length, l as i64),
+                    // Refusals are for the epoch only: a first try that comes later is stale.
+                    _ => continue,
+                });
+            }
+        }
+    }
+}
+
+/// Rebuilds sessions from a log's records, which come in any order.
+#[derive(Debug, Default)]
+pub struct Rebuild {
+    /// Sequence number up to which the best `Sessions` record speaks.
+    stamp: Option<u64>,
+    listed: HashMap<SessionId, u32>,
+    opened: HashSet<SessionId>,
+    ended: HashSet<SessionId>,
+    found: HashMap<SessionId, Session>,
+}
+
+impl Rebuild {
+    /// A `SessionOpen` record.
+    pub fn opened(&mut self, id: SessionId) {
+        self.opened.insert(id);
+    }
+
+    /// A `SessionEnd` record.
+    pub fn ended(&mut self, id: SessionId) {
+        self.ended.insert(id);
+        self.found.remove(&id);
+    }
+
+    /// A write with a request id.
+    pub fn wrote(&mut self, id: RequestId, rests_on: u64, answer: Remembered) {
+        if !self.ended.contains(&id.session) {
+            let entry = Entry { number: id.number, rests_on, answer };
+            self.found.entry(id.session).or_default().remember(entry);
+        }
+    }
+
+    /// A `Sessions` record; whether it is the newest so far.
+    pub fn listed(&mut self, stamp: u64, results: impl Iterator<Item = SessionResult>) -> bool {
+        let newest = self.stamp.is_none_or(|s| stamp >= s);
+        if newest {
+            self.stamp = Some(stamp);
+            self.listed.clear();
+        }
+        for result in results {
+            let session =
+                SessionId { partition: result.session_partition, seq: result.session_seq };
+            if result.number == 0 {
+                if newest {
+                    self.listed.insert(session, u32::try_from(result.result).unwrap_or(0));
+                }
+                continue;
+            }
+            let version = Version { epoch: result.epoch, seq: result.seq };
+            let answer = match result.answered {
+                a if a == Answered::Integer as u8 => Remembered::Integer(result.result, version),
+                a if a == Answered::Length as u8 => {
+                    Remembered::Length(result.result as u64, version)
+                }
+                _ => Remembered::Done(version),
+            };
+            self.wrote(RequestId { session, number: result.number }, stamp, answer);
+        }
+        newest
+    }
+
+    /// The sessions, all used just now.
+    pub fn finish(mut self, now_ns: u64) -> Sessions {
+        let stamp = self.stamp.unwrap_or(0);
+        let mut sessions = Sessions::default();
+        let new = self.opened.iter().filter(|id| id.seq > stamp).map(|id| (*id, 0));
+        let all: Vec<(SessionId, u32)> =
+            self.listed.iter().map(|(k, v)| (*k, *v)).chain(new).collect();
+        for (id, low) in all {
+            if self.ended.contains(&id) {
+                continue;
+            }
+            sessions.open(id, now_ns);
+            if let (Some(found), Some(session)) =
+                (self.found.remove(&id), sessions.by_id.get_mut(&id))
+            {
+                session.window = found.window;
+                session.low = found.low;
+                session.raise(low);
+            } else if let Some(session) = sessions.by_id.get_mut(&id) {
+                session.low = low;
+            }
+        }
+        sessions
+    }
+}
