@@ -107,6 +107,10 @@ pub enum Work {
     },
 }
 
+/// The error of a reply over its limit.
+const REPLY_TOO_LARGE: &str = "ERR TooLarge: a reply of more than 67108864 bytes (64 MiB): ask for \
+                               less at a time, or use SCAN";
+
 /// What a job wants after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advance {
@@ -372,10 +376,7 @@ impl Job {
             }
         }
         if self.reply.len() + self.parts_bytes > REPLY_BYTES_MAX {
-            self.fail(
-                "ERR TooLarge: a reply of more than 67108864 bytes (64 MiB): ask for less at a \
-                 time, or use SCAN",
-            );
+            self.fail(REPLY_TOO_LARGE);
         }
     }
 
