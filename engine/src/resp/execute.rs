@@ -8,7 +8,7 @@ use super::job::{Job, Port};
 use super::limits::{BATCH, COMMANDS_PER_CALL, KEY_BYTES_MAX};
 use super::parse::{Fast, Parse, ProtocolError, Step, fast};
 use super::reply::Then;
-use super::{Backend, ReplyToken, hash_key, write};
+use super::{Backend, ReplyToken, hash_key, next_partition, write};
 
 impl Conn {
     /// Executes commands from `buf`, the first with what `parse` knows of it. Returns how many bytes
@@ -182,14 +182,19 @@ impl Conn {
         &mut self,
         key: &[u8],
         op: Op<'_>,
-        then: Then,
+        mut then: Then,
         backend: &mut B,
         out: &mut Vec<u8>,
     ) {
         let (protocol, unix_ms) = (self.client.protocol, backend.now().unix_ms);
         let token = ReplyToken::new(self.slot, self.next);
         let hash = match op {
-            Op::Scan { cursor, .. } => cursor.reverse_bits(),
+            Op::Scan { cursor, .. } => {
+                if let Then::Scan(filter) = &mut then {
+                    filter.next_partition = next_partition(backend, cursor);
+                }
+                cursor.reverse_bits()
+            }
             _ => hash_key(key),
         };
         match backend.submit(token, hash, key, op) {

@@ -10,7 +10,7 @@ use firebrick_partition::{Answer, Condition, Expiry, Failure, Op};
 use super::limits::{BYTES_PER_STEP, KEYS_PER_STEP, REPLY_BYTES_MAX, SCAN_COUNT_MAX};
 use super::reply::{ScanFilter, Then, failure_text};
 use super::write::{self, Protocol};
-use super::{Backend, ReplyToken, hash_key};
+use super::{Backend, ReplyToken, hash_key, next_partition};
 
 /// Submits operations of one connection, and numbers those that are answered later.
 pub struct Port<'b, B> {
@@ -106,6 +106,10 @@ pub enum Work {
         read: bool,
     },
 }
+
+/// The error of a reply over its limit.
+const REPLY_TOO_LARGE: &str = "ERR TooLarge: a reply of more than 67108864 bytes (64 MiB): ask for \
+                               less at a time, or use SCAN";
 
 /// What a job wants after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -224,8 +228,9 @@ impl Job {
             }
             Work::Count => self.everywhere(port, Op::Count),
             Work::Clear => self.everywhere(port, Op::Clear),
-            Work::Keys { cursor, .. } => {
+            Work::Keys { cursor, filter } => {
                 let cursor = *cursor;
+                filter.next_partition = next_partition(port.backend, cursor);
                 let op = Op::Scan { cursor, count: SCAN_COUNT_MAX };
                 match port.submit_at(cursor.reverse_bits(), b"", op) {
                     Some(answer) => self.take(0, answer),
@@ -349,8 +354,8 @@ impl Job {
                         write::bulk(&mut self.reply, key);
                         self.sum += 1;
                     }
-                    *cursor = next;
-                    self.finished |= next == 0;
+                    *cursor = filter.after(next);
+                    self.finished |= *cursor == 0;
                 }
                 _ => self.fail(failure_text(Failure::Malformed)),
             },
@@ -371,10 +376,7 @@ impl Job {
             }
         }
         if self.reply.len() + self.parts_bytes > REPLY_BYTES_MAX {
-            self.fail(
-                "ERR TooLarge: a reply of more than 67108864 bytes (64 MiB): ask for less at a \
-                 time, or use SCAN",
-            );
+            self.fail(REPLY_TOO_LARGE);
         }
     }
 

@@ -85,7 +85,8 @@ pub trait Backend {
         op: Op<'_>,
     ) -> Option<Answer<'_>>;
 
-    /// One hash inside each partition of the table.
+    /// The first hash of each partition of the table in the order of bit-reversed hashes: its suffix,
+    /// all other bits zero.
     fn partition_hashes(&self, out: &mut Vec<u64>);
 
     /// Appends a section of INFO, `# Name` line and all; "all", "default" and "everything" mean each.
@@ -101,6 +102,15 @@ pub trait Backend {
 
     /// The remote and the local address of a connection, for CLIENT LIST.
     fn addresses(&self, conn: u32) -> (String, String);
+}
+
+/// Where a scan goes on when the partition that holds `cursor` has no more: the first place of the
+/// next one in the order of bit-reversed hashes; 0 when there is none.
+fn next_partition(backend: &impl Backend, cursor: u64) -> u64 {
+    let mut hashes = Vec::new();
+    backend.partition_hashes(&mut hashes);
+    let places = hashes.into_iter().map(u64::reverse_bits);
+    places.filter(|&place| place > cursor).min().unwrap_or(0)
 }
 
 /// Redis's glob matching, for [`Backend::config_get`].

@@ -56,9 +56,16 @@ pub struct ScanFilter {
     pub pattern: Option<Box<[u8]>>,
     /// TYPE names something that nothing here is.
     pub none: bool,
+    /// The cursor of the partition after the one asked.
+    pub next_partition: u64,
 }
 
 impl ScanFilter {
+    /// The cursor to go on with after a partition's answer, in which 0 is the partition's end.
+    pub fn after(&self, cursor: u64) -> u64 {
+        if cursor == 0 { self.next_partition } else { cursor }
+    }
+
     /// Whether to show `key`.
     pub fn shows(&self, key: &[u8]) -> bool {
         !self.none && self.pattern.as_deref().is_none_or(|p| glob::matches(p, key))
@@ -122,7 +129,7 @@ impl Then {
 fn scan(filter: &ScanFilter, cursor: u64, packed: &[u8], out: &mut Vec<u8>) {
     let keys = || firebrick_partition::op::packed_keys(packed).filter(|key| filter.shows(key));
     write::array(out, 2);
-    write::bulk(out, Digits::of(cursor).text());
+    write::bulk(out, Digits::of(filter.after(cursor)).text());
     write::array(out, keys().count());
     keys().for_each(|key| write::bulk(out, key));
 }

@@ -203,14 +203,36 @@ static COMMAND: &[Command] = &[
 static CONFIG: &[Command] =
     &[c("get", -3, Other, NONE, Server, server::config_get, "Settings that match a pattern.")];
 
+/// The names as numbers in the same order, so that a look-up compares no strings.
+static NAMES: [u128; COMMANDS.len()] = {
+    let mut names = [0; COMMANDS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = packed(COMMANDS[at].name.as_bytes());
+        assert!(at == 0 || names[at - 1] < names[at], "the table is sorted by name");
+        at += 1;
+    }
+    names
+};
+
+/// Up to 16 bytes in lower case as a number that sorts as they do.
+const fn packed(name: &[u8]) -> u128 {
+    let mut number = 0;
+    let mut at = 0;
+    while at < 16 {
+        let byte = if at < name.len() { name[at].to_ascii_lowercase() } else { 0 };
+        number = number << 8 | byte as u128;
+        at += 1;
+    }
+    number
+}
+
 /// The command of a name in any case.
 pub fn find(name: &[u8]) -> Option<&'static Command> {
-    let mut lower = [0; 16];
-    let lower = lower.get_mut(..name.len())?;
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    let at = COMMANDS.binary_search_by(|c| c.name.as_bytes().cmp(lower)).ok()?;
-    Some(&COMMANDS[at])
+    let at = NAMES.binary_search(&packed(name)).ok()?;
+    let command = &COMMANDS[at];
+    // A name with NULs at its end, or too long, packs to the same number.
+    (command.name.len() == name.len()).then_some(command)
 }
 
 #[cfg(test)]
@@ -224,6 +246,11 @@ mod tests {
             let upper = command.name.to_ascii_uppercase();
             assert_eq!(find(upper.as_bytes()).unwrap().name, command.name);
         }
-        assert!(find(b"geT").is_some() && find(b"gett").is_none() && find(&[b'x'; 99]).is_none());
+        assert!(
+            find(b"geT").is_some()
+                && find(b"gett").is_none()
+                && find(b"get\0").is_none()
+                && find(&[b'x'; 99]).is_none()
+        );
     }
 }

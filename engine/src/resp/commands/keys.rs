@@ -122,7 +122,7 @@ pub fn scan<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
 
 /// KEYS pattern
 pub fn keys<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
-    let filter = ScanFilter { pattern: Some(call.args[1].into()), none: false };
+    let filter = ScanFilter { pattern: Some(call.args[1].into()), ..ScanFilter::default() };
     Ok(Plan::Work(Work::Keys { filter, cursor: 0 }))
 }
 

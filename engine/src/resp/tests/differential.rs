@@ -1,4 +1,4 @@
-//! The same commands to this front and to a real Redis: the replies are equal byte for byte, but for
+//! The same commands to this front over real replicas and to a real Redis: the replies are equal byte for byte, but for
 //! what docs/resp.md says.
 
 use std::collections::BTreeSet;
@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use super::replicas::Replicas;
 use super::store::Store;
 use super::{Peer, Random, command, wall_clock};
 use crate::resp::limits;
@@ -346,6 +347,7 @@ fn close(a: &[u8], b: &[u8]) -> bool {
 fn compare(protocol: u8, seeds: std::ops::Range<u64>) {
     let Some(redis) = Redis::start(&format!("resp{protocol}")) else { return };
     let mut stream = redis.connect();
+    let mut core = Replicas::new(wall_clock());
     for seed in seeds {
         let mut random = Random(seed * 7919 + 1);
         let flush = Words(vec![b"FLUSHALL".to_vec()]);
@@ -363,12 +365,14 @@ fn compare(protocol: u8, seeds: std::ops::Range<u64>) {
         let reset = command(&[b"CLIENT", b"SETNAME", b""]);
         ask_redis(&mut stream, &[hello.clone(), reset].concat(), 2);
         let theirs = ask_redis(&mut stream, &bytes, all.len());
-        let mut peer = Peer::new(Store::new(wall_clock()));
-        peer.store.remote = seed % 16;
+        core.set_now(wall_clock());
+        core.remote = seed % 16;
+        let mut peer = Peer::new(core);
         peer.send(&hello);
         peer.out.clear();
         peer.send(&bytes);
         let ours = split(&peer.out);
+        core = peer.store;
         assert_eq!(ours.len(), theirs.len());
         for (at, words) in all.iter().enumerate() {
             if documented(words, &ours[at], &theirs[at]) {

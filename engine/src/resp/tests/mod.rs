@@ -3,26 +3,34 @@
 mod chunks;
 mod differential;
 mod later;
+mod replicas;
 mod speed;
 mod store;
 mod words;
 
-use super::{Conn, Progress};
+use super::{Backend, Conn, Progress, ReplyToken};
 use firebrick_partition::Now;
+use firebrick_partition::replica::OwnedAnswer;
 use store::Store;
 
+/// A data core for the tests.
+pub trait Core: Backend {
+    /// The next later answer.
+    fn deliver(&mut self) -> Option<(ReplyToken, OwnedAnswer)>;
+}
+
 /// A client with its connection and its data core.
-pub struct Peer {
+pub struct Peer<C = Store> {
     pub conn: Conn,
-    pub store: Store,
+    pub store: C,
     pub out: Vec<u8>,
     pub room: usize,
     pub last: Progress,
 }
 
-impl Peer {
-    pub fn new(store: Store) -> Self {
-        let conn = Conn::new(7, 42, store.now);
+impl<C: Core> Peer<C> {
+    pub fn new(store: C) -> Self {
+        let conn = Conn::new(7, 42, store.now());
         Self { conn, store, out: Vec::new(), room: 1 << 20, last: Progress::Ok }
     }
 
@@ -38,8 +46,8 @@ impl Peer {
         loop {
             sent.append(&mut self.out);
             if let Some((token, answer)) = self.store.deliver() {
-                let now = self.store.now;
-                self.last = self.conn.on_answer(token, answer.borrow(), now, &mut self.out);
+                let now = self.store.now();
+                self.last = self.conn.on_answer(token, answer.get(), now, &mut self.out);
             } else if matches!(self.last, Progress::Again | Progress::Full) {
                 self.last = self.conn.resume(self.room, &mut self.store, &mut self.out);
             } else {

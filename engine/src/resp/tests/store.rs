@@ -1,9 +1,11 @@
-//! A data core for the tests: four partitions of a `BTreeMap`, and answers now or later.
+//! A quick data core for the tests, which can be told to fail: four partitions of a `BTreeMap`, and answers now or later.
 
 use std::collections::{BTreeMap, VecDeque};
 
+use firebrick_partition::replica::OwnedAnswer;
 use firebrick_partition::{Answer, Condition, Expiry, Failure, Now, Op, Version};
 
+use super::Core;
 use crate::resp::{Backend, ReplyToken, glob_matches, hash_key};
 
 const PARTITIONS: u64 = 4;
@@ -52,7 +54,7 @@ pub struct Store {
     /// Partitions whose answers come later: a bit each.
     pub remote: u64,
     pub fail: Option<Failure>,
-    waiting: Vec<VecDeque<(ReplyToken, Owned)>>,
+    waiting: Vec<VecDeque<(ReplyToken, OwnedAnswer)>>,
     turn: usize,
     answer: Owned,
     pub submitted: u64,
@@ -70,17 +72,6 @@ impl Store {
             answer: Owned::plain(Answer::Absent),
             submitted: 0,
         }
-    }
-
-    /// The next later answer: of each partition in order, of the partitions in any.
-    pub fn deliver(&mut self) -> Option<(ReplyToken, Owned)> {
-        for _ in 0..PARTITIONS {
-            self.turn = (self.turn + 3) % PARTITIONS as usize;
-            if let Some(next) = self.waiting[self.turn].pop_front() {
-                return Some(next);
-            }
-        }
-        None
     }
 
     fn run(&mut self, hash: u64, key: &[u8], op: Op<'_>) -> Owned {
@@ -247,6 +238,19 @@ fn on_key(
     }
 }
 
+impl Core for Store {
+    /// Of each partition in order, of the partitions in any.
+    fn deliver(&mut self) -> Option<(ReplyToken, OwnedAnswer)> {
+        for _ in 0..PARTITIONS {
+            self.turn = (self.turn + 3) % PARTITIONS as usize;
+            if let Some(next) = self.waiting[self.turn].pop_front() {
+                return Some(next);
+            }
+        }
+        None
+    }
+}
+
 impl Backend for Store {
     fn now(&self) -> Now {
         self.now
@@ -270,7 +274,7 @@ impl Backend for Store {
         };
         let part = (hash.reverse_bits() >> 62) as usize;
         if self.remote >> part & 1 == 1 {
-            self.waiting[part].push_back((token, answer));
+            self.waiting[part].push_back((token, OwnedAnswer::new(&answer.borrow())));
             return None;
         }
         self.answer = answer;
