@@ -23,7 +23,12 @@ def redis_benchmark(port, test, pipeline, requests, clients=50, keys=100_000, va
     command = pinned(LOAD_CPU, [
         "redis-benchmark", "-p", str(port), "-t", test, "-P", str(pipeline), "-n", str(requests),
         "-c", str(clients), "-d", str(value), "-r", str(keys), "--csv"])
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900)
+    try:
+        # It spins for ever when its server dies.
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"`{' '.join(command)}` did not end within 300 s") from None
     rows = [row for row in csv.reader(done.stdout.splitlines()) if row and row[0].lower() == test]
     if done.returncode != 0 or not rows:
         raise Failed(f"`{' '.join(command)}` failed: {(done.stderr or done.stdout).strip()[-300:]}")

@@ -1,1 +1,10 @@
-//! t
+//! What the end-to-end, fault and tidiness tests share.
+
+pub mod binary;
+pub mod brick;
+pub mod files;
+pub mod machine;
+pub mod model;
+pub mod random;
+pub mod resp;
+pub mod tidy;

@@ -1,0 +1,230 @@
+//! A real brick as a child process, with folders and ports of its own.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::binary::firebrick;
+use crate::machine::{free_port, signal};
+use crate::resp::Resp;
+
+/// How long a brick may take to start or stop on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How to start a brick.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `memory`, `async` or `sync`.
+    pub durability: &'static str,
+    /// Memory for records.
+    pub memory: &'static str,
+    /// CPUs of its data cores.
+    pub cores: &'static str,
+    /// A `memory_dir` other than a fresh one in /dev/shm.
+    pub memory_dir: Option<PathBuf>,
+    /// A `data_dir` other than a fresh one.
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            durability: "memory",
+            memory: "256MiB",
+            cores: "0",
+            memory_dir: None,
+            data_dir: None,
+        }
+    }
+}
+
+/// A brick that did not start: what it said, and how it ended.
+#[derive(Debug)]
+pub struct Refused {
+    /// Its exit status.
+    pub status: ExitStatus,
+    /// What it wrote on standard output and standard error.
+    pub said: String,
+}
+
+/// A running brick; killed when dropped.
+#[derive(Debug)]
+pub struct Brick {
+    options: Options,
+    child: Child,
+    /// Native protocol.
+    pub native: SocketAddr,
+    /// RESP.
+    pub resp: SocketAddr,
+    /// HTTP.
+    pub http: SocketAddr,
+    folder: TempDir,
+    memory_folder: TempDir,
+}
+
+impl Brick {
+    /// Starts one and waits until it answers.
+    pub fn start(options: &Options) -> Self {
+        Self::try_start(options).unwrap_or_else(|refused| panic!("{refused:#?}"))
+    }
+
+    /// As [`Brick::start`], when it may refuse.
+    pub fn try_start(options: &Options) -> Result<Self, Refused> {
+        let shm = Path::new("/dev/shm");
+        let memory_parent = if shm.is_dir() { shm.to_owned() } else { std::env::temp_dir() };
+        let folder =
+            tempfile::Builder::new().prefix("firebrick-test-").tempdir().expect("a folder");
+        let memory_folder = tempfile::Builder::new()
+            .prefix("firebrick-test-")
+            .tempdir_in(memory_parent)
+            .expect("a folder in memory");
+        let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let (native, resp, http) = (address(), address(), address());
+        let mut options = options.clone();
+        options.memory_dir.get_or_insert_with(|| memory_folder.path().join("memory"));
+        options.data_dir.get_or_insert_with(|| folder.path().join("data"));
+        let child = spawn(&options, [native, resp, http], folder.path());
+        let mut brick = Self { options, child, native, resp, http, folder, memory_folder };
+        brick.wait_until_ready()?;
+        Ok(brick)
+    }
+
+    /// Starts the same brick again, on the same folders and ports.
+    pub fn restart(&mut self) -> Result<(), Refused> {
+        assert!(self.child.try_wait().expect("wait").is_some(), "the old process still runs");
+        self.child = spawn(&self.options, [self.native, self.resp, self.http], self.folder.path());
+        self.wait_until_ready()
+    }
+
+    fn wait_until_ready(&mut self) -> Result<(), Refused> {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return Err(Refused { status, said: self.said() });
+            }
+            let pong = Resp::connect(self.resp).and_then(|mut resp| resp.call(&["PING"]));
+            if pong.is_ok_and(|answer| answer.error().is_none()) {
+                return Ok(());
+            }
+            assert!(begin.elapsed() < PATIENCE, "the brick does not answer: {}", self.said());
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+
+    /// A new RESP connection.
+    pub fn connect(&self) -> Resp {
+        Resp::connect(self.resp).unwrap_or_else(|error| panic!("{error}; {}", self.said()))
+    }
+
+    /// `kill -9`.
+    pub fn kill9(&mut self) {
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+
+    /// Sends a signal and waits for the end.
+    pub fn stop(&mut self, number: i32) -> ExitStatus {
+        signal(self.pid(), number);
+        self.wait()
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("wait") {
+                return status;
+            }
+            assert!(begin.elapsed() < PATIENCE, "the brick does not end: {}", self.said());
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// It has not ended.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().expect("wait").is_none()
+    }
+
+    /// All it wrote on standard output and standard error, through restarts.
+    pub fn said(&self) -> String {
+        let bytes = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Where its segments are mapped from.
+    pub fn memory_dir(&self) -> &Path {
+        self.options.memory_dir.as_deref().unwrap_or(self.memory_folder.path())
+    }
+
+    /// Where they are written behind to.
+    pub fn data_dir(&self) -> &Path {
+        self.options.data_dir.as_deref().unwrap_or(self.folder.path())
+    }
+
+    /// How it was started.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// Anonymous memory of the process, in bytes.
+    pub fn anonymous_bytes(&self) -> u64 {
+        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))
+            .expect("smaps_rollup");
+        let line = rollup.lines().find(|line| line.starts_with("Anonymous:")).expect("Anonymous");
+        let kib = line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
+        kib.expect("a number of KiB") << 10
+    }
+
+    /// The body of an HTTP GET, with its status line before it.
+    pub fn http_get(&self, path: &str) -> std::io::Result<String> {
+        let mut stream = TcpStream::connect(self.http)?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: brick\r\nConnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
+
+impl Drop for Brick {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.kill9();
+        }
+        if std::thread::panicking() {
+            let said = self.said();
+            eprintln!("---- the brick said:\n{said}----");
+        }
+    }
+}
+
+fn spawn(options: &Options, [native, resp, http]: [SocketAddr; 3], folder: &Path) -> Child {
+    let log = OpenOptions::new().create(true).append(true).open(folder.join("log"));
+    let log = log.expect("a log file");
+    let again = File::try_clone(&log).expect("the log file again");
+    let dir = |dir: &Option<PathBuf>| dir.clone().expect("set by the caller");
+    Command::new(firebrick())
+        .args(["brick", "--name", "test", "--poll", "park", "--cores", options.cores])
+        .args(["--durability", options.durability, "--memory", options.memory])
+        .args(["--listen", &native.to_string(), "--resp", &resp.to_string()])
+        .args(["--http", &http.to_string()])
+        .arg("--memory-dir")
+        .arg(dir(&options.memory_dir))
+        .arg("--data-dir")
+        .arg(dir(&options.data_dir))
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(again)
+        .spawn()
+        .expect("the brick's process")
+}

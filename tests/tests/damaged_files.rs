@@ -1,0 +1,140 @@
+//! Promise: files that cannot be right make the brick refuse to start, by name, and nothing is deleted.
+
+use std::path::{Path, PathBuf};
+
+use firebrick_tests::brick::{Brick, Options};
+use firebrick_tests::files::{listing, segments};
+use firebrick_tests::resp::Value;
+
+/// A stopped `sync` brick with data; its memory is gone, as after a power failure, so the disk counts.
+fn stopped() -> Brick {
+    let mut brick = Brick::start(&Options { durability: "sync", ..Options::default() });
+    let mut resp = brick.connect();
+    for number in 0..2000 {
+        let (key, value) = (format!("key:{number}"), "v".repeat(200));
+        assert!(resp.call(&["SET", &key, &value]).expect("an answer").is_ok());
+    }
+    assert!(brick.stop(libc::SIGTERM).success(), "{}", brick.said());
+    brick
+}
+
+fn forget_memory(brick: &Brick) {
+    std::fs::remove_dir_all(brick.memory_dir()).expect("memory_dir");
+}
+
+/// The brick must refuse, naming the file, and leave all files of `data_dir` as they are.
+fn refuses_naming(mut brick: Brick, file: &Path) {
+    let before = listing(brick.data_dir());
+    let said_before = brick.said().len();
+    let refused = brick.restart().expect_err("it started on damaged files");
+    assert!(!refused.status.success());
+    let said = &refused.said[said_before..];
+    let name = file.file_name().expect("a name").to_string_lossy();
+    assert!(said.contains(&*name), "it does not name {name}: {said}");
+    assert!(!said.contains("panicked"), "{said}");
+    // Locks and the like may appear; nothing may go or shrink.
+    let after = listing(brick.data_dir());
+    for entry in before {
+        assert!(after.contains(&entry), "{entry:?} was deleted or changed");
+    }
+}
+
+/// The partition's manifest, whatever its exact name.
+fn manifest(folder: &Path) -> PathBuf {
+    let files = listing(folder).into_iter().map(|(path, _)| path);
+    let named = |path: &PathBuf| {
+        let in_partition = segments(folder).iter().any(|segment| segment.parent() == path.parent());
+        let name = path.file_name().expect("a name").to_string_lossy().to_lowercase();
+        in_partition && name.contains("manifest")
+    };
+    files.into_iter().find(named).expect("a partition has a manifest")
+}
+
+/// Writes a format number of the future (bytes 8..12, docs/formats.md).
+fn make_newer(manifest: &Path) {
+    let mut bytes = std::fs::read(manifest).expect("a manifest");
+    bytes[8..12].copy_from_slice(&9_u32.to_le_bytes());
+    std::fs::write(manifest, bytes).expect("the changed manifest");
+}
+
+/// The biggest segment holds records that were acked.
+fn a_segment(folder: &Path) -> PathBuf {
+    let sizes = |path: &PathBuf| {
+        std::fs::read(path).map_or(0, |bytes| bytes.iter().filter(|&&b| b != 0).count())
+    };
+    segments(folder).into_iter().max_by_key(sizes).expect("a segment")
+}
+
+#[test]
+fn a_segment_cut_short_is_refused() {
+    let brick = stopped();
+    forget_memory(&brick);
+    let segment = a_segment(brick.data_dir());
+    let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.set_len(10_000).unwrap();
+    refuses_naming(brick, &segment);
+}
+
+#[test]
+fn a_missing_manifest_is_refused() {
+    let brick = stopped();
+    forget_memory(&brick);
+    let manifest = manifest(brick.data_dir());
+    std::fs::remove_file(&manifest).unwrap();
+    refuses_naming(brick, &manifest);
+}
+
+#[test]
+fn a_damaged_manifest_is_refused() {
+    let brick = stopped();
+    forget_memory(&brick);
+    let manifest = manifest(brick.data_dir());
+    let middle = std::fs::metadata(&manifest).unwrap().len() / 2;
+    firebrick_tests::files::flip(&manifest, middle, 3);
+    refuses_naming(brick, &manifest);
+}
+
+#[test]
+fn a_manifest_of_a_newer_format_is_refused_and_says_so() {
+    let mut brick = stopped();
+    forget_memory(&brick);
+    let manifest = manifest(brick.data_dir());
+    make_newer(&manifest);
+    let refused = brick.restart().expect_err("it started on a newer format");
+    assert!(refused.said.contains("newer"), "{}", refused.said);
+    refuses_naming(brick, &manifest);
+}
+
+#[test]
+fn a_foreign_file_is_refused() {
+    let brick = stopped();
+    let foreign = a_segment(brick.data_dir()).with_file_name("holiday.jpg");
+    std::fs::write(&foreign, b"not ours").unwrap();
+    refuses_naming(brick, &foreign);
+}
+
+#[test]
+fn a_file_with_a_segments_name_that_is_none_is_refused() {
+    let brick = stopped();
+    forget_memory(&brick);
+    let foreign = a_segment(brick.data_dir()).with_file_name("t900000.seg");
+    std::fs::write(&foreign, vec![0x55; 1 << 20]).unwrap();
+    refuses_naming(brick, &foreign);
+}
+
+#[test]
+fn after_the_damage_is_undone_everything_is_there() {
+    let mut brick = stopped();
+    forget_memory(&brick);
+    let manifest = manifest(brick.data_dir());
+    let aside = manifest.parent().unwrap().parent().unwrap().parent().unwrap().join("aside");
+    std::fs::rename(&manifest, &aside).unwrap();
+    brick.restart().expect_err("it started without a manifest");
+    std::fs::rename(&aside, &manifest).unwrap();
+    brick.restart().unwrap_or_else(|refused| panic!("{refused:#?}"));
+    let mut resp = brick.connect();
+    for number in 0..2000 {
+        let found = resp.ask(&format!("GET key:{number}"));
+        assert_eq!(found, Value::Bulk("v".repeat(200).into_bytes()), "key:{number}");
+    }
+}

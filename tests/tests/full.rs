@@ -1,0 +1,159 @@
+//! Promise: a full `memory_dir` or `data_dir` is a refused write with a clear error and nothing else: reads go on,
+//! removes work, and writes resume when there is room again. Needs root, for small file systems.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use firebrick_tests::brick::{Brick, Options};
+use firebrick_tests::machine::{Mount, is_root, skip};
+use firebrick_tests::resp::{Resp, Value};
+
+fn value(number: u64) -> Vec<u8> {
+    let mut value = vec![number as u8; 4000];
+    value[..8].copy_from_slice(&number.to_le_bytes());
+    value
+}
+
+fn put(resp: &mut Resp, number: u64) -> Value {
+    resp.call(&[b"SET", format!("key:{number}").as_bytes(), &value(number)]).expect("an answer")
+}
+
+fn has(resp: &mut Resp, number: u64) {
+    let found = resp.call(&["GET", &format!("key:{number}")]).expect("an answer");
+    assert!(found == Value::Bulk(value(number)), "key:{number} after it was acked");
+}
+
+/// Writes until a write is refused; how many were acked.
+fn fill(resp: &mut Resp, from: u64) -> u64 {
+    for number in from..from + 200_000 {
+        let answer = put(resp, number);
+        if let Some(error) = answer.error() {
+            assert!(error.starts_with("OOM"), "a full brick says {error:?}");
+            return number;
+        }
+    }
+    panic!("200,000 values of 4,000 bytes fitted into a small file system");
+}
+
+/// The story of both tests.
+fn fills_up_and_recovers(mut brick: Brick) {
+    let mut resp = brick.connect();
+    let acked = fill(&mut resp, 0);
+    assert!(acked > 1000, "only {acked} values fitted");
+    for number in (0..acked).step_by(7) {
+        has(&mut resp, number);
+    }
+    // Full again and again: refusals have no price.
+    for _ in 0..100 {
+        assert!(put(&mut resp, acked).error().is_some_and(|error| error.starts_with("OOM")));
+    }
+    // A full brick can be emptied.
+    for number in 0..acked * 3 / 4 {
+        assert_eq!(resp.ask(&format!("DEL key:{number}")), Value::Integer(1), "key:{number}");
+    }
+    let begin = Instant::now();
+    while put(&mut resp, acked).error().is_some() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "no room after removes: {}",
+            brick.said()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut again = acked + 1;
+    let wanted = acked + acked / 4;
+    while again < wanted {
+        if put(&mut resp, again).is_ok() {
+            again += 1;
+            continue;
+        }
+        // Cleaning may be behind a fast writer for a moment.
+        assert!(begin.elapsed() < Duration::from_secs(40), "{again} of {wanted}: {}", brick.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Nothing was lost on the way, and a kill at the brim loses nothing either.
+    brick.kill9();
+    brick.restart().unwrap_or_else(|refused| panic!("{refused:#?}"));
+    let mut resp = brick.connect();
+    for number in (acked * 3 / 4..again).step_by(5) {
+        has(&mut resp, number);
+    }
+    for number in (0..acked * 3 / 4).step_by(11) {
+        assert_eq!(
+            resp.ask(&format!("EXISTS key:{number}")),
+            Value::Integer(0),
+            "key:{number} came back"
+        );
+    }
+}
+
+fn small(test: &str, mount: Result<Mount, String>) -> Option<(Mount, PathBuf)> {
+    if !is_root() {
+        skip(test, "only root may mount a small file system");
+        return None;
+    }
+    match mount {
+        Ok(mount) => {
+            let path = mount.path().join("brick");
+            Some((mount, path))
+        }
+        Err(error) => {
+            skip(test, &error);
+            None
+        }
+    }
+}
+
+#[test]
+fn memory_dir_full() {
+    let Some((mount, path)) = small("memory_dir_full", Mount::tmpfs(48)) else { return };
+    let options = Options { memory: "40MiB", memory_dir: Some(path), ..Options::default() };
+    fills_up_and_recovers(Brick::start(&options));
+    drop(mount);
+}
+
+#[test]
+fn the_configured_memory_is_the_limit_on_a_big_machine() {
+    fills_up_and_recovers(Brick::start(&Options { memory: "48MiB", ..Options::default() }));
+}
+
+#[test]
+fn data_dir_full() {
+    let Some((mount, path)) = small("data_dir_full", Mount::ext4(64)) else { return };
+    let options = Options {
+        durability: "sync",
+        memory: "256MiB",
+        data_dir: Some(path),
+        ..Options::default()
+    };
+    fills_up_and_recovers(Brick::start(&options));
+    drop(mount);
+}
+
+#[test]
+fn somebody_else_fills_the_file_system() {
+    let Some((mount, path)) = small("somebody_else", Mount::tmpfs(64)) else { return };
+    let options = Options { memory: "32MiB", memory_dir: Some(path), ..Options::default() };
+    let brick = Brick::start(&options);
+    let mut resp = brick.connect();
+    for number in 0..500 {
+        assert!(put(&mut resp, number).is_ok());
+    }
+    let ballast = mount.path().join("ballast");
+    let _ = std::fs::write(&ballast, vec![1_u8; 64 << 20]);
+    let mut acked = 500;
+    while put(&mut resp, acked).is_ok() {
+        acked += 1;
+        assert!(acked < 20_000, "the file system is full and writes go on");
+    }
+    for number in (0..acked).step_by(3) {
+        has(&mut resp, number);
+    }
+    std::fs::remove_file(&ballast).unwrap();
+    let begin = Instant::now();
+    while !put(&mut resp, acked).is_ok() {
+        assert!(begin.elapsed() < Duration::from_secs(20), "no room again: {}", brick.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    has(&mut resp, acked);
+}
