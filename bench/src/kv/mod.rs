@@ -123,7 +123,7 @@ pub fn run(options: &KvOptions, progress: &mut dyn FnMut(f64)) -> Result<KvRepor
         in_flight: options.in_flight.max(PRELOAD_IN_FLIGHT),
         ..Options::default()
     };
-    let mut direct = Direct::connect(&options.connect, DirectOptions { client, poll })?;
+    let mut direct = Direct::connect(&options.connect, &DirectOptions { client, poll })?;
     let table = direct.table(&options.table)?;
     let mut load = Load::new(options, table);
     if options.preload && options.read_share > 0.0 {
