@@ -114,13 +114,13 @@ impl Client {
 
     /// Drops a table and everything in it.
     pub async fn drop_table(&self, name: &str) -> Result<()> {
-        self.control(json::command("drop_table", Some(name)), true).await?;
+        self.control(json::command("table-drop", Some(name)), true).await?;
         self.fetch_map(self.inner.deadline).await
     }
 
     /// The tables, as the brick's JSON.
     pub async fn tables(&self) -> Result<String> {
-        self.control(json::command("tables", None), false).await
+        self.control(json::command("table-list", None), false).await
     }
 
     /// The brick's state, as its JSON.

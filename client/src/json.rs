@@ -7,9 +7,9 @@ use firebrick_partition::maps::Durability;
 use crate::client::CreateTable;
 use crate::error::{Error, Result};
 
-/// `{"command": ..., "name": ...}`.
+/// `{"do": ..., "name": ...}`, as the engine's control thread reads it.
 pub(crate) fn command(command: &str, name: Option<&str>) -> String {
-    let mut out = format!("{{\"command\":{}", quoted(command));
+    let mut out = format!("{{\"do\":{}", quoted(command));
     if let Some(name) = name {
         out.push_str(",\"name\":");
         out.push_str(&quoted(name));
@@ -19,12 +19,12 @@ pub(crate) fn command(command: &str, name: Option<&str>) -> String {
 }
 
 pub(crate) fn create_table(name: &str, options: CreateTable) -> String {
-    let mut out = command("create_table", Some(name));
+    let mut out = command("table-create", Some(name));
     out.pop();
     match options.durability {
         Some(Durability::Memory) => out.push_str(",\"durability\":\"memory\""),
         Some(Durability::Async { ms }) => {
-            let _ = write!(out, ",\"durability\":\"async\",\"async_ms\":{ms}");
+            let _ = write!(out, ",\"durability\":\"async({ms}ms)\"");
         }
         Some(Durability::Sync) => out.push_str(",\"durability\":\"sync\""),
         None => {}
@@ -91,14 +91,14 @@ mod tests {
     #[test]
     fn names_with_quotes_stay_one_string() {
         assert_eq!(
-            command("drop_table", Some("a\"b\\c\n")),
-            r#"{"command":"drop_table","name":"a\"b\\c\u000a"}"#
+            command("table-drop", Some("a\"b\\c\n")),
+            r#"{"do":"table-drop","name":"a\"b\\c\u000a"}"#
         );
         let options =
             CreateTable { durability: Some(Durability::Async { ms: 50 }), partitions: Some(8) };
         assert_eq!(
             create_table("t", options),
-            r#"{"command":"create_table","name":"t","durability":"async","async_ms":50,"partitions":8}"#
+            r#"{"do":"table-create","name":"t","durability":"async(50ms)","partitions":8}"#
         );
     }
 

@@ -27,6 +27,10 @@ pub struct UpArgs {
     /// Where the data lives; one folder a brick [default: ~/.local/share/firebrick]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+    /// Where records live while it runs: a folder in tmpfs; one folder a brick
+    /// [default: a folder of its own in /dev/shm when that has room]
+    #[arg(long, value_name = "DIR")]
+    pub memory_dir: Option<PathBuf>,
     /// Native port of the first brick.
     #[arg(long, value_name = "PORT", default_value_t = 7400, help_heading = "Addresses")]
     pub port: u16,
@@ -156,11 +160,12 @@ impl Place {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let (listen, resp, http) = (local(args.port), local(args.resp_port), local(args.http_port));
         let brick = BrickArgs {
-            name: Some(name),
+            name: Some(name.clone()),
             listen: Some(listen.to_string()),
             resp: Some(resp.to_string()),
             http: Some(http.to_string()),
             data_dir: Some(dir.clone()),
+            memory_dir: args.memory_dir.as_ref().map(|memory| memory.join(&name)),
             tuning: args.tuning.clone(),
             ..BrickArgs::default()
         };

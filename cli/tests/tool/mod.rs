@@ -32,16 +32,22 @@ pub struct Up {
     brick: u32,
     ports: [u16; 3],
     dir: TempDir,
+    _memory: TempDir,
 }
 
 impl Up {
     /// Starts one and waits until it says that the brick is ready.
     pub fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let shm = Path::new("/dev/shm");
+        let memory = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
+        let memory = memory.unwrap();
         let ports = free_ports();
         let mut child = firebrick()
             .args(["up", "--json", "--memory", "64MiB", "--poll", "park", "--dir"])
             .arg(dir.path().join("data"))
+            .arg("--memory-dir")
+            .arg(memory.path())
             .args(["--port", &ports[0].to_string(), "--resp-port", &ports[1].to_string()])
             .args(["--http-port", &ports[2].to_string()])
             .stdout(Stdio::piped())
@@ -51,7 +57,7 @@ impl Up {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let said: serde_json::Value = serde_json::from_str(&line).unwrap();
         let brick = said["bricks"][0]["pid"].as_u64().unwrap() as u32;
-        Self { child, brick, ports, dir }
+        Self { child, brick, ports, dir, _memory: memory }
     }
 
     /// The flags that lead to it.
@@ -99,7 +105,7 @@ impl Up {
 
 impl Drop for Up {
     fn drop(&mut self) {
-        // Cleanly, so that the brick takes its own folders in /dev/shm along with it or leaves them whole.
+        // The brick before its folders.
         if matches!(self.child.try_wait(), Ok(None)) {
             self.stop();
         }

@@ -103,7 +103,7 @@ impl Store {
             Message::FetchMap { slot, .. } => wire::map(out, slot, &self.maps),
             Message::Control { slot, json } => {
                 let json = match json {
-                    r#"{"command":"status"}"# => r#"{"name":"test"}"#,
+                    r#"{"do":"status"}"# => r#"{"name":"test"}"#,
                     _ => r#"{"error":"there is no such command: look at the docs"}"#,
                 };
                 wire::control_answer(out, slot, json);
