@@ -9,7 +9,7 @@
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firebrick_net::poll::{Mode, Poller};
 use firebrick_net::{Port, Tcp, Waker};
@@ -397,12 +397,25 @@ fn start_cores(plan: &Plan) -> Result<Vec<Waiting>, BrickError> {
     Ok(waiting)
 }
 
+/// How long the kernel may take to close the sockets of a brick that was killed.
+const DYING_RING: Duration = Duration::from_secs(5);
+
 /// The cores share their ports among themselves, which the kernel would extend to any other brick of
 /// the same user.
 fn port_is_free(key: &'static str, address: Option<SocketAddr>) -> Result<(), BrickError> {
     let Some(address) = address.filter(|a| a.port() != 0) else { return Ok(()) };
-    let probe = std::net::TcpListener::bind(address);
-    probe.map(drop).map_err(|error| BrickError::listen(key, address, error))
+    let begin = Instant::now();
+    loop {
+        let Err(error) = std::net::TcpListener::bind(address) else { return Ok(()) };
+        let refusal = BrickError::listen(key, address, error);
+        // The sockets of a killed brick stay open until the kernel has taken its rings apart, which
+        // goes on after the process is gone: the port is taken, and by nobody.
+        let by_nobody = matches!(refusal, BrickError::PortTaken { holder: None, .. });
+        if !by_nobody || begin.elapsed() > DYING_RING {
+            return Err(refusal);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn poll_mode(config: &BrickConfig) -> Mode {
