@@ -27,6 +27,8 @@ use pools::Pools;
 
 /// Between two ticks of the replicas while there is work.
 const TICK_NS: u64 = 100_000;
+/// Between two looks at the size of spares and the room for dead records.
+const RESIZE_NS: u64 = 10_000_000;
 /// While there is none: sessions end and values expire by this clock.
 const IDLE_TICK_NS: u64 = 100_000_000;
 /// Without a write for this long, cleaning is thorough and unused spares go back.
@@ -74,6 +76,7 @@ pub struct Files {
     scratch: Actions,
     opened_at_ns: u64,
     ticked_ns: u64,
+    resized_ns: u64,
     /// When anything was written last.
     wrote_ns: u64,
     /// Sum of the tails' seqs at the last tick, to see whether anything was written.
@@ -104,6 +107,7 @@ impl Files {
             scratch: Actions::default(),
             opened_at_ns: 0,
             ticked_ns: 0,
+            resized_ns: 0,
             wrote_ns: 0,
             tails: 0,
             more: false,
@@ -164,7 +168,11 @@ impl Files {
             let partition = replica.partition();
             self.take_asks(fabric, store, partition);
         }
-        self.pools.resize(store, quiet);
+        if now.boot_ns >= self.resized_ns + RESIZE_NS {
+            self.resized_ns = now.boot_ns;
+            self.pools.resize(store, quiet);
+            self.pools.share_slack(store);
+        }
     }
 
     /// A slice of background work.

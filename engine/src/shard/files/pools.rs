@@ -12,6 +12,9 @@ use super::{Files, FilesSetup, Store};
 use crate::counters::Counts;
 use firebrick_net::Fabric;
 
+/// Dead bytes of one replica that are not worth cleaning while there is room and other work.
+const SLACK_BYTES_MIN: u64 = 16 << 20;
+
 struct Pool {
     spares: Spares,
     /// Who waits for one, in order.
@@ -70,6 +73,17 @@ impl Pools {
         match &mut self.pools[(id % 2) as usize] {
             Some(pool) => pool.spares.on_job(done, boot_ns),
             None => Ok(()),
+        }
+    }
+
+    /// Lets dead records lie while there is room: as many as there are live ones, and some. Where
+    /// room is short cleaning keeps them below its own bound.
+    pub fn share_slack(&self, store: &mut Store) {
+        let used: u64 = store.replicas().iter().map(|r| r.log().used_bytes()).sum();
+        let roomy = used + self.spare_bytes() < self.bytes_max / 2;
+        for replica in store.replicas() {
+            let live = replica.log().stats().live_bytes;
+            replica.set_slack(if roomy { live.max(SLACK_BYTES_MIN) } else { 0 });
         }
     }
 
