@@ -189,7 +189,7 @@ impl Files {
     /// Copies the figures of logs and indexes into the core's counts.
     pub fn count(&mut self, store: &mut Store) {
         let mut counts = std::mem::take(&mut store.counts);
-        self.count_replicas(store, &mut counts);
+        Self::count_replicas(store, &mut counts);
         self.pools.count(&mut counts);
         store.counts = counts;
     }

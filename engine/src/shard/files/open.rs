@@ -5,7 +5,7 @@ use std::sync::Arc;
 use firebrick_net::Fabric;
 use firebrick_partition::log::storage::{Job, Opened, StorageError};
 use firebrick_partition::log::{Durability, Log, LogConfig, limits};
-use firebrick_partition::maps::{self, RouteEntry};
+use firebrick_partition::maps::{self, RouteEntry, RouteTable};
 use firebrick_partition::replica::{Recovering, Replica};
 
 use super::{Files, Store};
@@ -34,7 +34,7 @@ impl Files {
         }
         let routes = Arc::clone(&store.routes);
         let mine = |e: &&RouteEntry| e.core == core && e.mine.is_some();
-        for entry in routes.tables().iter().flat_map(|t| t.entries()).filter(mine) {
+        for entry in routes.tables().iter().flat_map(RouteTable::entries).filter(mine) {
             let (id, table) = (entry.route.partition, entry.route.table);
             if store.has(id) || self.opening.contains(&id) || self.recovers(id) {
                 continue;
