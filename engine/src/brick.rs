@@ -9,7 +9,7 @@
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firebrick_net::poll::{Mode, Poller};
 use firebrick_net::{Port, Tcp, Waker};
@@ -33,6 +33,9 @@ use crate::notices::Notices;
 use crate::runtime::CoreThread;
 use crate::shard::{Files, FilesSetup, FromControl, Parts, Shard, control_rings};
 use crate::storage::{Desk, StorageThread};
+
+/// How long a port may be held by nobody.
+const PORT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a brick is, for whoever asks it.
 pub struct Info {
@@ -404,11 +407,20 @@ fn start_cores(plan: &Plan) -> Result<Vec<Waiting>, BrickError> {
 }
 
 /// The cores share their ports among themselves, which the kernel would extend to any other brick of
-/// the same user.
+/// the same user. The kernel closes what a killed process's rings hold after the process is gone: a
+/// port that nobody holds is waited for.
 fn port_is_free(key: &'static str, address: Option<SocketAddr>) -> Result<(), BrickError> {
     let Some(address) = address.filter(|a| a.port() != 0) else { return Ok(()) };
-    let probe = std::net::TcpListener::bind(address);
-    probe.map(drop).map_err(|error| BrickError::listen(key, address, error))
+    let begin = Instant::now();
+    loop {
+        let Err(error) = std::net::TcpListener::bind(address) else { return Ok(()) };
+        let error = BrickError::listen(key, address, error);
+        let nobody = matches!(error, BrickError::PortTaken { holder: None, .. });
+        if !nobody || begin.elapsed() > PORT_PATIENCE {
+            return Err(error);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 fn poll_mode(config: &BrickConfig) -> Mode {
