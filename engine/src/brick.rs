@@ -34,9 +34,6 @@ use crate::runtime::CoreThread;
 use crate::shard::{Files, FilesSetup, FromControl, Parts, Shard, control_rings};
 use crate::storage::{Desk, StorageThread};
 
-/// How long a port may be held by nobody.
-const PORT_PATIENCE: Duration = Duration::from_secs(2);
-
 /// What a brick is, for whoever asks it.
 pub struct Info {
     /// Its name.
@@ -406,20 +403,24 @@ fn start_cores(plan: &Plan) -> Result<Vec<Waiting>, BrickError> {
     Ok(waiting)
 }
 
+/// How long the kernel may take to close the sockets of a brick that was killed.
+const DYING_RING: Duration = Duration::from_secs(5);
+
 /// The cores share their ports among themselves, which the kernel would extend to any other brick of
-/// the same user. The kernel closes what a killed process's rings hold after the process is gone: a
-/// port that nobody holds is waited for.
+/// the same user.
 fn port_is_free(key: &'static str, address: Option<SocketAddr>) -> Result<(), BrickError> {
     let Some(address) = address.filter(|a| a.port() != 0) else { return Ok(()) };
     let begin = Instant::now();
     loop {
         let Err(error) = std::net::TcpListener::bind(address) else { return Ok(()) };
-        let error = BrickError::listen(key, address, error);
-        let nobody = matches!(error, BrickError::PortTaken { holder: None, .. });
-        if !nobody || begin.elapsed() > PORT_PATIENCE {
-            return Err(error);
+        let refusal = BrickError::listen(key, address, error);
+        // The sockets of a killed brick stay open until the kernel has taken its rings apart, which
+        // goes on after the process is gone: the port is taken, and by nobody.
+        let by_nobody = matches!(refusal, BrickError::PortTaken { holder: None, .. });
+        if !by_nobody || begin.elapsed() > DYING_RING {
+            return Err(refusal);
         }
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(5));
     }
 }
 
