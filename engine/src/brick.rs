@@ -55,6 +55,19 @@ pub struct Info {
 }
 
 impl Info {
+    fn new(plan: &Plan, identity: &Identity, resp: Option<SocketAddr>, board: &Arc<Board>) -> Self {
+        Self {
+            name: plan.config.name.clone(),
+            incarnation: identity.nonce,
+            cores: plan.cores.len() as u16,
+            resp_port: resp.map_or(0, |a| a.port()),
+            in_flight_max: plan.config.limits.in_flight_max,
+            settings: settings(plan),
+            board: Arc::clone(board),
+            notices: Notices::start(),
+        }
+    }
+
     /// The answer to a client's first message.
     pub fn welcome(&self, routes: &Routes, core: u16) -> Welcome<'_> {
         Welcome {
@@ -111,6 +124,10 @@ struct Links {
 }
 
 impl Links {
+    fn new(ends: Vec<Producer<FromControl>>, wakers: Vec<Waker>) -> Self {
+        Self { ends: ends.into_iter().map(Mutex::new).collect(), wakers }
+    }
+
     fn send(&self, core: usize, mut message: FromControl) {
         let mut ring = self.ends[core].lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -213,10 +230,7 @@ fn receive<T>(from: &Receiver<T>) -> Option<T> {
     from.recv().ok()
 }
 
-fn open_fabric(
-    listen: SocketAddr,
-    resp: Option<SocketAddr>,
-) -> Result<(Tcp, Ready), BrickError> {
+fn open_fabric(listen: SocketAddr, resp: Option<SocketAddr>) -> Result<(Tcp, Ready), BrickError> {
     let mut tcp = Tcp::new(firebrick_net::Config::default()).map_err(BrickError::Ring)?;
     let bound =
         tcp.listen(listen, Port::Frames).map_err(|e| BrickError::listen("listen", listen, e))?;
@@ -229,6 +243,30 @@ fn open_fabric(
     };
     let ready = Ready { waker: tcp.waker(), listen: bound, resp };
     Ok((tcp, ready))
+}
+
+fn files_setup(plan: &Plan, incarnation: Incarnation, info: &Info) -> FilesSetup {
+    let bytes_max = plan.memory_bytes / u64::from(info.cores);
+    FilesSetup { incarnation, bytes_max, cores: info.cores, notices: info.notices.clone() }
+}
+
+fn ports_are_free(config: &BrickConfig) -> Result<(), BrickError> {
+    port_is_free("listen", Some(config.listen))?;
+    port_is_free("resp", config.resp)?;
+    port_is_free("http", config.http)
+}
+
+fn start_storage(
+    plan: &Plan,
+    wakers: &[Waker],
+) -> Result<(StorageThread, Vec<Desk<Job, Done>>), BrickError> {
+    let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
+        .map_err(BrickError::Storage)?;
+    let wake = |waker: &Waker| {
+        let waker = waker.clone();
+        Box::new(move || waker.wake()) as crate::storage::Waker
+    };
+    StorageThread::spawn(wakers.iter().map(wake).collect(), move |_, job| storage.perform(job))
 }
 
 fn finish_core(tcp: Tcp, rest: Rest) -> DataCore {
@@ -244,11 +282,7 @@ impl Brick {
     pub fn start(config: &BrickConfig, signals: bool) -> Result<Self, BrickError> {
         let plan = check::settle(config, &Host::read())?;
         let lock = BrickLock::take(&plan.config.name, &plan.data_dir, &plan.memory_dir)?;
-        for (key, address) in
-            [("listen", Some(config.listen)), ("resp", config.resp), ("http", config.http)]
-        {
-            port_is_free(key, address)?;
-        }
+        ports_are_free(config)?;
         let boot = boot_id()?;
         let identity = Identity::begin(&lock, &plan.config.name, &boot)?;
         let cores = plan.cores.len() as u16;
@@ -259,69 +293,42 @@ impl Brick {
         let waiting = start_cores(&plan)?;
         let wakers: Vec<Waker> = waiting.iter().map(|w| w.ready.waker.clone()).collect();
         let (listen, resp) = (waiting[0].ready.listen, waiting[0].ready.resp);
-        let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
-            .map_err(BrickError::Storage)?;
-        let wake = |waker: &Waker| {
-            let waker = waker.clone();
-            Box::new(move || waker.wake()) as crate::storage::Waker
-        };
-        let (storage, desks) =
-            StorageThread::spawn(wakers.iter().map(wake).collect(), move |_, job| {
-                storage.perform(job)
-            })?;
-
+        let (storage, desks) = start_storage(&plan, &wakers)?;
         let queue = Queue::default();
         let (ends, controls): (Vec<_>, Vec<_>) =
             plan.cores.iter().map(|_| control_rings(queue.port())).unzip();
-        let links = Arc::new(Links {
-            ends: ends.into_iter().map(Mutex::new).collect(),
-            wakers: wakers.clone(),
-        });
+        let links = Arc::new(Links::new(ends, wakers.clone()));
         let routes = catalog.routes();
         let setup = control_setup(&plan, &identity, listen, resp, signals, &board, catalog);
         let control = ControlThread::spawn(setup, queue, Arc::clone(&links) as Arc<dyn Cores>)?;
 
-        let notices = Notices::start();
-        let info = Arc::new(Info {
-            name: plan.config.name.clone(),
-            incarnation: identity.nonce,
-            cores,
-            resp_port: resp.map_or(0, |a| a.port()),
-            in_flight_max: plan.config.limits.in_flight_max,
-            settings: settings(&plan),
-            board: Arc::clone(&board),
-            notices: notices.clone(),
-        });
-        let files = FilesSetup {
-            incarnation: incarnation(&identity, &boot),
-            bytes_max: plan.memory_bytes / u64::from(cores),
-            cores,
-            notices: notices.clone(),
+        let info = Arc::new(Info::new(&plan, &identity, resp, &board));
+        let files = files_setup(&plan, incarnation(&identity, &boot), &info);
+        let parts =
+            waiting.into_iter().zip(Mesh::connect(plan.cores.len())).zip(desks).zip(controls);
+        let rest_of = |mesh, desk, control| Rest {
+            mesh,
+            routes: Arc::clone(&routes),
+            files: files.clone(),
+            desk,
+            control,
+            info: Arc::clone(&info),
+            wakers: wakers.clone(),
+            poller: Poller::new(poll_mode(&plan.config)),
         };
-        let parts = waiting.into_iter().zip(Mesh::connect(plan.cores.len())).zip(desks).zip(controls);
-        let mut threads = Vec::new();
-        for (((core, mesh), desk), control) in parts {
-            let rest = Rest {
-                mesh,
-                routes: Arc::clone(&routes),
-                files: files.clone(),
-                desk,
-                control,
-                info: Arc::clone(&info),
-                wakers: wakers.clone(),
-                poller: Poller::new(poll_mode(&plan.config)),
-            };
+        let begin = |(((core, mesh), desk), control): (((Waiting, _), _), _)| {
             // The thread waits for exactly this; if it has died, its join says why.
-            let _ = core.rest.send(rest);
-            threads.push(core.thread);
-        }
+            let _ = core.rest.send(rest_of(mesh, desk, control));
+            core.thread
+        };
+        let cores = parts.map(begin).collect();
         let addresses = Addresses { listen, resp, http: control.http() };
         let warnings = plan.warnings;
         Ok(Self {
             addresses,
             board,
             links,
-            cores: threads,
+            cores,
             storage,
             control,
             identity,
@@ -372,8 +379,7 @@ impl Brick {
                 self.board.core(number).set_state(CoreState::Failed);
                 self.board.begin_stop();
                 self.links.stop();
-                result =
-                    Err(BrickError::Thread { name: format!("data core {number}"), what });
+                result = Err(BrickError::Thread { name: format!("data core {number}"), what });
             }
         }
         self.control.finish()?;

@@ -30,8 +30,8 @@ use crate::brick::Info;
 use crate::counters::CoreState;
 use crate::mesh::Mesh;
 use asker::Asker;
-use control::Stopping;
 use conns::{Conns, Kind, Native};
+use control::Stopping;
 use store::Store;
 
 pub use control::{ControlEnd, FromControl, control_rings};

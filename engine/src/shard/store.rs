@@ -8,9 +8,9 @@ use firebrick_partition::wire;
 use firebrick_partition::{Answer, Failure, Now, Op, Request};
 
 use super::asker::Asker;
+use super::hops::Hops;
 use crate::catalog::DEFAULT_TABLE;
 use crate::counters::Counts;
-use super::hops::Hops;
 use crate::mesh::Mesh;
 
 /// The core's replicas, and the way to the other cores'.

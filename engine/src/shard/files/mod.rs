@@ -74,7 +74,10 @@ pub struct Files {
     /// Writes that the fabric had no room for.
     late: VecDeque<(u32, FlushOp)>,
     scratch: Actions,
+    /// The first turn: the clock is not known before.
     opened_at_ns: u64,
+    /// What was there at the start is recovered; a table made later is no recovery.
+    started: bool,
     ticked_ns: u64,
     resized_ns: u64,
     /// When anything was written last.
@@ -106,6 +109,7 @@ impl Files {
             late: VecDeque::new(),
             scratch: Actions::default(),
             opened_at_ns: 0,
+            started: false,
             ticked_ns: 0,
             resized_ns: 0,
             wrote_ns: 0,
@@ -137,6 +141,9 @@ impl Files {
     pub fn turn<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
         self.submit_late(fabric);
         let now = store.now;
+        if self.opened_at_ns == 0 {
+            self.opened_at_ns = now.boot_ns;
+        }
         for at in 0..store.replicas().len() {
             let replica = &mut store.replicas()[at];
             replica.poll(now, &mut self.scratch);
@@ -197,7 +204,7 @@ impl Files {
     /// Copies the figures of logs and indexes into the core's counts.
     pub fn count(&mut self, store: &mut Store) {
         let mut counts = std::mem::take(&mut store.counts);
-        self.count_replicas(store, &mut counts);
+        Self::count_replicas(store, &mut counts);
         self.pools.count(&mut counts);
         store.counts = counts;
     }
