@@ -30,8 +30,8 @@ use crate::brick::Info;
 use crate::counters::CoreState;
 use crate::mesh::Mesh;
 use asker::Asker;
-use control::Stopping;
 use conns::{Conns, Kind, Native};
+use control::Stopping;
 use store::Store;
 
 pub use control::{ControlEnd, FromControl, control_rings};
@@ -251,6 +251,14 @@ impl<F: Fabric> Shard<F> {
         self.published_ns = self.store.now.boot_ns;
         self.store.counts.connections = self.conns.len() as u64;
         self.files.count(&mut self.store);
-        self.info.board.core(usize::from(self.store.core())).publish(&self.store.counts);
+        let mut counts = self.store.counts.clone();
+        let fabric = self.fabric.counters();
+        counts.accepted = fabric.accepted;
+        counts.connections_refused = fabric.refused;
+        counts.bytes_in = fabric.bytes_in;
+        counts.bytes_out = fabric.bytes_out;
+        // Those that sent no frame at all, and those that sent frames without a meaning.
+        counts.malformed += fabric.malformed;
+        self.info.board.core(usize::from(self.store.core())).publish(&counts);
     }
 }

@@ -72,6 +72,7 @@ pub struct Files {
     /// Writes that the fabric had no room for.
     late: VecDeque<(u32, FlushOp)>,
     scratch: Actions,
+    /// The first turn: partitions are asked for before it.
     opened_at_ns: u64,
     ticked_ns: u64,
     /// When anything was written last.
@@ -133,6 +134,9 @@ impl Files {
     pub fn turn<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
         self.submit_late(fabric);
         let now = store.now;
+        if self.opened_at_ns == 0 {
+            self.opened_at_ns = now.boot_ns;
+        }
         for at in 0..store.replicas().len() {
             let replica = &mut store.replicas()[at];
             replica.poll(now, &mut self.scratch);

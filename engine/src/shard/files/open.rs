@@ -29,9 +29,6 @@ impl Files {
     /// Opens partitions that are new here, gives up those that left.
     pub fn take_routes(&mut self, store: &mut Store) {
         let core = store.core();
-        if self.opened_at_ns == 0 {
-            self.opened_at_ns = store.now.boot_ns.max(1);
-        }
         let routes = Arc::clone(&store.routes);
         let mine = |e: &&RouteEntry| e.core == core && e.mine.is_some();
         for entry in routes.tables().iter().flat_map(|t| t.entries()).filter(mine) {
@@ -140,7 +137,9 @@ impl Files {
         }
         store.add(replica);
         self.poll_one(fabric, store, partition);
-        store.counts.recovery_ns = store.now.boot_ns.saturating_sub(self.opened_at_ns);
+        if !store.serving {
+            store.counts.recovery_ns = store.now.boot_ns.saturating_sub(self.opened_at_ns);
+        }
     }
 
     /// Tells what a scan found that a person wants to know.
