@@ -6,6 +6,7 @@
 //! the rings and open their partitions. When all serve, the identity is settled: from then on memory_dir
 //! belongs to this incarnation.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +26,7 @@ use crate::check::{self, Host, Plan};
 use crate::config::{BrickConfig, KEYS, Poll};
 use crate::control::{ControlAnswer, ControlThread, Cores, Queue, Setup};
 use crate::core::DataCore;
-use crate::counters::{Board, CoreState, Counts};
+use crate::counters::{Board, CoreState, Counts, Published};
 use crate::error::BrickError;
 use crate::lock::{BrickLock, Identity, boot_id};
 use crate::mesh::Mesh;
@@ -34,6 +35,8 @@ use crate::runtime::CoreThread;
 use crate::shard::{Files, FilesSetup, FromControl, Parts, Shard, control_rings};
 use crate::storage::{Desk, StorageThread};
 
+/// Between two looks at whether the cores have ended.
+const ENDED_EVERY: Duration = Duration::from_millis(10);
 /// What a brick is, for whoever asks it.
 pub struct Info {
     /// Its name.
@@ -89,6 +92,25 @@ impl Info {
     /// A figure, summed over all cores.
     pub fn total(&self, figure: impl Fn(&Counts) -> u64) -> u64 {
         self.board.cores().iter().map(|core| figure(&core.read())).sum()
+    }
+}
+
+/// What a start found in memory_dir or data_dir.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Records that passed their checks.
+    pub records: u64,
+    /// Bytes looked at.
+    pub bytes: u64,
+    /// From the first look at the folders until the slowest core served.
+    pub took: Duration,
+}
+
+impl fmt::Display for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self { records, bytes, took }, mib) = (self, (1 << 20) as f64);
+        let took_ms = took.as_secs_f64() * 1e3;
+        write!(f, "recovered {records} records ({:.1} MiB) in {took_ms:.3} ms", *bytes as f64 / mib)
     }
 }
 
@@ -195,11 +217,12 @@ fn start_core(
     cpu: usize,
     listen: SocketAddr,
     resp: Option<SocketAddr>,
+    connections_max: usize,
 ) -> Result<Waiting, BrickError> {
     let (say_ready, ready) = sync_channel::<Result<Ready, BrickError>>(1);
     let (rest, take_rest) = sync_channel::<Rest>(1);
     let make = move || {
-        let made = open_fabric(listen, resp);
+        let made = open_fabric(listen, resp, connections_max);
         let (tcp, ready) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -230,8 +253,13 @@ fn receive<T>(from: &Receiver<T>) -> Option<T> {
     from.recv().ok()
 }
 
-fn open_fabric(listen: SocketAddr, resp: Option<SocketAddr>) -> Result<(Tcp, Ready), BrickError> {
-    let mut tcp = Tcp::new(firebrick_net::Config::default()).map_err(BrickError::Ring)?;
+fn open_fabric(
+    listen: SocketAddr,
+    resp: Option<SocketAddr>,
+    connections_max: usize,
+) -> Result<(Tcp, Ready), BrickError> {
+    let config = firebrick_net::Config { endpoints_max: connections_max, ..Default::default() };
+    let mut tcp = Tcp::new(config).map_err(BrickError::Ring)?;
     let bound =
         tcp.listen(listen, Port::Frames).map_err(|e| BrickError::listen("listen", listen, e))?;
     let resp = match resp {
@@ -355,14 +383,24 @@ impl Brick {
     /// Waits until every partition is served. From then on `memory_dir` is this incarnation's.
     pub fn wait_ready(&self) -> Result<(), BrickError> {
         while let Err(why) = self.board.ready() {
-            let failed = |c: &crate::counters::Published| c.state() == CoreState::Failed;
-            if self.board.is_stopping() || self.board.cores().iter().any(failed) {
+            let ends = self.board.cores().iter().any(|core| core.state() > CoreState::Serving);
+            if ends || self.board.is_stopping() || self.board.failure().is_some() {
                 let what = self.board.failure().unwrap_or(why);
                 return Err(BrickError::Core(what));
             }
             std::thread::sleep(Duration::from_micros(500));
         }
         self.identity.settle()
+    }
+
+    /// What was found at the start: to be asked after [`Brick::wait_ready`].
+    pub fn recovered(&self) -> Recovered {
+        let counts = self.board.cores().iter().map(Published::read);
+        counts.fold(Recovered::default(), |sum, core| Recovered {
+            records: sum.records + core.recovered_records,
+            bytes: sum.bytes + core.recovered_bytes,
+            took: sum.took.max(Duration::from_nanos(core.recovery_ns)),
+        })
     }
 
     /// Tells the brick to stop; [`Brick::wait`] returns when it has.
@@ -373,6 +411,7 @@ impl Brick {
 
     /// Waits until the brick has stopped: everything answered and flushed.
     pub fn wait(self) -> Result<(), BrickError> {
+        self.await_cores();
         let mut result = Ok(());
         for (number, core) in self.cores.into_iter().enumerate() {
             if let Err(what) = core.join() {
@@ -391,11 +430,33 @@ impl Brick {
     }
 }
 
+impl Brick {
+    /// Returns when every core has ended. One that failed takes the others with it: a brick that
+    /// serves some of its keys only would look healthy.
+    fn await_cores(&self) {
+        let mut told = false;
+        loop {
+            let states = || self.board.cores().iter().map(Published::state);
+            if states().all(|state| state > CoreState::Stopping) {
+                return;
+            }
+            if !told && states().any(|state| state == CoreState::Failed) {
+                told = true;
+                self.stop();
+            }
+            std::thread::sleep(ENDED_EVERY);
+        }
+    }
+}
+
 fn start_cores(plan: &Plan) -> Result<Vec<Waiting>, BrickError> {
     let (mut listen, mut resp) = (plan.config.listen, plan.config.resp);
+    // The kernel shares connections out evenly, by their addresses.
+    let share = (plan.config.limits.connections_max as usize).div_ceil(plan.cores.len());
+    let share = share.min(firebrick_net::limits::ENDPOINTS_MAX);
     let mut waiting: Vec<Waiting> = Vec::new();
     for (number, &cpu) in plan.cores.iter().enumerate() {
-        let core = start_core(number, cpu, listen, resp)?;
+        let core = start_core(number, cpu, listen, resp, share)?;
         // The first core's ports, when any were asked for: all cores share them.
         (listen, resp) = (core.ready.listen, core.ready.resp);
         waiting.push(core);
@@ -407,7 +468,8 @@ fn start_cores(plan: &Plan) -> Result<Vec<Waiting>, BrickError> {
 const DYING_RING: Duration = Duration::from_secs(5);
 
 /// The cores share their ports among themselves, which the kernel would extend to any other brick of
-/// the same user.
+/// the same user. A killed process's ring keeps its sockets for a moment after the process is gone;
+/// nobody holds such a port, and waiting is all that helps.
 fn port_is_free(key: &'static str, address: Option<SocketAddr>) -> Result<(), BrickError> {
     let Some(address) = address.filter(|a| a.port() != 0) else { return Ok(()) };
     let begin = Instant::now();

@@ -23,6 +23,14 @@ impl DataCore {
     }
 }
 
+impl Drop for DataCore {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shard.panicked();
+        }
+    }
+}
+
 impl Core for DataCore {
     fn turn(&mut self) -> Flow {
         let now = clock::now();

@@ -8,7 +8,8 @@
 use std::borrow::Cow;
 
 use super::limits::{
-    ARGUMENTS_MAX, BULK_BYTES_MAX, COMMAND_BYTES_MAX, INLINE_BYTES_MAX, VALUE_BYTES_MAX,
+    ARGUMENTS_MAX, BULK_BYTES_MAX, COMMAND_BYTES_MAX, INLINE_BYTES_MAX, RESERVE_BYTES_MIN,
+    VALUE_BYTES_MAX,
 };
 use super::number::parse_i64;
 
@@ -186,9 +187,14 @@ impl Parse {
         self.arguments(buf, left)
     }
 
-    /// Bytes to reserve for the argument that is on its way.
-    pub fn reserve(&self) -> usize {
-        if self.refused.is_some() { 0 } else { self.bulk.map_or(0, |len| len + 2) }
+    /// Makes room in the buffer of all bytes so far for the argument that is on its way. Doubling, and
+    /// never past the announced length: a long value is copied about twice, a lie costs nothing.
+    pub fn make_room(&self, buf: &mut Vec<u8>) {
+        let Some(len) = self.bulk.filter(|_| self.refused.is_none()) else { return };
+        let missing = (self.at + len + 2).saturating_sub(buf.len());
+        if buf.capacity() - buf.len() < missing.min(RESERVE_BYTES_MIN) {
+            buf.reserve_exact(missing.min(buf.len().max(RESERVE_BYTES_MIN)));
+        }
     }
 
     /// All bytes seen so far may be dropped; the caller forgets them and so do we.
