@@ -108,7 +108,7 @@ pub struct Recovered {
 
 impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self { records, bytes, took }, mib) = (self, (1 << 20) as f64);
+        let (Self { records, bytes, took }, mib) = (self, f64::from(1 << 20));
         let took_ms = took.as_secs_f64() * 1e3;
         write!(f, "recovered {records} records ({:.1} MiB) in {took_ms:.3} ms", *bytes as f64 / mib)
     }
