@@ -147,14 +147,25 @@ impl Files {
 
     fn on_done<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, done: Done) {
         let Some(partition) = done.partition() else {
-            if let Err(error) = self.pools.on_job(done, store.now.boot_ns) {
+            let full = self.pools.is_full();
+            if let Err(error) = self.pools.on_job(done, store.now.boot_ns)
+                && !full
+            {
+                // Told once, not at every retry.
                 self.setup.notices.say(error.to_string());
+            }
+            if full && !self.pools.is_full() {
+                // Somebody else made room.
+                self.room_again(store);
             }
             return;
         };
         match done {
             Done::Opened { partition, result } => self.on_opened(store, partition, result),
-            Done::Removed { partition, result } => self.on_removed(partition, result),
+            Done::Removed { partition, result } => {
+                self.on_removed(partition, result);
+                self.room_again(store);
+            }
             done => {
                 let unlinked = matches!(done, Done::Unlinked { .. });
                 let now = store.now;
