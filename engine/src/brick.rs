@@ -213,10 +213,7 @@ fn receive<T>(from: &Receiver<T>) -> Option<T> {
     from.recv().ok()
 }
 
-fn open_fabric(
-    listen: SocketAddr,
-    resp: Option<SocketAddr>,
-) -> Result<(Tcp, Ready), BrickError> {
+fn open_fabric(listen: SocketAddr, resp: Option<SocketAddr>) -> Result<(Tcp, Ready), BrickError> {
     let mut tcp = Tcp::new(firebrick_net::Config::default()).map_err(BrickError::Ring)?;
     let bound =
         tcp.listen(listen, Port::Frames).map_err(|e| BrickError::listen("listen", listen, e))?;
@@ -298,7 +295,8 @@ impl Brick {
             cores,
             notices: notices.clone(),
         };
-        let parts = waiting.into_iter().zip(Mesh::connect(plan.cores.len())).zip(desks).zip(controls);
+        let parts =
+            waiting.into_iter().zip(Mesh::connect(plan.cores.len())).zip(desks).zip(controls);
         let mut threads = Vec::new();
         for (((core, mesh), desk), control) in parts {
             let rest = Rest {
@@ -370,10 +368,10 @@ impl Brick {
         for (number, core) in self.cores.into_iter().enumerate() {
             if let Err(what) = core.join() {
                 self.board.core(number).set_state(CoreState::Failed);
+                self.board.core(number).settle();
                 self.board.begin_stop();
                 self.links.stop();
-                result =
-                    Err(BrickError::Thread { name: format!("data core {number}"), what });
+                result = Err(BrickError::Thread { name: format!("data core {number}"), what });
             }
         }
         self.control.finish()?;

@@ -71,9 +71,8 @@ impl<F: Fabric> Backend for Front<'_, F> {
     }
 
     fn config_get(&self, pattern: &[u8], out: &mut Vec<(String, String)>) {
-        let matching = |(name, _): &&(String, String)| {
-            crate::resp::glob_matches(pattern, name.as_bytes())
-        };
+        let matching =
+            |(name, _): &&(String, String)| crate::resp::glob_matches(pattern, name.as_bytes());
         out.extend(self.info.settings.iter().filter(matching).cloned());
     }
 

@@ -133,6 +133,9 @@ impl Files {
     pub fn turn<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
         self.submit_late(fabric);
         let now = store.now;
+        if self.opened_at_ns == 0 {
+            self.opened_at_ns = now.boot_ns;
+        }
         for at in 0..store.replicas().len() {
             let replica = &mut store.replicas()[at];
             replica.poll(now, &mut self.scratch);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use firebrick_net::Fabric;
+use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Job, Opened, StorageError};
 use firebrick_partition::log::{Durability, Log, LogConfig, limits};
 use firebrick_partition::maps::{self, RouteEntry};
@@ -29,9 +30,6 @@ impl Files {
     /// Opens partitions that are new here, gives up those that left.
     pub fn take_routes(&mut self, store: &mut Store) {
         let core = store.core();
-        if self.opened_at_ns == 0 {
-            self.opened_at_ns = store.now.boot_ns.max(1);
-        }
         let routes = Arc::clone(&store.routes);
         let mine = |e: &&RouteEntry| e.core == core && e.mine.is_some();
         for entry in routes.tables().iter().flat_map(|t| t.entries()).filter(mine) {
@@ -62,7 +60,10 @@ impl Files {
     fn give_up(&mut self, store: &mut Store, id: u32) {
         self.pools.forget(id);
         self.late.retain(|(partition, _)| *partition != id);
-        self.leaving.extend(store.remove(id));
+        if let Some(mut replica) = store.remove(id) {
+            replica.abandon(Failure::NoTable, Failure::NoTable, &mut store.actions);
+            self.leaving.push(replica);
+        }
         self.drop_left();
     }
 

@@ -86,6 +86,11 @@ impl Pools {
         }
     }
 
+    /// A pool had no room for its last spare.
+    pub fn is_refused(&self) -> bool {
+        self.pools.iter().flatten().any(|pool| pool.spares.refusal().is_some())
+    }
+
     /// When to look again without another reason.
     pub fn wake_at(&self) -> Option<u64> {
         self.pools.iter().flatten().filter_map(|pool| pool.spares.wake_at()).min()
