@@ -111,7 +111,7 @@ impl Pools {
 
     /// The last attempt to make a spare failed.
     pub fn is_full(&self) -> bool {
-        self.pools.iter().flatten().any(|pool| pool.spares.refusal().is_some())
+        self.by_side.iter().flatten().any(|pool| pool.spares.refusal().is_some())
     }
 
     /// Copies the pools' figures.
