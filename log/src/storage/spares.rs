@@ -75,9 +75,9 @@ impl Spares {
     pub fn take(&mut self, want: &Want) -> Option<Spare> {
         debug_assert_eq!(want.disk, self.disk, "a pool has one kind");
         let reserve = match want.room {
-            _ if self.idle => 0,
-            // Without trouble the reserve is only made ahead; in trouble it is kept.
-            _ if self.refused.is_none() => 0,
+            // An idle pool holds one, and makes the others as soon as it is used again.
+            _ if self.idle && self.refused.is_none() => 0,
+            // Kept from the start: when the trouble is known it is too late to make them.
             Room::Write => ALL_SPARES - FREE_SPARES,
             Room::Remove => 1,
             Room::Clean => 0,
@@ -128,7 +128,12 @@ impl Spares {
         let bytes = match self.special.pop_front() {
             Some(bytes) => bytes,
             None if self.ready.len() + self.making.len() < target => self.bytes,
-            None => return None,
+            None => {
+                // Nothing is to be made, so there is nothing to try again: no timer, and the next want
+                // that no spare fits is a new question.
+                self.refused.take_if(|_| self.making.is_empty());
+                return None;
+            }
         };
         let id = SpareId(self.next_id);
         self.next_id += self.id_step;

@@ -223,6 +223,11 @@ impl Replica {
         self.index.len() as u64
     }
 
+    /// Something is prepared and not committed.
+    pub fn is_busy(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Counters.
     pub fn stats(&self) -> ReplicaStats {
         ReplicaStats {

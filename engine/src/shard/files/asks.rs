@@ -3,6 +3,7 @@
 use std::io;
 
 use firebrick_net::{DiskWrite, Fabric, Full, Token};
+use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Done, Job, StorageError};
 use firebrick_partition::log::{Ask, FlushOp, Outcome, Written};
 use firebrick_partition::replica::{Action, Replica};
@@ -130,6 +131,10 @@ impl Files {
             "partition {partition} accepts no writes any more, because its disk failed: {what}; \
              repair the disk and start the brick again"
         ));
+        // What is prepared may or may not have reached the disk, and nothing will tell any more.
+        if let Some(replica) = store.replica(partition) {
+            replica.abandon(Failure::InDoubt, Failure::Unavailable, &mut self.scratch);
+        }
     }
 
     /// Takes the storage thread's answers. How many.
@@ -147,14 +152,25 @@ impl Files {
 
     fn on_done<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, done: Done) {
         let Some(partition) = done.partition() else {
-            if let Err(error) = self.pools.on_job(done, store.now.boot_ns) {
+            let full = self.pools.is_full();
+            if let Err(error) = self.pools.on_job(done, store.now.boot_ns)
+                && !full
+            {
+                // Told once, not at every retry.
                 self.setup.notices.say(error.to_string());
+            }
+            if full && !self.pools.is_full() {
+                // Somebody else made room.
+                self.room_again(store);
             }
             return;
         };
         match done {
             Done::Opened { partition, result } => self.on_opened(store, partition, result),
-            Done::Removed { partition, result } => self.on_removed(partition, result),
+            Done::Removed { partition, result } => {
+                self.on_removed(partition, result);
+                self.room_again(store);
+            }
             done => {
                 let unlinked = matches!(done, Done::Unlinked { .. });
                 let now = store.now;

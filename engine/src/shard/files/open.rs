@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use firebrick_net::Fabric;
+use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Job, Opened, StorageError};
 use firebrick_partition::log::{Durability, Log, LogConfig, limits};
 use firebrick_partition::maps::{self, RouteEntry, RouteTable};
@@ -59,7 +60,10 @@ impl Files {
     fn give_up(&mut self, store: &mut Store, id: u32) {
         self.pools.forget(id);
         self.late.retain(|(partition, _)| *partition != id);
-        self.leaving.extend(store.remove(id));
+        if let Some(mut replica) = store.remove(id) {
+            replica.abandon(Failure::NoTable, Failure::NoTable, &mut store.actions);
+            self.leaving.push(replica);
+        }
         self.drop_left();
     }
 

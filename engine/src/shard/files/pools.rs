@@ -109,6 +109,11 @@ impl Pools {
         self.by_side.iter().flatten().map(|pool| pool.spares.bytes_held()).sum()
     }
 
+    /// The last attempt to make a spare failed.
+    pub fn is_full(&self) -> bool {
+        self.by_side.iter().flatten().any(|pool| pool.spares.refusal().is_some())
+    }
+
     /// Copies the pools' figures.
     pub fn count(&self, counts: &mut Counts) {
         counts.log_capacity_bytes = self.bytes_max;
