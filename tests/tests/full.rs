@@ -164,10 +164,8 @@ fn two_tables_share_a_full_memory() {
         }
         let mut refused = 0;
         for number in 500..3000_u64 {
-            refused += u64::from(matches!(
-                table.put(number, value(number)).await,
-                Err(Error::NoSpace)
-            ));
+            refused +=
+                u64::from(matches!(table.put(number, value(number)).await, Err(Error::NoSpace)));
         }
         assert!(refused > 0, "a full memory has no room for 2,500 values more");
     });
@@ -178,7 +176,11 @@ fn two_tables_share_a_full_memory() {
     brick.cli(&["table", "drop", "other", "--yes"]);
     let begin = Instant::now();
     while !put(&mut resp, acked).is_ok() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "no room after a drop: {}", brick.said());
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "no room after a drop: {}",
+            brick.said()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -157,7 +157,7 @@ fn survive(durability: &'static str, cores: &'static str, rounds: u32, between: 
             Between::Nothing => {}
             Between::PowerFailure => brick.lose_memory(),
             Between::KilledStarts => {
-                for _ in 0..1 + random.below(3) {
+                for _ in 0..=random.below(3) {
                     brick.restart_and_kill(Duration::from_micros(random.below(60_000)));
                 }
             }

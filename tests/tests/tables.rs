@@ -48,8 +48,8 @@ fn come_and_go_under_load(cores: &'static str, durability: &'static str) {
         || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     std::thread::scope(|scope| {
         let (steady_address, stop) = (address.clone(), &stop);
-        let steady = scope
-            .spawn(move || runtime().block_on(work(steady_address, "default".into(), stop)));
+        let steady =
+            scope.spawn(move || runtime().block_on(work(steady_address, "default".into(), stop)));
         for round in 0..4 {
             let name = format!("round{round}");
             brick.cli(&["table", "create", &name, "--durability", durability]);

@@ -30,6 +30,7 @@ pub const IN_FLIGHT_MAX: u32 = 64;
 
 /// How long things take, in virtual nanoseconds, at most.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_field_names)] // the unit
 pub struct Pace {
     pub turn_ns: u64,
     pub job_ns: u64,
