@@ -138,7 +138,8 @@ fn flushall_frees_a_full_store() {
 
 /// Through the native client: a key of another table.
 fn other_table(brick: &Brick, ops: impl AsyncFnOnce(Table)) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let client = Client::connect(&brick.native.to_string()).await.expect("a connection");
         ops(client.table("other").await.expect("the table")).await;

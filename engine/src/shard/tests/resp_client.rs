@@ -137,7 +137,7 @@ impl RespClient {
                 let mut words: Vec<&[u8]> = vec![b"MGET"];
                 words.extend(keys.iter().map(String::as_bytes));
                 let mut reply = b"*12\r\n".to_vec();
-                for key in keys {
+                for key in &keys {
                     reply.extend(bulk(&self.value(key)));
                 }
                 self.say(now, &words, &reply, Vec::new());

@@ -144,14 +144,13 @@ impl Rig {
             let turn = Turn::default();
             Core { shard, turn, window, jobs, writes, control, stopped: false, turns: 0 }
         });
-        let cores = cores.collect();
         Self {
             build,
             now,
             pace: Pace::default(),
             random: Random(build.seed.wrapping_mul(31) ^ nonce),
+            cores: cores.collect(),
             world,
-            cores,
             catalog,
             board,
             queue,
