@@ -12,7 +12,7 @@ const BIG: usize = 8 << 20;
 /// Asks for `times` answers without reading any, as far as the brick takes the requests.
 fn ask_and_never_read(brick: &Brick, request: &[u8], times: usize) -> Resp {
     let resp = brick.connect();
-    resp.stream().set_nonblocking(true).unwrap();
+    resp.stream().set_nonblocking(true).expect("the brick answers");
     let bytes = request.repeat(times);
     let (mut at, begin) = (0, Instant::now());
     while at < bytes.len() && begin.elapsed() < Duration::from_millis(300) {
@@ -37,7 +37,7 @@ fn is_quick(resp: &mut Resp, what: &str) {
 fn a_hundred_thousand_commands(cores: &'static str) {
     let brick = Brick::start(&Options { cores, ..Options::default() });
     let mut other = brick.connect();
-    assert!(other.call(&[b"SET", &b"k"[..], &[b'v'; 1000]]).unwrap().is_ok());
+    assert!(other.call(&[b"SET", &b"k"[..], &[b'v'; 1000]]).expect("the brick answers").is_ok());
     let before = brick.anonymous_bytes();
     let get = command(&["GET", "k"]);
     let set = command(&["SET", "n", "1"]);
@@ -68,7 +68,7 @@ fn giants(cores: &'static str, durability: &'static str) {
     let value = vec![b'g'; BIG];
     let keys: Vec<String> = (0..4).map(|n| format!("giant:{n}")).collect();
     for key in &keys {
-        let set = other.call(&[b"SET", key.as_bytes(), &value[..]]).unwrap();
+        let set = other.call(&[b"SET", key.as_bytes(), &value[..]]).expect("the brick answers");
         assert!(set.is_ok(), "{set:?}");
     }
     let before = brick.anonymous_bytes();
@@ -79,10 +79,10 @@ fn giants(cores: &'static str, durability: &'static str) {
     assert!(grown < 400 << 20, "four connections that never read cost {} MiB", grown >> 20);
     // One that reads slowly gets everything.
     let mut slow = brick.connect();
-    slow.send(&gets.repeat(5)).unwrap();
+    slow.send(&gets.repeat(5)).expect("the brick answers");
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(5));
-        assert!(slow.receive().unwrap() == Value::Bulk(value.clone()));
+        assert!(slow.receive().expect("the brick answers") == Value::Bulk(value.clone()));
     }
     drop(deaf);
 }

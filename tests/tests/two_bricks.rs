@@ -1,15 +1,15 @@
 //! Promise: one folder belongs to one brick. The second refuses, says who holds it, and harms nothing.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::files::listing;
 
 /// The brick's files, but for those that it makes and gives back by itself at any moment.
 fn kept(brick: &Brick) -> Vec<(PathBuf, u64)> {
-    let passing = |path: &std::path::Path| {
+    let passing = |path: &Path| {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        name.starts_with("spare-") || name.ends_with(".tmp")
+        name.starts_with("spare-") || path.extension().is_some_and(|e| e == "tmp")
     };
     listing(brick.data_dir()).into_iter().filter(|(path, _)| !passing(path)).collect()
 }
