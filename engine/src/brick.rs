@@ -7,8 +7,7 @@
 //! belongs to this incarnation.
 
 use std::fmt;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,9 +37,6 @@ use crate::storage::{Desk, StorageThread};
 
 /// Between two looks at whether the cores have ended.
 const ENDED_EVERY: Duration = Duration::from_millis(10);
-/// How long a port may still be held by a killed brick.
-const PORT_WAIT: Duration = Duration::from_secs(5);
-
 /// What a brick is, for whoever asks it.
 pub struct Info {
     /// Its name.
@@ -62,6 +58,19 @@ pub struct Info {
 }
 
 impl Info {
+    fn new(plan: &Plan, identity: &Identity, resp: Option<SocketAddr>, board: &Arc<Board>) -> Self {
+        Self {
+            name: plan.config.name.clone(),
+            incarnation: identity.nonce,
+            cores: plan.cores.len() as u16,
+            resp_port: resp.map_or(0, |a| a.port()),
+            in_flight_max: plan.config.limits.in_flight_max,
+            settings: settings(plan),
+            board: Arc::clone(board),
+            notices: Notices::start(),
+        }
+    }
+
     /// The answer to a client's first message.
     pub fn welcome(&self, routes: &Routes, core: u16) -> Welcome<'_> {
         Welcome {
@@ -137,6 +146,10 @@ struct Links {
 }
 
 impl Links {
+    fn new(ends: Vec<Producer<FromControl>>, wakers: Vec<Waker>) -> Self {
+        Self { ends: ends.into_iter().map(Mutex::new).collect(), wakers }
+    }
+
     fn send(&self, core: usize, mut message: FromControl) {
         let mut ring = self.ends[core].lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -260,6 +273,30 @@ fn open_fabric(
     Ok((tcp, ready))
 }
 
+fn files_setup(plan: &Plan, incarnation: Incarnation, info: &Info) -> FilesSetup {
+    let bytes_max = plan.memory_bytes / u64::from(info.cores);
+    FilesSetup { incarnation, bytes_max, cores: info.cores, notices: info.notices.clone() }
+}
+
+fn ports_are_free(config: &BrickConfig) -> Result<(), BrickError> {
+    port_is_free("listen", Some(config.listen))?;
+    port_is_free("resp", config.resp)?;
+    port_is_free("http", config.http)
+}
+
+fn start_storage(
+    plan: &Plan,
+    wakers: &[Waker],
+) -> Result<(StorageThread, Vec<Desk<Job, Done>>), BrickError> {
+    let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
+        .map_err(BrickError::Storage)?;
+    let wake = |waker: &Waker| {
+        let waker = waker.clone();
+        Box::new(move || waker.wake()) as crate::storage::Waker
+    };
+    StorageThread::spawn(wakers.iter().map(wake).collect(), move |_, job| storage.perform(job))
+}
+
 fn finish_core(tcp: Tcp, rest: Rest) -> DataCore {
     let Rest { mesh, routes, files, desk, control, info, wakers, poller } = rest;
     let files = Files::new(mesh.core(), files, desk);
@@ -273,11 +310,7 @@ impl Brick {
     pub fn start(config: &BrickConfig, signals: bool) -> Result<Self, BrickError> {
         let plan = check::settle(config, &Host::read())?;
         let lock = BrickLock::take(&plan.config.name, &plan.data_dir, &plan.memory_dir)?;
-        for (key, address) in
-            [("listen", Some(config.listen)), ("resp", config.resp), ("http", config.http)]
-        {
-            port_is_free(key, address)?;
-        }
+        ports_are_free(config)?;
         let boot = boot_id()?;
         let identity = Identity::begin(&lock, &plan.config.name, &boot)?;
         let cores = plan.cores.len() as u16;
@@ -288,70 +321,42 @@ impl Brick {
         let waiting = start_cores(&plan)?;
         let wakers: Vec<Waker> = waiting.iter().map(|w| w.ready.waker.clone()).collect();
         let (listen, resp) = (waiting[0].ready.listen, waiting[0].ready.resp);
-        let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
-            .map_err(BrickError::Storage)?;
-        let wake = |waker: &Waker| {
-            let waker = waker.clone();
-            Box::new(move || waker.wake()) as crate::storage::Waker
-        };
-        let (storage, desks) =
-            StorageThread::spawn(wakers.iter().map(wake).collect(), move |_, job| {
-                storage.perform(job)
-            })?;
-
+        let (storage, desks) = start_storage(&plan, &wakers)?;
         let queue = Queue::default();
         let (ends, controls): (Vec<_>, Vec<_>) =
             plan.cores.iter().map(|_| control_rings(queue.port())).unzip();
-        let links = Arc::new(Links {
-            ends: ends.into_iter().map(Mutex::new).collect(),
-            wakers: wakers.clone(),
-        });
+        let links = Arc::new(Links::new(ends, wakers.clone()));
         let routes = catalog.routes();
         let setup = control_setup(&plan, &identity, listen, resp, signals, &board, catalog);
         let control = ControlThread::spawn(setup, queue, Arc::clone(&links) as Arc<dyn Cores>)?;
 
-        let notices = Notices::start();
-        let info = Arc::new(Info {
-            name: plan.config.name.clone(),
-            incarnation: identity.nonce,
-            cores,
-            resp_port: resp.map_or(0, |a| a.port()),
-            in_flight_max: plan.config.limits.in_flight_max,
-            settings: settings(&plan),
-            board: Arc::clone(&board),
-            notices: notices.clone(),
-        });
-        let files = FilesSetup {
-            incarnation: incarnation(&identity, &boot),
-            bytes_max: plan.memory_bytes / u64::from(cores),
-            cores,
-            notices: notices.clone(),
-        };
+        let info = Arc::new(Info::new(&plan, &identity, resp, &board));
+        let files = files_setup(&plan, incarnation(&identity, &boot), &info);
         let parts =
             waiting.into_iter().zip(Mesh::connect(plan.cores.len())).zip(desks).zip(controls);
-        let mut threads = Vec::new();
-        for (((core, mesh), desk), control) in parts {
-            let rest = Rest {
-                mesh,
-                routes: Arc::clone(&routes),
-                files: files.clone(),
-                desk,
-                control,
-                info: Arc::clone(&info),
-                wakers: wakers.clone(),
-                poller: Poller::new(poll_mode(&plan.config)),
-            };
+        let rest_of = |mesh, desk, control| Rest {
+            mesh,
+            routes: Arc::clone(&routes),
+            files: files.clone(),
+            desk,
+            control,
+            info: Arc::clone(&info),
+            wakers: wakers.clone(),
+            poller: Poller::new(poll_mode(&plan.config)),
+        };
+        let begin = |(((core, mesh), desk), control): (((Waiting, _), _), _)| {
             // The thread waits for exactly this; if it has died, its join says why.
-            let _ = core.rest.send(rest);
-            threads.push(core.thread);
-        }
+            let _ = core.rest.send(rest_of(mesh, desk, control));
+            core.thread
+        };
+        let cores = parts.map(begin).collect();
         let addresses = Addresses { listen, resp, http: control.http() };
         let warnings = plan.warnings;
         Ok(Self {
             addresses,
             board,
             links,
-            cores: threads,
+            cores,
             storage,
             control,
             identity,
@@ -411,6 +416,7 @@ impl Brick {
         for (number, core) in self.cores.into_iter().enumerate() {
             if let Err(what) = core.join() {
                 self.board.core(number).set_state(CoreState::Failed);
+                self.board.core(number).settle();
                 self.board.begin_stop();
                 self.links.stop();
                 result = Err(BrickError::Thread { name: format!("data core {number}"), what });
@@ -459,6 +465,9 @@ fn start_cores(plan: &Plan) -> Result<Vec<Waiting>, BrickError> {
     Ok(waiting)
 }
 
+/// How long the kernel may take to close the sockets of a brick that was killed.
+const DYING_RING: Duration = Duration::from_secs(5);
+
 /// The cores share their ports among themselves, which the kernel would extend to any other brick of
 /// the same user. A killed process's ring keeps its sockets for a moment after the process is gone;
 /// nobody holds such a port, and waiting is all that helps.
@@ -466,11 +475,13 @@ fn port_is_free(key: &'static str, address: Option<SocketAddr>) -> Result<(), Br
     let Some(address) = address.filter(|a| a.port() != 0) else { return Ok(()) };
     let begin = Instant::now();
     loop {
-        let Err(error) = TcpListener::bind(address) else { return Ok(()) };
-        let orphan = error.kind() == io::ErrorKind::AddrInUse
-            && check::port_holder(address.port()).is_none();
-        if !orphan || begin.elapsed() > PORT_WAIT {
-            return Err(BrickError::listen(key, address, error));
+        let Err(error) = std::net::TcpListener::bind(address) else { return Ok(()) };
+        let refusal = BrickError::listen(key, address, error);
+        // The sockets of a killed brick stay open until the kernel has taken its rings apart, which
+        // goes on after the process is gone: the port is taken, and by nobody.
+        let by_nobody = matches!(refusal, BrickError::PortTaken { holder: None, .. });
+        if !by_nobody || begin.elapsed() > DYING_RING {
+            return Err(refusal);
         }
         std::thread::sleep(Duration::from_millis(5));
     }

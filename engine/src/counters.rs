@@ -160,6 +160,7 @@ pub struct Published {
     values: [AtomicU64; FIGURES_N],
     longest_turn_ns: AtomicU64,
     state: AtomicU8,
+    settled: AtomicBool,
 }
 
 impl Default for Published {
@@ -168,6 +169,7 @@ impl Default for Published {
             values: std::array::from_fn(|_| AtomicU64::new(0)),
             longest_turn_ns: AtomicU64::new(0),
             state: AtomicU8::new(CoreState::Starting as u8),
+            settled: AtomicBool::new(false),
         }
     }
 }
@@ -192,6 +194,16 @@ impl Published {
     /// Says what the core is doing.
     pub fn set_state(&self, state: CoreState) {
         self.state.store(state as u8, Ordering::Release);
+    }
+
+    /// Says that this core relays nothing to others any more and has all their answers.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Release);
+    }
+
+    /// No request of this core is, or will be, on its way to another.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
     }
 
     /// What the core is doing.

@@ -24,6 +24,13 @@ impl Notices {
         Self(say)
     }
 
+    /// Sentences for a test to read.
+    #[cfg(test)]
+    pub fn heard() -> (Self, std::sync::mpsc::Receiver<String>) {
+        let (say, heard) = sync_channel::<String>(WAITING_MAX);
+        (Self(say), heard)
+    }
+
     /// Says one.
     pub fn say(&self, sentence: impl Into<String>) {
         let _ = self.0.try_send(sentence.into());

@@ -73,10 +73,36 @@ impl Drop for Bell {
     }
 }
 
-struct Window<J, D> {
+/// The storage thread's end of a desk.
+pub(crate) struct Window<J, D> {
     jobs: Consumer<J>,
     done: Producer<D>,
     wake: Waker,
+}
+
+/// For tests that do the jobs themselves, at moments of their choice.
+#[cfg(test)]
+impl<J, D> Window<J, D> {
+    /// A desk and the other end of its rings.
+    pub(crate) fn by_hand() -> (Desk<J, D>, Self) {
+        let (to, jobs) = RingBuffer::new(JOBS_MAX);
+        let (done, from) = RingBuffer::new(JOBS_MAX);
+        let bell = Bell(thread::current());
+        (
+            Desk { jobs: to, done: from, under_way: 0, bell },
+            Self { jobs, done, wake: Box::new(|| ()) },
+        )
+    }
+
+    /// The next job.
+    pub(crate) fn take(&mut self) -> Option<J> {
+        self.jobs.pop().ok()
+    }
+
+    /// Its answer.
+    pub(crate) fn answer(&mut self, done: D) {
+        assert!(self.done.push(done).is_ok(), "the ring holds an answer for every job");
+    }
 }
 
 /// The running thread. It ends when all desks have been dropped and their jobs are done.

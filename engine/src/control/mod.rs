@@ -128,6 +128,20 @@ impl Queue {
     pub fn port(&self) -> ControlPort {
         self.port.clone()
     }
+
+    /// The next request of a client, for a test that answers in the control thread's place: the core,
+    /// its word, and the JSON.
+    #[cfg(test)]
+    pub fn take(&mut self) -> Option<(u16, u64, String)> {
+        loop {
+            match self.requests.try_recv().ok()? {
+                requests::ControlRequest::Json { core, token, body } => {
+                    return Some((core, token, String::from_utf8_lossy(&body).into_owned()));
+                }
+                requests::ControlRequest::Removed(_) => {}
+            }
+        }
+    }
 }
 
 impl ControlThread {

@@ -1,6 +1,6 @@
 //! Reading commands out of received bytes.
 //!
-//! [`gather`] takes the two commands that matter, GET and SET, straight from the receive buffer.
+//! [`fast`] takes the two commands that matter, GET and SET, straight from the receive buffer.
 //! [`Parse`] takes anything, in pieces: it remembers what it has seen of a partial command, so that a
 //! value of 8 MiB that arrives in 16 KiB pieces is looked at once. Bytes over a limit are counted and
 //! dropped, never kept.
@@ -13,7 +13,7 @@ use super::limits::{
 };
 use super::number::parse_i64;
 
-/// A command of the hot path, as offsets into the buffer that [`gather`] was given.
+/// A command of the hot path, as offsets into the buffer that [`fast`] was given.
 #[derive(Clone, Copy, Default)]
 pub struct Fast {
     /// Where the command begins.

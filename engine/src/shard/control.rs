@@ -11,9 +11,9 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::Shard;
 use super::asker::Asker;
 use crate::control::{ControlAnswer, ControlPort};
-use crate::counters::CoreState;
+use crate::counters::{CoreState, Published};
 
-/// A stop waits at most this long for the disk.
+/// A stop waits at most this long for the disk, and for the other cores.
 const FLUSH_NS: u64 = 60_000_000_000;
 /// And this long for clients to take their answers.
 const CLOSE_NS: u64 = 1_000_000_000;
@@ -122,7 +122,7 @@ impl<F: Fabric> Shard<F> {
         }
     }
 
-    fn begin_stop(&mut self) {
+    pub(super) fn begin_stop(&mut self) {
         if self.stopping.is_some() {
             return;
         }
@@ -138,7 +138,8 @@ impl<F: Fabric> Shard<F> {
             Stopping::Answering { since_ns } => {
                 self.store.replicas().iter_mut().for_each(Replica::hasten);
                 let owed = self.store.hops.len() > 0
-                    || self.store.replicas().iter().any(|r| r.stats().in_flight > 0);
+                    || self.store.relayed > 0
+                    || self.store.replicas().iter().any(|r| !r.log().is_sick() && r.is_busy());
                 if (owed || !self.files.is_flushed(&mut self.store)) && now < since_ns + FLUSH_NS {
                     return;
                 }
@@ -146,10 +147,16 @@ impl<F: Fabric> Shard<F> {
                 for ep in open {
                     self.fabric.close(ep);
                 }
+                self.info.board.core(usize::from(self.store.core())).settle();
                 Stopping::Closing { since_ns: now }
             }
             Stopping::Closing { since_ns } => {
                 if self.conns.len() > 0 && now < since_ns + CLOSE_NS {
+                    return;
+                }
+                // Another core's requests may still come, and somebody must refuse them.
+                let alone = self.info.board.cores().iter().all(Published::is_settled);
+                if !(alone && self.store.mesh().is_idle()) && now < since_ns + FLUSH_NS {
                     return;
                 }
                 Stopping::Stopped
@@ -159,7 +166,11 @@ impl<F: Fabric> Shard<F> {
     }
 
     fn set_state(&self, state: CoreState) {
-        self.info.board.core(usize::from(self.store.core())).set_state(state);
+        let core = self.info.board.core(usize::from(self.store.core()));
+        // A core that failed stops as any other does, but whoever waits for it must see why.
+        if core.state() != CoreState::Failed {
+            core.set_state(state);
+        }
     }
 
     /// Nothing is owed any more.

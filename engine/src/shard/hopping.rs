@@ -58,6 +58,7 @@ impl<F: Fabric> Shard<F> {
     }
 
     fn on_hop_answer(&mut self, hop: &mesh::Hop) {
+        self.store.relayed -= 1;
         match Asker::from_token(hop.token) {
             // The frame is the client's answer as it is.
             Asker::Native { conn, .. } => self.answer_native_frame(conn, hop.bytes()),

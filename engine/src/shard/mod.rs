@@ -18,6 +18,8 @@ mod hops;
 mod native;
 mod resp;
 mod store;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -39,6 +41,9 @@ pub use files::{Files, FilesSetup};
 
 /// Between two publications of the core's figures.
 const PUBLISH_NS: u64 = 20_000_000;
+
+/// Between two looks at how far a stop is.
+const STOP_LOOK_NS: u64 = 1_000_000;
 
 /// What a turn found, for the poller.
 #[derive(Clone, Copy, Debug, Default)]
@@ -227,9 +232,17 @@ impl<F: Fabric> Shard<F> {
         counts.idle_turns += u64::from(work == 0);
         let background = self.files.wants_background();
         let pressing = background || !self.resume.is_empty() || !self.store.mesh().is_idle();
-        let next_ns = if pressing { 0 } else { self.files.next_ns(&mut self.store) };
+        let mut next_ns = if pressing { 0 } else { self.files.next_ns(&mut self.store) };
+        if self.stopping.is_some() {
+            // Nobody wakes this core when another one is through.
+            next_ns = next_ns.min(self.store.now.boot_ns + STOP_LOOK_NS);
+        }
         if self.store.now.boot_ns >= self.published_ns + PUBLISH_NS {
             self.publish();
+            if self.info.board.failure().is_some() {
+                // Of another core: a brick without one of its cores serves nobody well.
+                self.begin_stop();
+            }
         }
         Turn { work, next_ns, background, stopped: self.is_stopped() }
     }

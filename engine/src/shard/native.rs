@@ -57,7 +57,13 @@ impl<F: Fabric> Shard<F> {
                     wire::answer(&mut reply, slot, &Answer::Failed(Failure::Busy));
                 } else {
                     let hash = hash_key(request.key);
-                    match self.store.submit_frame(asker, hash, &request, bytes, native.in_flight > 0) {
+                    match self.store.submit_frame(
+                        asker,
+                        hash,
+                        &request,
+                        bytes,
+                        native.in_flight > 0,
+                    ) {
                         Some(answer) => wire::answer(&mut reply, slot, &answer),
                         None => native.in_flight += 1,
                     }

@@ -71,9 +71,8 @@ impl<F: Fabric> Backend for Front<'_, F> {
     }
 
     fn config_get(&self, pattern: &[u8], out: &mut Vec<(String, String)>) {
-        let matching = |(name, _): &&(String, String)| {
-            crate::resp::glob_matches(pattern, name.as_bytes())
-        };
+        let matching =
+            |(name, _): &&(String, String)| crate::resp::glob_matches(pattern, name.as_bytes());
         out.extend(self.info.settings.iter().filter(matching).cloned());
     }
 
@@ -126,15 +125,12 @@ impl<F: Fabric> Shard<F> {
                 ep,
                 own: resp.conn.outstanding() > 0,
             };
-            let progress = match rx {
-                Some(rx) => {
-                    let bytes = self.fabric.bytes(rx);
-                    resp.conn.on_bytes(bytes, ROOM_BYTES, &mut front, &mut out)
-                }
-                None => {
-                    resp.queued = false;
-                    resp.conn.resume(ROOM_BYTES, &mut front, &mut out)
-                }
+            let progress = if let Some(rx) = rx {
+                let bytes = self.fabric.bytes(rx);
+                resp.conn.on_bytes(bytes, ROOM_BYTES, &mut front, &mut out)
+            } else {
+                resp.queued = false;
+                resp.conn.resume(ROOM_BYTES, &mut front, &mut out)
             };
             self.go_on(ep, &mut resp, out, progress);
         }

@@ -8,9 +8,9 @@ use firebrick_partition::wire;
 use firebrick_partition::{Answer, Failure, Now, Op, Request};
 
 use super::asker::Asker;
+use super::hops::Hops;
 use crate::catalog::DEFAULT_TABLE;
 use crate::counters::Counts;
-use super::hops::Hops;
 use crate::mesh::Mesh;
 
 /// The core's replicas, and the way to the other cores'.
@@ -21,6 +21,8 @@ pub struct Store {
     pub actions: Actions,
     /// Requests of other cores that wait for a commit.
     pub hops: Hops,
+    /// Requests of this core that another one has and has not answered.
+    pub relayed: usize,
     /// Counted, published once a turn.
     pub counts: Counts,
     /// All routes of the brick.
@@ -46,6 +48,7 @@ impl Store {
             now: Now::default(),
             actions: Actions::default(),
             hops: Hops::default(),
+            relayed: 0,
             counts: Counts::default(),
             routes: Arc::default(),
             resp_table: 0,
@@ -148,7 +151,10 @@ impl Store {
         self.scratch.clear();
         wire::request(&mut self.scratch, 0, &request);
         match self.mesh.request(core, asker.token(), &self.scratch) {
-            Ok(()) => None,
+            Ok(()) => {
+                self.relayed += 1;
+                None
+            }
             Err(_) => Some(Answer::Failed(Failure::Busy)),
         }
     }
@@ -178,7 +184,10 @@ impl Store {
         }
         self.counts.hops_out += 1;
         match self.mesh.request(core, asker.token(), frame) {
-            Ok(()) => None,
+            Ok(()) => {
+                self.relayed += 1;
+                None
+            }
             Err(_) => Some(Answer::Failed(Failure::Busy)),
         }
     }

@@ -128,7 +128,12 @@ impl Spares {
         let bytes = match self.special.pop_front() {
             Some(bytes) => bytes,
             None if self.ready.len() + self.making.len() < target => self.bytes,
-            None => return None,
+            None => {
+                // Nothing is to be made, so there is nothing to try again: no timer, and the next want
+                // that no spare fits is a new question.
+                self.refused.take_if(|_| self.making.is_empty());
+                return None;
+            }
         };
         let id = SpareId(self.next_id);
         self.next_id += self.id_step;

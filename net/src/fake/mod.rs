@@ -103,6 +103,11 @@ impl Peer {
         bytes
     }
 
+    /// Loses the connection, with some of what was on its way.
+    pub fn cut(&self, now_ns: u64) {
+        self.net.borrow_mut().lose(self.link, now_ns);
+    }
+
     /// Ends the connection.
     pub fn close(&self, now_ns: u64) {
         self.net.borrow_mut().close(self.link, 1, now_ns);

@@ -158,7 +158,7 @@ impl Network {
     }
 
     /// A connection is lost: some of what was on its way arrives, then each side learns in its own time.
-    fn lose(&mut self, link: usize, now_ns: u64) {
+    pub fn lose(&mut self, link: usize, now_ns: u64) {
         for side in 0..2 {
             let keep = self.next() as usize % (self.links[link].to[side].queue.len() + 1);
             let due = now_ns + self.delay_ns();

@@ -7,7 +7,7 @@ use firebrick_log::{AppendError, Loc, Room};
 use super::execute::Step;
 use super::lookup::Place;
 use super::{Action, Actions, IN_FLIGHT_BYTES_MAX, OwnedAnswer, Replica, State};
-use crate::op::{Answer, Now, Numbered, SessionId, Version};
+use crate::op::{Answer, Failure, Now, Numbered, SessionId, Version};
 use crate::sessions::Remembered;
 
 /// What a record does when it commits.
@@ -307,6 +307,20 @@ impl Replica {
         for waiter in self.waiters.extract_if(.., ready) {
             out.push(Action::Reply { token: waiter.token, answer: waiter.answer });
         }
+    }
+
+    /// Nobody will commit what is prepared: the table was dropped, or the disk failed. Whoever waits is
+    /// told so; `prepared` for a write that was appended, `held` for one that was not.
+    pub fn abandon(&mut self, prepared: Failure, held: Failure, out: &mut Actions) {
+        let tokens = self.pending.iter_mut().filter_map(|p| p.token.take());
+        let waiting = self.waiters.drain(..).map(|w| w.token);
+        for token in tokens.chain(waiting) {
+            out.push(Action::Reply { token, answer: OwnedAnswer::new(&Answer::Failed(prepared)) });
+        }
+        for token in self.held.drain(..).map(|held| held.token) {
+            out.push(Action::Reply { token, answer: OwnedAnswer::new(&Answer::Failed(held)) });
+        }
+        self.held_bytes = 0;
     }
 
     /// An answer that waits; `None` when too many do.

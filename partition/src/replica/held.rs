@@ -8,7 +8,7 @@ use crate::wire::{self, Message};
 /// A request that waits, encoded so that it owns its bytes.
 #[derive(Debug)]
 pub(super) struct Held {
-    token: u64,
+    pub token: u64,
     hash: u64,
     reads: Reads,
     encoded: Vec<u8>,

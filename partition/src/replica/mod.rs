@@ -198,6 +198,11 @@ impl Replica {
         &self.log
     }
 
+    /// Dead bytes that may stay while there is other work.
+    pub fn set_slack(&mut self, bytes: u64) {
+        self.log.set_slack(bytes);
+    }
+
     /// The brick is stopping: what is not on disk goes there now.
     pub fn hasten(&mut self) {
         self.log.hurry();
@@ -216,6 +221,11 @@ impl Replica {
     /// Keys with a value (expired ones count until they are removed).
     pub fn keys(&self) -> u64 {
         self.index.len() as u64
+    }
+
+    /// Something is prepared and not committed.
+    pub fn is_busy(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     /// Counters.

@@ -3,6 +3,7 @@
 use std::io;
 
 use firebrick_net::{DiskWrite, Fabric, Full, Token};
+use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Done, Job, StorageError};
 use firebrick_partition::log::{Ask, FlushOp, Outcome, Written};
 use firebrick_partition::replica::{Action, Replica};
@@ -130,6 +131,10 @@ impl Files {
             "partition {partition} accepts no writes any more, because its disk failed: {what}; \
              repair the disk and start the brick again"
         ));
+        // What is prepared may or may not have reached the disk, and nothing will tell any more.
+        if let Some(replica) = store.replica(partition) {
+            replica.abandon(Failure::InDoubt, Failure::Unavailable, &mut self.scratch);
+        }
     }
 
     /// Takes the storage thread's answers. How many.
@@ -200,7 +205,7 @@ impl Files {
             && store.replicas().iter().all(|r| r.log().is_sick() || r.log().lag_bytes() == 0)
     }
 
-    pub(super) fn count_replicas(&self, store: &mut Store, counts: &mut Counts) {
+    pub(super) fn count_replicas(store: &mut Store, counts: &mut Counts) {
         let mut sum = Counts::default();
         for stats in store.replicas().iter().map(Replica::stats) {
             sum.items += stats.keys;

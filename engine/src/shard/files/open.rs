@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use firebrick_net::Fabric;
+use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Job, Opened, StorageError};
 use firebrick_partition::log::{Durability, Log, LogConfig, limits};
-use firebrick_partition::maps::{self, RouteEntry};
+use firebrick_partition::maps::{self, RouteEntry, RouteTable};
 use firebrick_partition::replica::{Recovering, Replica};
 
 use super::{Files, Store};
@@ -31,7 +32,7 @@ impl Files {
         let core = store.core();
         let routes = Arc::clone(&store.routes);
         let mine = |e: &&RouteEntry| e.core == core && e.mine.is_some();
-        for entry in routes.tables().iter().flat_map(|t| t.entries()).filter(mine) {
+        for entry in routes.tables().iter().flat_map(RouteTable::entries).filter(mine) {
             let (id, table) = (entry.route.partition, entry.route.table);
             if store.has(id) || self.opening.contains(&id) || self.recovers(id) {
                 continue;
@@ -59,7 +60,10 @@ impl Files {
     fn give_up(&mut self, store: &mut Store, id: u32) {
         self.pools.forget(id);
         self.late.retain(|(partition, _)| *partition != id);
-        self.leaving.extend(store.remove(id));
+        if let Some(mut replica) = store.remove(id) {
+            replica.abandon(Failure::NoTable, Failure::NoTable, &mut store.actions);
+            self.leaving.push(replica);
+        }
         self.drop_left();
     }
 
@@ -137,8 +141,9 @@ impl Files {
         }
         store.add(replica);
         self.poll_one(fabric, store, partition);
-        if !store.serving {
+        if !self.started {
             store.counts.recovery_ns = store.now.boot_ns.saturating_sub(self.opened_at_ns);
+            self.started = self.opening.is_empty() && self.recovering.is_empty();
         }
     }
 

@@ -237,7 +237,8 @@ fn power_failure(world: &mut World, disk: &mut Disk) {
     let old = std::mem::replace(&mut world.replica, Replica::new(fresh, leaf()));
     let manifest = old.into_log().crash().manifest;
     let segments = disk.files.values().filter_map(|file| Bound::from_image(file).ok()).collect();
-    let opened = Opened { manifest, segments, source: Source::Disk, notes: Vec::new(), damaged: Vec::new() };
+    let opened =
+        Opened { manifest, segments, source: Source::Disk, notes: Vec::new(), damaged: Vec::new() };
     world.restart(opened, Durability::Sync);
     settle(world, disk);
     assert!(world.replica.is_serving());

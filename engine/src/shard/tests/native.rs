@@ -1,0 +1,122 @@
+//! Native connections: bounds, slow readers, late answers.
+
+use firebrick_partition::Op;
+
+use super::native_client::{NativeClient, put};
+use super::rig::{Build, IN_FLIGHT_MAX, Rig};
+use crate::config::Durability;
+use crate::control::ControlAnswer;
+use crate::shard::FromControl;
+
+#[test]
+fn past_the_bound_requests_are_refused_and_none_is_forgotten() {
+    let mut rig = Rig::new(Build::new(1, 2, Durability::Sync)).serve();
+    let mut client = NativeClient::new(&mut rig, 0, "default");
+    rig.run_for(200_000);
+    let keys = [client.key_on(0, 0), client.key_on(1, 0)];
+    rig.disk_stalled = true;
+    for n in 0..300 {
+        client.ask(rig.now, &keys[n % 2], put(b"v"), None);
+        client.fake_flush();
+    }
+    rig.run_for(20_000_000);
+    client.read(rig.now);
+    let busy = client.got.values().filter(|said| *said == "failed Busy").count();
+    assert_eq!(busy, 300 - IN_FLIGHT_MAX as usize);
+    rig.disk_stalled = false;
+    client.settle(&mut rig, 1_000_000_000);
+    let done = client.got.values().filter(|said| *said == "done").count();
+    assert_eq!(done, IN_FLIGHT_MAX as usize);
+    assert_eq!(client.call(&mut rig, &keys[1], Op::Get), "value v");
+}
+
+/// Answers and frames wait while the client does not read; then all come, and nobody else waited.
+#[test]
+fn a_client_that_does_not_read_gets_everything_later() {
+    let mut rig = Rig::new(Build::new(2, 2, Durability::Async { behind_ms: 5 })).serve();
+    let mut slow = NativeClient::new(&mut rig, 0, "default");
+    let mut other = NativeClient::new(&mut rig, 0, "default");
+    let keys = [slow.key_on(0, 0), slow.key_on(1, 0)];
+    for key in &keys {
+        assert_eq!(slow.call(&mut rig, key, put(&vec![b'v'; 100_000])), "done");
+    }
+    for n in 0..60 {
+        slow.ask(rig.now, &keys[n % 2], Op::Get, None);
+        slow.fake_flush();
+        rig.run_for(30_000);
+        if n % 10 == 0 {
+            assert!(other.call(&mut rig, &keys[0], Op::Get).starts_with("value v"));
+        }
+    }
+    let held = rig.cores[0].shard.conns.iter().filter_map(|(_, kind)| match kind {
+        crate::shard::conns::Kind::Native(native) => Some(native.held.len() + native.late.len()),
+        crate::shard::conns::Kind::Resp(_) => None,
+    });
+    assert!(held.sum::<usize>() > 0, "the output was full");
+    slow.settle(&mut rig, 1_000_000_000);
+    assert!(slow.got.values().all(|said| said.len() > 100_000));
+}
+
+/// An answer to a connection that has gone does not reach the one that got its slot.
+#[test]
+fn late_answers_do_not_reach_the_next_connection_of_the_slot() {
+    for seed in 0..4 {
+        let mut rig = Rig::new(Build::new(seed, 2, Durability::Sync)).serve();
+        let mut old = NativeClient::new(&mut rig, 0, "default");
+        rig.run_for(200_000);
+        let keys = [old.key_on(0, 0), old.key_on(1, 0)];
+        rig.disk_stalled = true;
+        for key in &keys {
+            old.ask(rig.now, key, put(b"old"), None);
+            old.control(rig.now, "{\"do\":\"status\"}");
+        }
+        old.fake_flush();
+        rig.run_for(5_000_000);
+        let asked: Vec<_> = std::iter::from_fn(|| rig.queue.take()).collect();
+        assert_eq!(asked.len(), 2);
+        rig.world.cut(&old.fake, rig.cores[0].shard.fabric());
+        rig.run_for(1_000_000);
+        let mut new = NativeClient::new(&mut rig, 0, "default");
+        rig.run_for(200_000);
+        let slots: Vec<u32> = keys.iter().map(|key| new.ask(rig.now, key, Op::Get, None)).collect();
+        new.fake_flush();
+        for (core, token, _) in asked {
+            let answer = ControlAnswer { token, json: "{}".into() };
+            rig.tell(usize::from(core), FromControl::Answer(answer));
+        }
+        rig.run_for(1_000_000);
+        rig.disk_stalled = false;
+        new.settle(&mut rig, 1_000_000_000);
+        rig.run_for(10_000_000);
+        new.read(rig.now);
+        assert_eq!(new.got.len(), 2, "seed {seed}: {:?}", new.got);
+        let fine = |said: &String| said == "absent" || said == "value old";
+        assert!(slots.iter().all(|slot| fine(&new.got[slot])), "seed {seed}: {:?}", new.got);
+        assert_eq!(new.call(&mut rig, &keys[0], Op::Get), "value old");
+    }
+}
+
+/// Control answers and requests share one count of what is in flight.
+#[test]
+fn a_control_request_is_answered_among_others() {
+    let mut rig = Rig::new(Build::new(3, 1, Durability::Memory)).serve();
+    let mut client = NativeClient::new(&mut rig, 0, "default");
+    for round in 0..200 {
+        let slot = client.control(rig.now, "{\"do\":\"table-list\"}");
+        assert_eq!(client_call_with_control(&mut rig, &mut client), "done");
+        assert_eq!(client.got.remove(&slot).as_deref(), Some("{\"ok\":true}"), "{round}");
+    }
+}
+
+fn client_call_with_control(rig: &mut Rig, client: &mut NativeClient) -> String {
+    let slot = client.ask(rig.now, b"k", put(b"v"), None);
+    rig.run_until(1_000_000_000, |rig| {
+        if let Some((core, token, _)) = rig.queue.take() {
+            let answer = ControlAnswer { token, json: "{\"ok\":true}".into() };
+            rig.tell(usize::from(core), FromControl::Answer(answer));
+        }
+        client.read(rig.now);
+        client.waiting() == 0
+    });
+    client.got.remove(&slot).unwrap()
+}

@@ -1,0 +1,88 @@
+//! RESP connections whose answers are late, whose output is full, or who are gone.
+
+use super::resp_client::RespClient;
+use super::rig::{Build, Rig};
+use crate::config::Durability;
+
+fn settle(rig: &mut Rig, client: &mut RespClient, limit_ns: u64) {
+    rig.run_until(limit_ns, |rig| {
+        client.read(rig.now);
+        client.owed() == 0
+    });
+}
+
+/// More commands than replies may wait: receiving is held, and goes on when answers come.
+#[test]
+fn a_connection_held_for_answers_goes_on() {
+    for seed in 0..2 {
+        let mut rig = Rig::new(Build::new(seed, 2, Durability::Sync)).serve();
+        let mut client = RespClient::new(&mut rig, 0, "c");
+        rig.run_for(200_000);
+        rig.disk_stalled = true;
+        for _ in 0..2500 {
+            let mut random = super::Random(rig.random.next());
+            client.any(rig.now, &mut random);
+        }
+        rig.run_for(5_000_000);
+        client.read(rig.now);
+        assert!(client.owed() > 0);
+        rig.disk_stalled = false;
+        settle(&mut rig, &mut client, 5_000_000_000);
+        assert_eq!(client.replies, 2500);
+    }
+}
+
+/// A client that sends far more than it reads is served what it read, then goes on.
+#[test]
+fn a_connection_that_is_full_goes_on_when_it_is_read() {
+    let mut rig = Rig::new(Build::new(9, 2, Durability::Memory)).serve();
+    let mut client = RespClient::new(&mut rig, 0, "c");
+    let value = vec![b'x'; 50_000];
+    let reply = [b"$50000\r\n", &value[..], b"\r\n"].concat();
+    for n in 0..8 {
+        let key = format!("big{n}");
+        client.say(rig.now, &[b"SET", key.as_bytes(), &value], b"+OK\r\n", Vec::new());
+    }
+    for n in 0..400 {
+        let key = format!("big{}", n % 8);
+        client.say(rig.now, &[b"GET", key.as_bytes()], &reply, Vec::new());
+    }
+    client.reads_at = rig.now + 50_000_000;
+    rig.run_for(50_000_000);
+    let mut other = RespClient::new(&mut rig, 0, "o");
+    for _ in 0..100 {
+        let mut random = super::Random(rig.random.next());
+        other.any(rig.now, &mut random);
+    }
+    settle(&mut rig, &mut other, 1_000_000_000);
+    settle(&mut rig, &mut client, 5_000_000_000);
+}
+
+/// Replies of a connection that has gone do not reach the one that got its slot.
+#[test]
+fn late_replies_do_not_reach_the_next_connection_of_the_slot() {
+    for seed in 0..3 {
+        let mut rig = Rig::new(Build::new(seed, 2, Durability::Sync)).serve();
+        let mut old = RespClient::new(&mut rig, 0, "old");
+        rig.run_for(200_000);
+        rig.disk_stalled = true;
+        for _ in 0..50 {
+            let mut random = super::Random(rig.random.next());
+            old.any(rig.now, &mut random);
+        }
+        rig.run_for(1_000_000);
+        old.peer.cut(rig.now);
+        rig.run_for(1_000_000);
+        let mut new = RespClient::new(&mut rig, 0, "new");
+        assert_eq!(new.ep.slot, old.ep.slot);
+        for _ in 0..50 {
+            let mut random = super::Random(rig.random.next());
+            new.any(rig.now, &mut random);
+        }
+        rig.run_for(1_000_000);
+        rig.disk_stalled = false;
+        settle(&mut rig, &mut new, 1_000_000_000);
+        rig.run_for(10_000_000);
+        new.read(rig.now);
+    }
+}
