@@ -67,7 +67,10 @@ impl BrickProcess {
                     describe(status)
                 )));
             }
-            if let Ok((200, _)) = http::get(self.http, "/readyz").await {
+            // Another brick on the same port answers for itself.
+            if let Ok((200, _)) = http::get(self.http, "/readyz").await
+                && self.is_it().await
+            {
                 return Ok(());
             }
             if start.elapsed() > timeout {
@@ -79,6 +82,13 @@ impl BrickProcess {
             }
             tokio::time::sleep(READY_EVERY).await;
         }
+    }
+
+    /// The process behind the port is this one.
+    async fn is_it(&self) -> bool {
+        let Ok((200, body)) = http::get(self.http, "/status").await else { return false };
+        let status: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
+        self.id().is_some_and(|id| status["pid"] == id)
     }
 
     /// Waits for its end.

@@ -23,10 +23,6 @@ use crate::args::Cli;
 use crate::error::CliError;
 use crate::output::Out;
 
-/// Measured: an idle brick's RSS and the allocation of large values on the control path.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     say_panics_in_a_sentence();
     let code = match Cli::try_parse() {

@@ -96,8 +96,8 @@ impl Direct {
             |why: String| Error::Connection { address: text.clone(), why: why.into() };
         let resolved = address.to_socket_addrs().map_err(|e| unreachable(e.to_string()))?.next();
         let address = resolved.ok_or_else(|| unreachable("the name has no address".into()))?;
-        let fabric =
-            Tcp::new(Config { rx_buffers: 64, ..Config::default() }).map_err(|e| Error::Local(e.to_string().into()))?;
+        let fabric = Tcp::new(Config { rx_buffers: 64, ..Config::default() })
+            .map_err(|e| Error::Local(e.to_string().into()))?;
         let count = options.client.connections.clamp(1, 64);
         let mut direct = Self {
             session: Session::new(options.client.session()),

@@ -6,10 +6,11 @@
 //! the rings and open their partitions. When all serve, the identity is settled: from then on memory_dir
 //! belongs to this incarnation.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firebrick_net::poll::{Mode, Poller};
 use firebrick_net::{Port, Tcp, Waker};
@@ -25,7 +26,7 @@ use crate::check::{self, Host, Plan};
 use crate::config::{BrickConfig, KEYS, Poll};
 use crate::control::{ControlAnswer, ControlThread, Cores, Queue, Setup};
 use crate::core::DataCore;
-use crate::counters::{Board, CoreState, Counts};
+use crate::counters::{Board, CoreState, Counts, Published};
 use crate::error::BrickError;
 use crate::lock::{BrickLock, Identity, boot_id};
 use crate::mesh::Mesh;
@@ -34,6 +35,8 @@ use crate::runtime::CoreThread;
 use crate::shard::{Files, FilesSetup, FromControl, Parts, Shard, control_rings};
 use crate::storage::{Desk, StorageThread};
 
+/// Between two looks at whether the cores have ended.
+const ENDED_EVERY: Duration = Duration::from_millis(10);
 /// What a brick is, for whoever asks it.
 pub struct Info {
     /// Its name.
@@ -55,6 +58,19 @@ pub struct Info {
 }
 
 impl Info {
+    fn new(plan: &Plan, identity: &Identity, resp: Option<SocketAddr>, board: &Arc<Board>) -> Self {
+        Self {
+            name: plan.config.name.clone(),
+            incarnation: identity.nonce,
+            cores: plan.cores.len() as u16,
+            resp_port: resp.map_or(0, |a| a.port()),
+            in_flight_max: plan.config.limits.in_flight_max,
+            settings: settings(plan),
+            board: Arc::clone(board),
+            notices: Notices::start(),
+        }
+    }
+
     /// The answer to a client's first message.
     pub fn welcome(&self, routes: &Routes, core: u16) -> Welcome<'_> {
         Welcome {
@@ -76,6 +92,25 @@ impl Info {
     /// A figure, summed over all cores.
     pub fn total(&self, figure: impl Fn(&Counts) -> u64) -> u64 {
         self.board.cores().iter().map(|core| figure(&core.read())).sum()
+    }
+}
+
+/// What a start found in memory_dir or data_dir.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Records that passed their checks.
+    pub records: u64,
+    /// Bytes looked at.
+    pub bytes: u64,
+    /// From the first look at the folders until the slowest core served.
+    pub took: Duration,
+}
+
+impl fmt::Display for Recovered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self { records, bytes, took }, mib) = (self, (1 << 20) as f64);
+        let took_ms = took.as_secs_f64() * 1e3;
+        write!(f, "recovered {records} records ({:.1} MiB) in {took_ms:.3} ms", *bytes as f64 / mib)
     }
 }
 
@@ -111,6 +146,10 @@ struct Links {
 }
 
 impl Links {
+    fn new(ends: Vec<Producer<FromControl>>, wakers: Vec<Waker>) -> Self {
+        Self { ends: ends.into_iter().map(Mutex::new).collect(), wakers }
+    }
+
     fn send(&self, core: usize, mut message: FromControl) {
         let mut ring = self.ends[core].lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -178,11 +217,12 @@ fn start_core(
     cpu: usize,
     listen: SocketAddr,
     resp: Option<SocketAddr>,
+    connections_max: usize,
 ) -> Result<Waiting, BrickError> {
     let (say_ready, ready) = sync_channel::<Result<Ready, BrickError>>(1);
     let (rest, take_rest) = sync_channel::<Rest>(1);
     let make = move || {
-        let made = open_fabric(listen, resp);
+        let made = open_fabric(listen, resp, connections_max);
         let (tcp, ready) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -213,8 +253,13 @@ fn receive<T>(from: &Receiver<T>) -> Option<T> {
     from.recv().ok()
 }
 
-fn open_fabric(listen: SocketAddr, resp: Option<SocketAddr>) -> Result<(Tcp, Ready), BrickError> {
-    let mut tcp = Tcp::new(firebrick_net::Config::default()).map_err(BrickError::Ring)?;
+fn open_fabric(
+    listen: SocketAddr,
+    resp: Option<SocketAddr>,
+    connections_max: usize,
+) -> Result<(Tcp, Ready), BrickError> {
+    let config = firebrick_net::Config { endpoints_max: connections_max, ..Default::default() };
+    let mut tcp = Tcp::new(config).map_err(BrickError::Ring)?;
     let bound =
         tcp.listen(listen, Port::Frames).map_err(|e| BrickError::listen("listen", listen, e))?;
     let resp = match resp {
@@ -226,6 +271,30 @@ fn open_fabric(listen: SocketAddr, resp: Option<SocketAddr>) -> Result<(Tcp, Rea
     };
     let ready = Ready { waker: tcp.waker(), listen: bound, resp };
     Ok((tcp, ready))
+}
+
+fn files_setup(plan: &Plan, incarnation: Incarnation, info: &Info) -> FilesSetup {
+    let bytes_max = plan.memory_bytes / u64::from(info.cores);
+    FilesSetup { incarnation, bytes_max, cores: info.cores, notices: info.notices.clone() }
+}
+
+fn ports_are_free(config: &BrickConfig) -> Result<(), BrickError> {
+    port_is_free("listen", Some(config.listen))?;
+    port_is_free("resp", config.resp)?;
+    port_is_free("http", config.http)
+}
+
+fn start_storage(
+    plan: &Plan,
+    wakers: &[Waker],
+) -> Result<(StorageThread, Vec<Desk<Job, Done>>), BrickError> {
+    let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
+        .map_err(BrickError::Storage)?;
+    let wake = |waker: &Waker| {
+        let waker = waker.clone();
+        Box::new(move || waker.wake()) as crate::storage::Waker
+    };
+    StorageThread::spawn(wakers.iter().map(wake).collect(), move |_, job| storage.perform(job))
 }
 
 fn finish_core(tcp: Tcp, rest: Rest) -> DataCore {
@@ -241,11 +310,7 @@ impl Brick {
     pub fn start(config: &BrickConfig, signals: bool) -> Result<Self, BrickError> {
         let plan = check::settle(config, &Host::read())?;
         let lock = BrickLock::take(&plan.config.name, &plan.data_dir, &plan.memory_dir)?;
-        for (key, address) in
-            [("listen", Some(config.listen)), ("resp", config.resp), ("http", config.http)]
-        {
-            port_is_free(key, address)?;
-        }
+        ports_are_free(config)?;
         let boot = boot_id()?;
         let identity = Identity::begin(&lock, &plan.config.name, &boot)?;
         let cores = plan.cores.len() as u16;
@@ -256,70 +321,42 @@ impl Brick {
         let waiting = start_cores(&plan)?;
         let wakers: Vec<Waker> = waiting.iter().map(|w| w.ready.waker.clone()).collect();
         let (listen, resp) = (waiting[0].ready.listen, waiting[0].ready.resp);
-        let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
-            .map_err(BrickError::Storage)?;
-        let wake = |waker: &Waker| {
-            let waker = waker.clone();
-            Box::new(move || waker.wake()) as crate::storage::Waker
-        };
-        let (storage, desks) =
-            StorageThread::spawn(wakers.iter().map(wake).collect(), move |_, job| {
-                storage.perform(job)
-            })?;
-
+        let (storage, desks) = start_storage(&plan, &wakers)?;
         let queue = Queue::default();
         let (ends, controls): (Vec<_>, Vec<_>) =
             plan.cores.iter().map(|_| control_rings(queue.port())).unzip();
-        let links = Arc::new(Links {
-            ends: ends.into_iter().map(Mutex::new).collect(),
-            wakers: wakers.clone(),
-        });
+        let links = Arc::new(Links::new(ends, wakers.clone()));
         let routes = catalog.routes();
         let setup = control_setup(&plan, &identity, listen, resp, signals, &board, catalog);
         let control = ControlThread::spawn(setup, queue, Arc::clone(&links) as Arc<dyn Cores>)?;
 
-        let notices = Notices::start();
-        let info = Arc::new(Info {
-            name: plan.config.name.clone(),
-            incarnation: identity.nonce,
-            cores,
-            resp_port: resp.map_or(0, |a| a.port()),
-            in_flight_max: plan.config.limits.in_flight_max,
-            settings: settings(&plan),
-            board: Arc::clone(&board),
-            notices: notices.clone(),
-        });
-        let files = FilesSetup {
-            incarnation: incarnation(&identity, &boot),
-            bytes_max: plan.memory_bytes / u64::from(cores),
-            cores,
-            notices: notices.clone(),
-        };
+        let info = Arc::new(Info::new(&plan, &identity, resp, &board));
+        let files = files_setup(&plan, incarnation(&identity, &boot), &info);
         let parts =
             waiting.into_iter().zip(Mesh::connect(plan.cores.len())).zip(desks).zip(controls);
-        let mut threads = Vec::new();
-        for (((core, mesh), desk), control) in parts {
-            let rest = Rest {
-                mesh,
-                routes: Arc::clone(&routes),
-                files: files.clone(),
-                desk,
-                control,
-                info: Arc::clone(&info),
-                wakers: wakers.clone(),
-                poller: Poller::new(poll_mode(&plan.config)),
-            };
+        let rest_of = |mesh, desk, control| Rest {
+            mesh,
+            routes: Arc::clone(&routes),
+            files: files.clone(),
+            desk,
+            control,
+            info: Arc::clone(&info),
+            wakers: wakers.clone(),
+            poller: Poller::new(poll_mode(&plan.config)),
+        };
+        let begin = |(((core, mesh), desk), control): (((Waiting, _), _), _)| {
             // The thread waits for exactly this; if it has died, its join says why.
-            let _ = core.rest.send(rest);
-            threads.push(core.thread);
-        }
+            let _ = core.rest.send(rest_of(mesh, desk, control));
+            core.thread
+        };
+        let cores = parts.map(begin).collect();
         let addresses = Addresses { listen, resp, http: control.http() };
         let warnings = plan.warnings;
         Ok(Self {
             addresses,
             board,
             links,
-            cores: threads,
+            cores,
             storage,
             control,
             identity,
@@ -346,14 +383,24 @@ impl Brick {
     /// Waits until every partition is served. From then on `memory_dir` is this incarnation's.
     pub fn wait_ready(&self) -> Result<(), BrickError> {
         while let Err(why) = self.board.ready() {
-            let failed = |c: &crate::counters::Published| c.state() == CoreState::Failed;
-            if self.board.is_stopping() || self.board.cores().iter().any(failed) {
+            let ends = self.board.cores().iter().any(|core| core.state() > CoreState::Serving);
+            if ends || self.board.is_stopping() || self.board.failure().is_some() {
                 let what = self.board.failure().unwrap_or(why);
                 return Err(BrickError::Core(what));
             }
             std::thread::sleep(Duration::from_micros(500));
         }
         self.identity.settle()
+    }
+
+    /// What was found at the start: to be asked after [`Brick::wait_ready`].
+    pub fn recovered(&self) -> Recovered {
+        let counts = self.board.cores().iter().map(Published::read);
+        counts.fold(Recovered::default(), |sum, core| Recovered {
+            records: sum.records + core.recovered_records,
+            bytes: sum.bytes + core.recovered_bytes,
+            took: sum.took.max(Duration::from_nanos(core.recovery_ns)),
+        })
     }
 
     /// Tells the brick to stop; [`Brick::wait`] returns when it has.
@@ -364,11 +411,11 @@ impl Brick {
 
     /// Waits until the brick has stopped: everything answered and flushed.
     pub fn wait(self) -> Result<(), BrickError> {
+        self.await_cores();
         let mut result = Ok(());
         for (number, core) in self.cores.into_iter().enumerate() {
             if let Err(what) = core.join() {
                 self.board.core(number).set_state(CoreState::Failed);
-                self.board.core(number).settle();
                 self.board.begin_stop();
                 self.links.stop();
                 result = Err(BrickError::Thread { name: format!("data core {number}"), what });
@@ -383,11 +430,33 @@ impl Brick {
     }
 }
 
+impl Brick {
+    /// Returns when every core has ended. One that failed takes the others with it: a brick that
+    /// serves some of its keys only would look healthy.
+    fn await_cores(&self) {
+        let mut told = false;
+        loop {
+            let states = || self.board.cores().iter().map(Published::state);
+            if states().all(|state| state > CoreState::Stopping) {
+                return;
+            }
+            if !told && states().any(|state| state == CoreState::Failed) {
+                told = true;
+                self.stop();
+            }
+            std::thread::sleep(ENDED_EVERY);
+        }
+    }
+}
+
 fn start_cores(plan: &Plan) -> Result<Vec<Waiting>, BrickError> {
     let (mut listen, mut resp) = (plan.config.listen, plan.config.resp);
+    // The kernel shares connections out evenly, by their addresses.
+    let share = (plan.config.limits.connections_max as usize).div_ceil(plan.cores.len());
+    let share = share.min(firebrick_net::limits::ENDPOINTS_MAX);
     let mut waiting: Vec<Waiting> = Vec::new();
     for (number, &cpu) in plan.cores.iter().enumerate() {
-        let core = start_core(number, cpu, listen, resp)?;
+        let core = start_core(number, cpu, listen, resp, share)?;
         // The first core's ports, when any were asked for: all cores share them.
         (listen, resp) = (core.ready.listen, core.ready.resp);
         waiting.push(core);
@@ -395,12 +464,26 @@ fn start_cores(plan: &Plan) -> Result<Vec<Waiting>, BrickError> {
     Ok(waiting)
 }
 
+/// How long the kernel may take to close the sockets of a brick that was killed.
+const DYING_RING: Duration = Duration::from_secs(5);
+
 /// The cores share their ports among themselves, which the kernel would extend to any other brick of
-/// the same user.
+/// the same user. A killed process's ring keeps its sockets for a moment after the process is gone;
+/// nobody holds such a port, and waiting is all that helps.
 fn port_is_free(key: &'static str, address: Option<SocketAddr>) -> Result<(), BrickError> {
     let Some(address) = address.filter(|a| a.port() != 0) else { return Ok(()) };
-    let probe = std::net::TcpListener::bind(address);
-    probe.map(drop).map_err(|error| BrickError::listen(key, address, error))
+    let begin = Instant::now();
+    loop {
+        let Err(error) = std::net::TcpListener::bind(address) else { return Ok(()) };
+        let refusal = BrickError::listen(key, address, error);
+        // The sockets of a killed brick stay open until the kernel has taken its rings apart, which
+        // goes on after the process is gone: the port is taken, and by nobody.
+        let by_nobody = matches!(refusal, BrickError::PortTaken { holder: None, .. });
+        if !by_nobody || begin.elapsed() > DYING_RING {
+            return Err(refusal);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn poll_mode(config: &BrickConfig) -> Mode {

@@ -23,6 +23,14 @@ impl DataCore {
     }
 }
 
+impl Drop for DataCore {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shard.panicked();
+        }
+    }
+}
+
 impl Core for DataCore {
     fn turn(&mut self) -> Flow {
         let now = clock::now();
@@ -43,7 +51,11 @@ impl Core for DataCore {
         if let Err(error) = done {
             panic!("{RING_FAILED}: {error}");
         }
-        if turn.background { Flow::Background { now_ns: now.boot_ns } } else { Flow::Turn }
+        if turn.background {
+            Flow::Background { now_ns: now.boot_ns, idle: turn.work == 0 }
+        } else {
+            Flow::Turn
+        }
     }
 
     fn background(&mut self) {

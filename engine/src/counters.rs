@@ -120,7 +120,7 @@ figures! {
 }
 
 /// What a data core is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum CoreState {
     /// Its thread is being made.

@@ -60,10 +60,11 @@ pub(crate) fn read<T: DeserializeOwned>(
     if found == 0 {
         return Err(damaged("its format is 0"));
     }
-    if len.parse() != Ok(body.len()) {
+    if len != body.len().to_string() {
         return Err(damaged(&format!("it has {} bytes, its header says {len}", body.len())));
     }
-    if u32::from_str_radix(crc, 16) != Ok(crc32fast::hash(body)) {
+    // As text: a flipped bit can turn `a` into `A`, which is the same number.
+    if crc != format!("{:08x}", crc32fast::hash(body)) {
         return Err(damaged("its checksum does not match"));
     }
     serde_json::from_slice(body).map(Some).map_err(|error| damaged(&error.to_string()))

@@ -36,6 +36,7 @@ pub struct Hop {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // a box would be an allocation for each frame
 enum Payload {
     Inline { len: u8, bytes: [u8; INLINE_BYTES] },
     Boxed(Box<[u8]>),

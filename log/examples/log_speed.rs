@@ -104,6 +104,11 @@ fn measure(n: u64, value_bytes: usize) {
     println!("  record() with CRC, prefetched         {:8.1} ns", ns(start, n));
     black_box(sum);
 
+    let mut log = scan_after_crash(cfg, log, &mut index);
+    churn(&mut log, &mut index, n, &value);
+}
+
+fn scan_after_crash(cfg: LogConfig, log: Log, index: &mut Flat) -> Log {
     let (mut log, mut scan) = Log::open_in_heap(cfg, log.crash());
     index.0.fill(Loc::from_bits(u64::MAX));
     let start = Instant::now();
@@ -134,7 +139,7 @@ fn measure(n: u64, value_bytes: usize) {
         report.records as f64 / seconds / 1e6,
         report.bytes as f64 / seconds / 1e9
     );
-    churn(&mut log, &mut index, n, &value);
+    log
 }
 
 /// Ten overwrites a key, in random order, with cleaning under load and then idle.

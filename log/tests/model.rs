@@ -140,6 +140,20 @@ mod on_files {
     use super::*;
     use common::rig::Rig;
 
+    /// Returns where the log ends now.
+    fn lose_power(rig: &mut Rig, durability: Durability) -> u64 {
+        if durability == Durability::Sync {
+            rig.pump();
+            assert_eq!(rig.log.flushed(), rig.log.tail().seq);
+        }
+        let flushed = rig.log.flushed();
+        rig.lose_power();
+        assert!(rig.report.intact, "{:?}", rig.report);
+        let tail = rig.log.tail().seq;
+        assert!(tail >= flushed, "lost {tail} of {flushed}");
+        tail
+    }
+
     /// What the model says after each sequence number: a power failure of an `async` table goes back
     /// to one of them, at or above what was flushed.
     fn run(durability: Durability, steps: &[Step]) {
@@ -182,15 +196,7 @@ mod on_files {
                 }
                 Step::PowerOff if durability == Durability::Memory => {}
                 Step::PowerOff => {
-                    if durability == Durability::Sync {
-                        rig.pump();
-                        assert_eq!(rig.log.flushed(), rig.log.tail().seq);
-                    }
-                    let flushed = rig.log.flushed();
-                    rig.lose_power();
-                    assert!(rig.report.intact, "{:?}", rig.report);
-                    let tail = rig.log.tail().seq;
-                    assert!(tail >= flushed, "lost {tail} of {flushed}");
+                    let tail = lose_power(&mut rig, durability);
                     while history.last().unwrap().0 > tail {
                         history.pop();
                     }

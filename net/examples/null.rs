@@ -154,31 +154,45 @@ fn resp(mode: Mode, address: SocketAddr) -> Result<(), Failure> {
     }
 }
 
+fn print_round_trips(mode: Mode, in_flight: usize, took: Duration, mut nanos: Vec<u64>) {
+    nanos.sort_unstable();
+    let at = |q: f64| nanos[((nanos.len() - 1) as f64 * q) as usize] as f64 / 1000.0;
+    println!(
+        "{mode}, {in_flight} in flight: {:.0} frames/s, round trip p50 {:.1} us, p99 {:.1} us",
+        nanos.len() as f64 / took.as_secs_f64(),
+        at(0.5),
+        at(0.99)
+    );
+}
+
+/// Sends each frame back, until its only client leaves.
+fn echo(mode: Mode, tell: &mpsc::Sender<SocketAddr>) -> Result<(), Failure> {
+    pin(0);
+    let mut tcp = Tcp::new(Config::default())?;
+    tell.send(tcp.listen("127.0.0.1:0".parse()?, Port::Frames)?)?;
+    let (mut poller, mut events) = (Poller::new(mode), Vec::new());
+    let mut open = true;
+    while open {
+        turn(&mut tcp, &mut poller, &mut events, |tcp, event| {
+            match event {
+                Event::Frame { ep, rx } => {
+                    let mut head = [0; 64];
+                    head.copy_from_slice(&tcp.bytes(&rx)[..64]);
+                    tcp.release(rx);
+                    let _ = tcp.send(ep, &head, None, Token(0));
+                }
+                Event::Closed { .. } => open = false,
+                _ => {}
+            }
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
 fn frames(mode: Mode, time: Duration) -> Result<(), Failure> {
     let (tell, told) = mpsc::channel();
-    let server = std::thread::spawn(move || -> Result<(), Failure> {
-        pin(0);
-        let mut tcp = Tcp::new(Config::default())?;
-        tell.send(tcp.listen("127.0.0.1:0".parse()?, Port::Frames)?)?;
-        let (mut poller, mut events) = (Poller::new(mode), Vec::new());
-        let mut open = true;
-        while open {
-            turn(&mut tcp, &mut poller, &mut events, |tcp, event| {
-                match event {
-                    Event::Frame { ep, rx } => {
-                        let mut head = [0; 64];
-                        head.copy_from_slice(&tcp.bytes(&rx)[..64]);
-                        tcp.release(rx);
-                        let _ = tcp.send(ep, &head, None, Token(0));
-                    }
-                    Event::Closed { .. } => open = false,
-                    _ => {}
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
-    });
+    let server = std::thread::spawn(move || echo(mode, &tell));
     pin(1);
     let mut tcp = Tcp::new(Config::default())?;
     let ep = tcp.dial(told.recv()?, Port::Frames)?;
@@ -223,14 +237,7 @@ fn frames(mode: Mode, time: Duration) -> Result<(), Failure> {
                 Ok(())
             })?;
         }
-        nanos.sort_unstable();
-        let at = |q: f64| nanos[((nanos.len() - 1) as f64 * q) as usize] as f64 / 1000.0;
-        println!(
-            "{mode}, {in_flight} in flight: {:.0} frames/s, round trip p50 {:.1} us, p99 {:.1} us",
-            nanos.len() as f64 / start.elapsed().as_secs_f64(),
-            at(0.5),
-            at(0.99)
-        );
+        print_round_trips(mode, in_flight, start.elapsed(), nanos);
     }
     tcp.close(ep);
     while open {

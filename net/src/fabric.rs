@@ -102,6 +102,35 @@ pub struct Load {
     pub active: u32,
 }
 
+/// What a fabric did since it was made. Plain numbers; the owner publishes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// `io_uring_enter` calls.
+    pub enters: u64,
+    /// Completions taken.
+    pub cqes: u64,
+    /// Bytes received.
+    pub bytes_in: u64,
+    /// Bytes sent.
+    pub bytes_out: u64,
+    /// Frames received.
+    pub frames_in: u64,
+    /// Frames queued to be sent.
+    pub frames_out: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections refused, because all endpoints are in use.
+    pub refused: u64,
+    /// Endpoints closed, for whatever reason.
+    pub closed: u64,
+    /// Receives that found no free buffer.
+    pub enobufs: u64,
+    /// Connections closed because what they sent is not the protocol (also before their handshake was done).
+    pub malformed: u64,
+    /// Writes to disk that completed. Not in `bytes_out`.
+    pub disk_writes: u64,
+}
+
 /// Why an endpoint closed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -226,6 +255,11 @@ pub trait Fabric {
     /// Submits, then blocks until `want` completions or `timeout_ns`. A wake-up is one completion; so that
     /// it is not waited past, keep the time short when `want` is more than 1.
     fn wait(&mut self, want: u32, timeout_ns: u64) -> io::Result<()>;
+
+    /// What was done so far. A fabric for tests may leave it at zeroes.
+    fn counters(&self) -> Counters {
+        Counters::default()
+    }
 
     /// How much is going on.
     fn load(&self) -> Load;

@@ -12,8 +12,8 @@ pub mod ring;
 pub mod tcp;
 
 pub use fabric::{
-    Body, CloseReason, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region, Remote, Rx,
-    Token,
+    Body, CloseReason, Counters, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region,
+    Remote, Rx, Token,
 };
 pub use ring::{RingError, Waker};
-pub use tcp::{Config, Counters, Tcp};
+pub use tcp::{Config, Tcp};

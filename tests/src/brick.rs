@@ -107,8 +107,9 @@ impl Brick {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 return Err(Refused { status, said: self.said() });
             }
-            let pong = Resp::connect(self.resp).and_then(|mut resp| resp.call(&["PING"]));
-            if pong.is_ok_and(|answer| answer.error().is_none()) {
+            // A brick that still recovers answers reads with LOADING, as Redis does.
+            let read = Resp::connect(self.resp).and_then(|mut resp| resp.call(&["GET", "ready?"]));
+            if read.is_ok_and(|answer| answer.error().is_none()) {
                 return Ok(());
             }
             assert!(begin.elapsed() < PATIENCE, "the brick does not answer: {}", self.said());

@@ -143,6 +143,10 @@ pub fn run(args: &BrickArgs, out: &Out) -> Result<Output, CliError> {
         brick.stop();
         return Err(from_brick(error));
     }
+    let recovered = brick.recovered();
+    if recovered.records > 0 {
+        out.note(&format!("firebrick: {recovered}"));
+    }
     let name = &config.name;
     let addresses = brick.addresses();
     let (listen, resp, http) = (addresses.listen, addresses.resp, addresses.http);

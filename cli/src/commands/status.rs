@@ -10,10 +10,11 @@ use serde_json::Value;
 
 use crate::args::Connect;
 use crate::child;
+use crate::commands::table;
 use crate::error::CliError;
 use crate::output::{Out, Output};
 use crate::store::{connect, from_client, parse_answer};
-use crate::units::parse_duration;
+use crate::units::{count, parse_duration, size};
 
 /// Flags of `status`.
 #[derive(Args, Debug, Clone)]
@@ -63,63 +64,82 @@ async fn ask(client: &Client) -> Result<Value, CliError> {
     Ok(answer.get_mut("status").map(Value::take).unwrap_or(answer))
 }
 
-/// JSON as aligned lines, whatever a brick of another version may say.
+/// What matters of it, for people; `--json` has every figure.
 fn to_text(status: &Value) -> String {
-    let mut out = String::new();
-    lines(&mut out, status, 0);
+    let word = |name: &str| match &status[name] {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let state = match &status["not_ready_because"] {
+        Value::String(why) => format!("not ready: {why}"),
+        _ => "ready".to_owned(),
+    };
+    let mut out = format!(
+        "{} is {state}\n  id {}, version {}, process {}; native {}, RESP {}\n\n",
+        word("name"),
+        word("id"),
+        word("version"),
+        word("pid"),
+        word("listen"),
+        word("resp"),
+    );
+    out.push_str(&table::to_text(&status["tables"]));
+    let cores = status["cores"].as_array().map_or(&[][..], Vec::as_slice);
+    out.push_str(&cores_text(cores));
+    out.push_str(&trouble(cores));
     out
 }
 
-fn lines(out: &mut String, value: &Value, depth: usize) {
-    let indent = "  ".repeat(depth);
-    match value {
-        Value::Object(map) => {
-            let width = map.keys().map(|k| k.chars().count()).max().unwrap_or(0);
-            for (key, value) in map {
-                match value {
-                    Value::Object(_) | Value::Array(_) if !is_flat(value) => {
-                        let _ = writeln!(out, "{indent}{key}");
-                        lines(out, value, depth + 1);
-                    }
-                    _ => {
-                        let _ = writeln!(out, "{indent}{key:width$}  {}", flat(value));
-                    }
-                }
-            }
-        }
-        Value::Array(items) => {
-            for item in items {
-                if is_flat(item) {
-                    let _ = writeln!(out, "{indent}- {}", flat(item));
-                } else {
-                    let _ = writeln!(out, "{indent}-");
-                    lines(out, item, depth + 1);
-                }
-            }
-        }
-        other => {
-            let _ = writeln!(out, "{indent}{}", flat(other));
-        }
-    }
+fn figure(core: &Value, name: &str) -> u64 {
+    core["figures"][name].as_u64().unwrap_or(0)
 }
 
-/// Fits on the line of its name.
-fn is_flat(value: &Value) -> bool {
-    match value {
-        Value::Object(map) => map.is_empty(),
-        Value::Array(items) => items.iter().all(|i| !i.is_object() && !i.is_array()),
-        _ => true,
+/// A line for each data core.
+fn cores_text(cores: &[Value]) -> String {
+    let mut out = format!(
+        "\n{:<6} {:<9} {:>12} {:>10} {:>10} {:>13} {:>13} {:>13} {:>11}\n",
+        "core", "state", "items", "memory", "of", "gets", "puts", "removes", "to disk"
+    );
+    for core in cores {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            out,
+            "{:<6} {:<9} {:>12} {:>10} {:>10} {:>13} {:>13} {:>13} {:>11}",
+            core["core"].as_u64().unwrap_or(0),
+            core["state"].as_str().unwrap_or("-"),
+            count(figure(core, "items")),
+            size(figure(core, "log_used_bytes")),
+            size(figure(core, "log_capacity_bytes")),
+            count(figure(core, "gets")),
+            count(figure(core, "puts")),
+            count(figure(core, "removes")),
+            size(figure(core, "flush_lag_bytes")),
+        );
     }
+    out
 }
 
-fn flat(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Null => "-".to_owned(),
-        Value::Array(items) => items.iter().map(flat).collect::<Vec<_>>().join(", "),
-        Value::Object(_) => String::new(),
-        other => other.to_string(),
+/// What an operator should know, when it is so.
+fn trouble(cores: &[Value]) -> String {
+    const SIGNS: [(&str, &str); 8] = [
+        ("memory_full", "data cores have no memory left for another segment"),
+        ("disk_full", "data cores have no room in data_dir for another segment"),
+        ("partitions_sick", "partitions serve nothing: a flush failed or records are damaged"),
+        ("flush_errors", "disk writes failed"),
+        ("corrupt_records", "damaged records were found by scans"),
+        ("corrupt_reads", "reads met a damaged record"),
+        ("no_space", "writes were refused for want of space"),
+        ("overloaded", "requests were refused because too many were in flight"),
+    ];
+    let mut out = String::new();
+    for (name, what) in SIGNS {
+        let sum: u64 = cores.iter().map(|core| figure(core, name)).sum();
+        if sum > 0 {
+            let _ = writeln!(out, "! {} {what}", count(sum));
+        }
     }
+    out
 }
 
 #[cfg(test)]
@@ -127,16 +147,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn status_is_lines_for_people() {
+    fn status_says_what_matters_and_what_is_wrong() {
         let status = serde_json::json!({
-            "name": "b", "cores": [0, 1], "none": null,
-            "tables": [{ "name": "default", "keys": 3 }], "memory": { "used": 5 }
+            "name": "b", "id": "07", "version": "0.1.0", "pid": 5, "listen": "127.0.0.1:7400",
+            "resp": null, "not_ready_because": null,
+            "tables": [{ "name": "default", "durability": "sync", "partitions": 4 }],
+            "cores": [{ "core": 0, "state": "serving", "figures": {
+                "items": 1234, "log_used_bytes": 3 << 20, "no_space": 2, "new_figure": 1,
+            } }],
         });
         let text = to_text(&status);
-        assert_eq!(
-            text,
-            "cores   0, 1\nmemory\n  used  5\nname    b\nnone    -\n\
-             tables\n  -\n    keys  3\n    name  default\n"
-        );
+        assert!(text.starts_with("b is ready\n"), "{text}");
+        assert!(text.contains("native 127.0.0.1:7400, RESP -\n"), "{text}");
+        assert!(text.contains("1,234    3.0 MiB"), "{text}");
+        assert!(text.ends_with("! 2 writes were refused for want of space\n"), "{text}");
+        let stopping = serde_json::json!({ "name": "b", "not_ready_because": "it stops" });
+        assert!(to_text(&stopping).starts_with("b is not ready: it stops\n"));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
-use firebrick_client::CreateTable;
+use firebrick_client::{CreateTable, Error};
 use firebrick_engine::config::Durability;
 use serde_json::{Value, json};
 
@@ -89,9 +89,17 @@ pub async fn run(command: &TableCommand) -> Result<Output, CliError> {
                 )));
             }
             let client = connect(&args.connect).await?;
-            client.drop_table(&args.name).await.map_err(from_client)?;
+            client.drop_table(&args.name).await.map_err(from_drop)?;
             Ok(Output::new(json!({ "table": args.name, "dropped": true }), ""))
         }
+    }
+}
+
+/// The brick answers in sentences.
+fn from_drop(error: Error) -> CliError {
+    match error {
+        Error::Control(why) if why.starts_with("no table ") => CliError::NotFound(why.to_string()),
+        other => from_client(other),
     }
 }
 
@@ -104,7 +112,7 @@ fn to_client(durability: Durability) -> firebrick_client::Durability {
 }
 
 /// A line for each table.
-fn to_text(tables: &Value) -> String {
+pub fn to_text(tables: &Value) -> String {
     let mut text = format!("{:24} {:>14} {:>10}\n", "table", "durability", "partitions");
     for table in tables.as_array().into_iter().flatten() {
         let word = |name: &str| match table.get(name) {

@@ -56,14 +56,7 @@ const STEADY: Duration = Duration::from_mins(1);
 
 /// Runs it until it is told to stop.
 pub async fn run(args: &UpArgs, out: &Out) -> Result<Output, CliError> {
-    if args.bricks != 1 {
-        return Err(CliError::Usage(format!(
-            "--bricks {}: bricks do not replicate to each other yet, so more than one would be \
-             stores that know nothing of each other; start one, or run `firebrick brick` with \
-             ports and folders of its own for each",
-            args.bricks
-        )));
-    }
+    one_brick(args.bricks)?;
     let place = Place::new(args)?;
     // Wrong flags are said here, once, and not by a child that is started again and again.
     BrickConfig::load(None, &place.brick.overrides()).map_err(from_brick)?;
@@ -116,6 +109,17 @@ pub async fn run(args: &UpArgs, out: &Out) -> Result<Output, CliError> {
             }
         }
     }
+}
+
+fn one_brick(bricks: u32) -> Result<(), CliError> {
+    if bricks == 1 {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!(
+        "--bricks {bricks}: bricks do not replicate to each other yet, so more than one would be \
+         stores that know nothing of each other; start one, or run `firebrick brick` with ports \
+         and folders of its own for each"
+    )))
 }
 
 fn stopped(cleanly: bool) -> Result<Output, CliError> {

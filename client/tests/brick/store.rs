@@ -141,24 +141,7 @@ impl Store {
             return wire::answer(out, slot, &Answer::Failed(failure));
         }
         match request.op {
-            Op::Get => match self.values.get(&(3, request.key.to_vec())) {
-                Some((value, version)) => {
-                    let version = *version;
-                    wire::answer(out, slot, &Answer::Value { value, version, expires_ms: 0 });
-                }
-                None => wire::answer(out, slot, &Answer::Absent),
-            },
-            Op::Look => {
-                let seen = self.values.get(&(3, request.key.to_vec())).map_or(
-                    Answer::Absent,
-                    |(value, version)| Answer::Seen {
-                        len: value.len() as u32,
-                        version: *version,
-                        expires_ms: 0,
-                    },
-                );
-                wire::answer(out, slot, &seen);
-            }
+            Op::Get | Op::Look => wire::answer(out, slot, &self.read(request)),
             Op::Count => {
                 let count = self.values.keys().filter(|(_, k)| self.is_in(k, partition)).count();
                 wire::answer(out, slot, &Answer::Count { count: count as u64 });
@@ -186,6 +169,17 @@ impl Store {
                 };
                 wire::answer(out, slot, &answer);
             }
+        }
+    }
+
+    fn read(&self, request: &Request<'_>) -> Answer<'_> {
+        let Some((value, version)) = self.values.get(&(3, request.key.to_vec())) else {
+            return Answer::Absent;
+        };
+        let (len, version, expires_ms) = (value.len() as u32, *version, 0);
+        match request.op {
+            Op::Look => Answer::Seen { len, version, expires_ms },
+            _ => Answer::Value { value, version, expires_ms },
         }
     }
 

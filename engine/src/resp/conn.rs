@@ -266,11 +266,12 @@ impl Conn {
             return;
         }
         let mut held = Box::new(Held { buf: Vec::new(), at: 0, parse });
-        let more = held.parse.as_ref().map_or(0, Parse::reserve);
-        held.buf.reserve_exact(rest.len() + more);
+        held.buf.reserve_exact(rest.len());
         held.buf.extend_from_slice(rest);
-        if let Some(parse) = &mut held.parse {
-            parse.forget(&mut held.buf);
+        let Held { buf, parse, .. } = &mut *held;
+        if let Some(parse) = parse {
+            parse.forget(buf);
+            parse.make_room(buf);
         }
         self.held = Some(held);
     }
@@ -295,7 +296,7 @@ impl Conn {
             if let Ok(Step::Partial { more: needed }) = step {
                 parse.forget(&mut held.buf);
                 if taken == chunk.len() {
-                    held.buf.reserve_exact(parse.reserve());
+                    parse.make_room(&mut held.buf);
                     held.parse = Some(parse);
                     self.held = Some(held);
                     return &[];

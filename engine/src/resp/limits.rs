@@ -12,6 +12,8 @@ pub const COMMAND_BYTES_MAX: usize = 32 << 20;
 pub const ARGUMENTS_MAX: i64 = 1 << 20;
 /// An inline command, and any line of the protocol.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
+/// Bytes reserved for a command that has only begun to arrive: about what one receive brings.
+pub const RESERVE_BYTES_MIN: usize = 16 << 10;
 /// GET and SET gathered before they are executed.
 pub const BATCH: usize = 64;
 /// Commands handled in one call.

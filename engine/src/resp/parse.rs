@@ -1,6 +1,6 @@
 //! Reading commands out of received bytes.
 //!
-//! [`gather`] takes the two commands that matter, GET and SET, straight from the receive buffer.
+//! [`fast`] takes the two commands that matter, GET and SET, straight from the receive buffer.
 //! [`Parse`] takes anything, in pieces: it remembers what it has seen of a partial command, so that a
 //! value of 8 MiB that arrives in 16 KiB pieces is looked at once. Bytes over a limit are counted and
 //! dropped, never kept.
@@ -8,11 +8,12 @@
 use std::borrow::Cow;
 
 use super::limits::{
-    ARGUMENTS_MAX, BULK_BYTES_MAX, COMMAND_BYTES_MAX, INLINE_BYTES_MAX, VALUE_BYTES_MAX,
+    ARGUMENTS_MAX, BULK_BYTES_MAX, COMMAND_BYTES_MAX, INLINE_BYTES_MAX, RESERVE_BYTES_MIN,
+    VALUE_BYTES_MAX,
 };
 use super::number::parse_i64;
 
-/// A command of the hot path, as offsets into the buffer that [`gather`] was given.
+/// A command of the hot path, as offsets into the buffer that [`fast`] was given.
 #[derive(Clone, Copy, Default)]
 pub struct Fast {
     /// Where the command begins.
@@ -186,9 +187,14 @@ impl Parse {
         self.arguments(buf, left)
     }
 
-    /// Bytes to reserve for the argument that is on its way.
-    pub fn reserve(&self) -> usize {
-        if self.refused.is_some() { 0 } else { self.bulk.map_or(0, |len| len + 2) }
+    /// Makes room in the buffer of all bytes so far for the argument that is on its way. Doubling, and
+    /// never past the announced length: a long value is copied about twice, a lie costs nothing.
+    pub fn make_room(&self, buf: &mut Vec<u8>) {
+        let Some(len) = self.bulk.filter(|_| self.refused.is_none()) else { return };
+        let missing = (self.at + len + 2).saturating_sub(buf.len());
+        if buf.capacity() - buf.len() < missing.min(RESERVE_BYTES_MIN) {
+            buf.reserve_exact(missing.min(buf.len().max(RESERVE_BYTES_MIN)));
+        }
     }
 
     /// All bytes seen so far may be dropped; the caller forgets them and so do we.

@@ -108,6 +108,8 @@ impl<F: Fabric> Shard<F> {
             self.go_on_stopping(stopping);
         } else if !self.store.serving && self.files.is_open(&mut self.store) {
             self.store.serving = true;
+            // What was recovered is told as soon as the state is seen.
+            self.publish();
             self.set_state(CoreState::Serving);
         } else if let Some(why) = self.files.failed.take() {
             self.info.board.fail(why);
@@ -120,7 +122,7 @@ impl<F: Fabric> Shard<F> {
         }
     }
 
-    pub(super) fn begin_stop(&mut self) {
+    fn begin_stop(&mut self) {
         if self.stopping.is_some() {
             return;
         }
@@ -174,6 +176,14 @@ impl<F: Fabric> Shard<F> {
     /// Nothing is owed any more.
     pub(super) fn is_stopped(&self) -> bool {
         matches!(self.stopping, Some(Stopping::Stopped))
+    }
+
+    /// The loop has panicked: the others must not wait for this core.
+    pub fn panicked(&self) {
+        let core = self.store.core();
+        self.info.board.fail(format!("data core {core} met a bug in firebrick and ended"));
+        self.set_state(CoreState::Failed);
+        self.info.board.core(usize::from(core)).settle();
     }
 
     /// The loop has ended.

@@ -239,10 +239,6 @@ impl<F: Fabric> Shard<F> {
         }
         if self.store.now.boot_ns >= self.published_ns + PUBLISH_NS {
             self.publish();
-            if self.info.board.failure().is_some() {
-                // Of another core: a brick without one of its cores serves nobody well.
-                self.begin_stop();
-            }
         }
         Turn { work, next_ns, background, stopped: self.is_stopped() }
     }
@@ -264,6 +260,14 @@ impl<F: Fabric> Shard<F> {
         self.published_ns = self.store.now.boot_ns;
         self.store.counts.connections = self.conns.len() as u64;
         self.files.count(&mut self.store);
-        self.info.board.core(usize::from(self.store.core())).publish(&self.store.counts);
+        let mut counts = self.store.counts.clone();
+        let fabric = self.fabric.counters();
+        counts.accepted = fabric.accepted;
+        counts.connections_refused = fabric.refused;
+        counts.bytes_in = fabric.bytes_in;
+        counts.bytes_out = fabric.bytes_out;
+        // Those that sent no frame at all, and those that sent frames without a meaning.
+        counts.malformed += fabric.malformed;
+        self.info.board.core(usize::from(self.store.core())).publish(&counts);
     }
 }

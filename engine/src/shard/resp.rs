@@ -125,15 +125,12 @@ impl<F: Fabric> Shard<F> {
                 ep,
                 own: resp.conn.outstanding() > 0,
             };
-            let progress = match rx {
-                Some(rx) => {
-                    let bytes = self.fabric.bytes(rx);
-                    resp.conn.on_bytes(bytes, ROOM_BYTES, &mut front, &mut out)
-                }
-                None => {
-                    resp.queued = false;
-                    resp.conn.resume(ROOM_BYTES, &mut front, &mut out)
-                }
+            let progress = if let Some(rx) = rx {
+                let bytes = self.fabric.bytes(rx);
+                resp.conn.on_bytes(bytes, ROOM_BYTES, &mut front, &mut out)
+            } else {
+                resp.queued = false;
+                resp.conn.resume(ROOM_BYTES, &mut front, &mut out)
             };
             self.go_on(ep, &mut resp, out, progress);
         }

@@ -73,6 +73,8 @@ struct Victim {
 #[derive(Debug, Default)]
 pub(super) struct Cleaning {
     victim: Option<Victim>,
+    /// Dead bytes that may stay while there is other work.
+    slack: u64,
     /// Copied out, waiting to be freed.
     pub emptied: Vec<Emptied>,
     pub moved_bytes: u64,
@@ -84,6 +86,12 @@ impl Log {
     /// Something is worth cleaning at this level (or is half cleaned).
     pub fn wants_cleaning(&self, idle: bool) -> bool {
         self.ready && (self.cleaning.victim.is_some() || self.choose(idle).is_some())
+    }
+
+    /// Dead bytes that may stay while there is other work, because there is room: the emptier the
+    /// segments that cleaning waits for, the less it has to copy.
+    pub fn set_slack(&mut self, bytes: u64) {
+        self.cleaning.slack = bytes;
     }
 
     /// The partition should append a `Sessions` record with [`Log::append_settled`] now: no segment is
@@ -137,7 +145,11 @@ impl Log {
                 best = Some(key);
             }
         }
-        if dead * 100 <= used * percent { None } else { best.map(|(_, slot, _)| slot) }
+        let allowed = if idle || self.full { 0 } else { self.cleaning.slack };
+        if dead * 100 <= used * percent || dead <= allowed {
+            return None;
+        }
+        best.map(|(_, slot, _)| slot)
     }
 
     /// Closed segments whose records are all committed and undamaged.

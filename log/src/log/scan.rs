@@ -126,7 +126,7 @@ impl Scan {
     }
 
     /// Looks at about `budget_records` records and delivers those that are surely committed, in
-    /// batches of at most [`BATCH`].
+    /// batches of at most `BATCH`.
     ///
     /// The receiver may call [`Log::key_at`], [`Log::record`] and [`Log::mark_dead`] on anything
     /// delivered so far.

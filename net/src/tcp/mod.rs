@@ -23,7 +23,8 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use io_uring::{cqueue, opcode, types};
 
 use crate::fabric::{
-    Body, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region, Remote, Rx, RxInner, Token,
+    Body, Counters, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region, Remote, Rx,
+    RxInner, Token,
 };
 use crate::frame::Hello;
 use crate::limits::{
@@ -48,35 +49,6 @@ impl Default for Config {
     fn default() -> Self {
         Self { rx_buffers: RX_BUFFERS, endpoints_max: ENDPOINTS_MAX }
     }
-}
-
-/// What a fabric did since it was made. Plain numbers; the owner publishes them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// `io_uring_enter` calls.
-    pub enters: u64,
-    /// Completions taken.
-    pub cqes: u64,
-    /// Bytes received.
-    pub bytes_in: u64,
-    /// Bytes sent.
-    pub bytes_out: u64,
-    /// Frames received.
-    pub frames_in: u64,
-    /// Frames queued to be sent.
-    pub frames_out: u64,
-    /// Connections accepted.
-    pub accepted: u64,
-    /// Connections refused, because all endpoints are in use.
-    pub refused: u64,
-    /// Endpoints closed, for whatever reason.
-    pub closed: u64,
-    /// Receives that found no free buffer.
-    pub enobufs: u64,
-    /// Connections closed because what they sent is not the protocol (also before their handshake was done).
-    pub malformed: u64,
-    /// Writes to disk that completed. Not in `bytes_out`.
-    pub disk_writes: u64,
 }
 
 struct Listener {
@@ -196,11 +168,6 @@ impl Tcp {
     /// A handle with which other threads wake this core.
     pub fn waker(&self) -> Waker {
         self.bell.waker()
-    }
-
-    /// What was done so far.
-    pub fn counters(&self) -> Counters {
-        Counters { enters: self.ring.enters(), ..self.counters }
     }
 
     /// Endpoints in use.
@@ -408,6 +375,10 @@ impl Fabric for Tcp {
         let result = self.ring.wait(want.max(1), limit);
         self.bell.unpark();
         result
+    }
+
+    fn counters(&self) -> Counters {
+        Counters { enters: self.ring.enters(), ..self.counters }
     }
 
     fn load(&self) -> Load {

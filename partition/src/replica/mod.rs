@@ -198,6 +198,11 @@ impl Replica {
         &self.log
     }
 
+    /// Dead bytes that may stay while there is other work.
+    pub fn set_slack(&mut self, bytes: u64) {
+        self.log.set_slack(bytes);
+    }
+
     /// The brick is stopping: what is not on disk goes there now.
     pub fn hasten(&mut self) {
         self.log.hurry();

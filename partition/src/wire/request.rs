@@ -118,6 +118,21 @@ fn when_bits(when: ExpireWhen) -> u16 {
     bit(when.nx, NX) | bit(when.xx, XX) | bit(when.gt, GT) | bit(when.lt, LT)
 }
 
+fn want_old_bit(want_old: bool) -> u16 {
+    if want_old { WANT_OLD } else { 0 }
+}
+
+fn expiry_bits(expiry: Expiry, details: &mut Details) -> u16 {
+    match expiry {
+        Expiry::Never => 0,
+        Expiry::Keep => 1 << EXPIRY_SHIFT,
+        Expiry::At(ms) => {
+            details.a = ms;
+            2 << EXPIRY_SHIFT | DETAILS
+        }
+    }
+}
+
 #[inline]
 fn pack<'a>(op: &Op<'a>) -> Packed<'a> {
     let mut details = Details::default();
@@ -126,20 +141,12 @@ fn pack<'a>(op: &Op<'a>) -> Packed<'a> {
         Op::Get => (code::GET, 0, none),
         Op::Look => (code::LOOK, 0, none),
         Op::Put { value, expiry, condition, want_old } => {
-            let mut flags = condition_bits(condition, &mut details);
-            flags |= match expiry {
-                Expiry::Never => 0,
-                Expiry::Keep => 1 << EXPIRY_SHIFT,
-                Expiry::At(ms) => {
-                    details.a = ms;
-                    2 << EXPIRY_SHIFT | DETAILS
-                }
-            };
-            (code::PUT, flags | if want_old { WANT_OLD } else { 0 }, value)
+            let flags = condition_bits(condition, &mut details) | expiry_bits(expiry, &mut details);
+            (code::PUT, flags | want_old_bit(want_old), value)
         }
         Op::Remove { condition, want_old } => {
             let flags = condition_bits(condition, &mut details);
-            (code::REMOVE, flags | if want_old { WANT_OLD } else { 0 }, none)
+            (code::REMOVE, flags | want_old_bit(want_old), none)
         }
         Op::Increment { by } => {
             details.a = by as u64;

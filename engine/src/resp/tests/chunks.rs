@@ -86,9 +86,9 @@ fn pieces_mean_the_same_as_the_whole() {
     whole_and_pieces(1, 60_000);
 }
 
-/// `cargo test --release -p firebrick-engine -- --ignored a_million`: some seconds.
+/// `scripts/test fuzz`: some 15 seconds.
 #[test]
-#[ignore = "a million cases; run in release"]
+#[ignore = "a million cases: run by scripts/test"]
 fn a_million_pieces_mean_the_same_as_the_whole() {
     for seed in 2..12 {
         whole_and_pieces(seed, 100_000);

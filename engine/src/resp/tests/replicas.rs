@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use firebrick_log::{Durability, Log, LogConfig};
+use firebrick_partition::log::{Durability, Log, LogConfig};
 use firebrick_partition::maps::Leaf;
 use firebrick_partition::replica::{Action, Actions, Outcome, OwnedAnswer, Replica};
 use firebrick_partition::{Answer, Now, Op, Request, Route};

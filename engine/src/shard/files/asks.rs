@@ -201,7 +201,7 @@ impl Files {
             && store.replicas().iter().all(|r| r.log().is_sick() || r.log().lag_bytes() == 0)
     }
 
-    pub(super) fn count_replicas(&self, store: &mut Store, counts: &mut Counts) {
+    pub(super) fn count_replicas(store: &mut Store, counts: &mut Counts) {
         let mut sum = Counts::default();
         for stats in store.replicas().iter().map(Replica::stats) {
             sum.items += stats.keys;

@@ -27,6 +27,8 @@ use pools::Pools;
 
 /// Between two ticks of the replicas while there is work.
 const TICK_NS: u64 = 100_000;
+/// Between two looks at the size of spares and the room for dead records.
+const RESIZE_NS: u64 = 10_000_000;
 /// While there is none: sessions end and values expire by this clock.
 const IDLE_TICK_NS: u64 = 100_000_000;
 /// Without a write for this long, cleaning is thorough and unused spares go back.
@@ -72,8 +74,12 @@ pub struct Files {
     /// Writes that the fabric had no room for.
     late: VecDeque<(u32, FlushOp)>,
     scratch: Actions,
+    /// The first turn: the clock is not known before.
     opened_at_ns: u64,
+    /// What was there at the start is recovered; a table made later is no recovery.
+    started: bool,
     ticked_ns: u64,
+    resized_ns: u64,
     /// When anything was written last.
     wrote_ns: u64,
     /// Sum of the tails' seqs at the last tick, to see whether anything was written.
@@ -103,7 +109,9 @@ impl Files {
             late: VecDeque::new(),
             scratch: Actions::default(),
             opened_at_ns: 0,
+            started: false,
             ticked_ns: 0,
+            resized_ns: 0,
             wrote_ns: 0,
             tails: 0,
             more: false,
@@ -167,7 +175,11 @@ impl Files {
             let partition = replica.partition();
             self.take_asks(fabric, store, partition);
         }
-        self.pools.resize(store, quiet);
+        if now.boot_ns >= self.resized_ns + RESIZE_NS {
+            self.resized_ns = now.boot_ns;
+            self.pools.resize(store, quiet);
+            self.pools.share_slack(store);
+        }
     }
 
     /// A slice of background work.
@@ -192,7 +204,7 @@ impl Files {
     /// Copies the figures of logs and indexes into the core's counts.
     pub fn count(&mut self, store: &mut Store) {
         let mut counts = std::mem::take(&mut store.counts);
-        self.count_replicas(store, &mut counts);
+        Self::count_replicas(store, &mut counts);
         self.pools.count(&mut counts);
         store.counts = counts;
     }

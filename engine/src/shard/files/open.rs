@@ -6,7 +6,7 @@ use firebrick_net::Fabric;
 use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Job, Opened, StorageError};
 use firebrick_partition::log::{Durability, Log, LogConfig, limits};
-use firebrick_partition::maps::{self, RouteEntry};
+use firebrick_partition::maps::{self, RouteEntry, RouteTable};
 use firebrick_partition::replica::{Recovering, Replica};
 
 use super::{Files, Store};
@@ -32,7 +32,7 @@ impl Files {
         let core = store.core();
         let routes = Arc::clone(&store.routes);
         let mine = |e: &&RouteEntry| e.core == core && e.mine.is_some();
-        for entry in routes.tables().iter().flat_map(|t| t.entries()).filter(mine) {
+        for entry in routes.tables().iter().flat_map(RouteTable::entries).filter(mine) {
             let (id, table) = (entry.route.partition, entry.route.table);
             if store.has(id) || self.opening.contains(&id) || self.recovers(id) {
                 continue;
@@ -141,7 +141,10 @@ impl Files {
         }
         store.add(replica);
         self.poll_one(fabric, store, partition);
-        store.counts.recovery_ns = store.now.boot_ns.saturating_sub(self.opened_at_ns);
+        if !self.started {
+            store.counts.recovery_ns = store.now.boot_ns.saturating_sub(self.opened_at_ns);
+            self.started = self.opening.is_empty() && self.recovering.is_empty();
+        }
     }
 
     /// Tells what a scan found that a person wants to know.

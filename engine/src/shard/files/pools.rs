@@ -12,6 +12,9 @@ use super::{Files, FilesSetup, Store};
 use crate::counters::Counts;
 use firebrick_net::Fabric;
 
+/// Dead bytes of one replica that are not worth cleaning while there is room and other work.
+const SLACK_BYTES_MIN: u64 = 16 << 20;
+
 struct Pool {
     spares: Spares,
     /// Who waits for one, in order.
@@ -21,7 +24,7 @@ struct Pool {
 /// One pool for segments in memory only, one for those with a side on disk: a pool is made when the
 /// first table needs it.
 pub struct Pools {
-    pools: [Option<Pool>; 2],
+    by_side: [Option<Pool>; 2],
     core: u16,
     cores: u16,
     bytes_max: u64,
@@ -33,7 +36,7 @@ impl Pools {
     /// Empty ones.
     pub fn new(core: u16, setup: &FilesSetup) -> Self {
         Self {
-            pools: [None, None],
+            by_side: [None, None],
             core,
             cores: setup.cores,
             bytes_max: setup.bytes_max,
@@ -46,7 +49,7 @@ impl Pools {
     pub fn want(&mut self, partition: u32, want: Want) {
         let (core, cores) = (u32::from(self.core), u32::from(self.cores));
         let bytes = self.bytes;
-        let pool = self.pools[usize::from(want.disk)].get_or_insert_with(|| {
+        let pool = self.by_side[usize::from(want.disk)].get_or_insert_with(|| {
             let id = core * 2 + u32::from(want.disk);
             Pool { spares: Spares::new(id, cores * 2, bytes, want.disk), wanted: Vec::new() }
         });
@@ -56,7 +59,7 @@ impl Pools {
 
     /// A partition is gone.
     pub fn forget(&mut self, partition: u32) {
-        for pool in self.pools.iter_mut().flatten() {
+        for pool in self.by_side.iter_mut().flatten() {
             pool.wanted.retain(|(p, _)| *p != partition);
         }
     }
@@ -67,9 +70,20 @@ impl Pools {
             Done::Spare { id, .. } | Done::SpareDropped { id, .. } => id.0,
             _ => return Ok(()),
         };
-        match &mut self.pools[(id % 2) as usize] {
+        match &mut self.by_side[(id % 2) as usize] {
             Some(pool) => pool.spares.on_job(done, boot_ns),
             None => Ok(()),
+        }
+    }
+
+    /// Lets dead records lie while there is room: as many as there are live ones, and some. Where
+    /// room is short cleaning keeps them below its own bound.
+    pub fn share_slack(&self, store: &mut Store) {
+        let used: u64 = store.replicas().iter().map(|r| r.log().used_bytes()).sum();
+        let roomy = used + self.spare_bytes() < self.bytes_max / 2;
+        for replica in store.replicas() {
+            let live = replica.log().stats().live_bytes;
+            replica.set_slack(if roomy { live.max(SLACK_BYTES_MIN) } else { 0 });
         }
     }
 
@@ -78,7 +92,7 @@ impl Pools {
         let wanted = store.replicas().iter().map(|r| r.log().segment_bytes()).max();
         self.bytes = wanted.unwrap_or(limits::SEGMENT_BYTES_MIN);
         let changed = std::mem::replace(&mut self.quiet, quiet) != quiet;
-        for pool in self.pools.iter_mut().flatten() {
+        for pool in self.by_side.iter_mut().flatten() {
             pool.spares.set_bytes(self.bytes);
             if changed {
                 pool.spares.set_idle(quiet);
@@ -88,16 +102,16 @@ impl Pools {
 
     /// A pool had no room for its last spare.
     pub fn is_refused(&self) -> bool {
-        self.pools.iter().flatten().any(|pool| pool.spares.refusal().is_some())
+        self.by_side.iter().flatten().any(|pool| pool.spares.refusal().is_some())
     }
 
     /// When to look again without another reason.
     pub fn wake_at(&self) -> Option<u64> {
-        self.pools.iter().flatten().filter_map(|pool| pool.spares.wake_at()).min()
+        self.by_side.iter().flatten().filter_map(|pool| pool.spares.wake_at()).min()
     }
 
     fn spare_bytes(&self) -> u64 {
-        self.pools.iter().flatten().map(|pool| pool.spares.bytes_held()).sum()
+        self.by_side.iter().flatten().map(|pool| pool.spares.bytes_held()).sum()
     }
 
     /// Copies the pools' figures.
@@ -105,7 +119,7 @@ impl Pools {
         counts.log_capacity_bytes = self.bytes_max;
         counts.log_used_bytes += self.spare_bytes();
         let full = |disk: usize| {
-            self.pools[disk].as_ref().is_some_and(|pool| pool.spares.refusal().is_some())
+            self.by_side[disk].as_ref().is_some_and(|pool| pool.spares.refusal().is_some())
         };
         counts.memory_full = u64::from(full(0) || full(1));
     }
@@ -115,7 +129,7 @@ impl Files {
     /// Makes spares and hands them to who waits.
     pub(super) fn supply<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
         for disk in 0..2 {
-            if self.pools.pools[disk].is_some() {
+            if self.pools.by_side[disk].is_some() {
                 self.hand_out(fabric, store, disk);
                 self.make_spares(store, disk);
             }
@@ -123,7 +137,7 @@ impl Files {
     }
 
     fn hand_out<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, disk: usize) {
-        let Some(pool) = &mut self.pools.pools[disk] else { return };
+        let Some(pool) = &mut self.pools.by_side[disk] else { return };
         if pool.wanted.is_empty() {
             return;
         }
@@ -131,7 +145,7 @@ impl Files {
         // Cleaning and removes first: they make room for the rest.
         waiting.sort_by_key(|(_, want)| std::cmp::Reverse(want.room));
         for (partition, want) in waiting {
-            let Some(pool) = &mut self.pools.pools[disk] else { return };
+            let Some(pool) = &mut self.pools.by_side[disk] else { return };
             let spare = pool.spares.take(&want);
             if spare.is_none() && pool.spares.refusal().is_none() {
                 pool.wanted.push((partition, want));
@@ -148,7 +162,7 @@ impl Files {
     fn make_spares(&mut self, store: &mut Store, disk: usize) {
         loop {
             let now_ns = store.now.boot_ns;
-            let Some(pool) = &mut self.pools.pools[disk] else { return };
+            let Some(pool) = &mut self.pools.by_side[disk] else { return };
             let Some(job) = pool.spares.poll_job(now_ns) else { return };
             if let Job::CreateSpare { id, bytes, .. } = job {
                 let used: u64 = store.replicas().iter().map(|r| r.log().used_bytes()).sum();
@@ -171,7 +185,7 @@ impl Files {
 
     /// Something was freed: what was refused may be tried again.
     pub(super) fn room_again(&mut self, store: &mut Store) {
-        for pool in self.pools.pools.iter_mut().flatten() {
+        for pool in self.pools.by_side.iter_mut().flatten() {
             pool.spares.room_again();
         }
         store.replicas().iter_mut().for_each(Replica::room_again);
