@@ -32,7 +32,7 @@ fn resp_round(seed: u64) {
             for client in &mut clients {
                 let busy = client.owed();
                 if rig.random.one_in(4) && busy < 200 {
-                    for _ in 0..1 + rig.random.below(16) {
+                    for _ in 0..=rig.random.below(16) {
                         client.any(rig.now, &mut rig.random);
                     }
                 }

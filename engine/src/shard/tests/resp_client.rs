@@ -137,7 +137,9 @@ impl RespClient {
                 let mut words: Vec<&[u8]> = vec![b"MGET"];
                 words.extend(keys.iter().map(String::as_bytes));
                 let mut reply = b"*12\r\n".to_vec();
-                keys.iter().for_each(|key| reply.extend(bulk(&self.value(key))));
+                for key in &keys {
+                    reply.extend(bulk(&self.value(key)));
+                }
                 self.say(now, &words, &reply, Vec::new());
             }
         }

@@ -32,7 +32,9 @@ fn a_stop_answers_what_is_in_flight_on_both_cores() {
         rig.stop();
         let began = rig.now;
         rig.run_until(3_000_000_000, |rig| {
-            natives.iter_mut().for_each(|client| client.read(rig.now));
+            for client in &mut natives {
+                client.read(rig.now);
+            }
             all_stopped(rig)
         });
         assert!(rig.now - began < 2_500_000_000, "seed {seed}: {} ns", rig.now - began);
