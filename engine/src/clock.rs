@@ -2,11 +2,26 @@
 
 use firebrick_partition::Now;
 
-/// Reads both clocks.
-pub fn now() -> Now {
-    Now {
-        boot_ns: read(libc::CLOCK_BOOTTIME),
-        unix_ms: read(libc::CLOCK_REALTIME_COARSE) / 1_000_000,
+/// How old the wall clock may be: it is for expiry times in milliseconds.
+const WALL_NS: u64 = 1_000_000;
+
+/// Both clocks; the wall clock is read once a millisecond.
+#[derive(Debug, Default)]
+pub struct Clock {
+    last: Now,
+    wall_read_ns: u64,
+}
+
+impl Clock {
+    /// The time.
+    pub fn now(&mut self) -> Now {
+        let boot_ns = read(libc::CLOCK_BOOTTIME);
+        if boot_ns >= self.wall_read_ns + WALL_NS || self.last.unix_ms == 0 {
+            self.wall_read_ns = boot_ns;
+            self.last.unix_ms = read(libc::CLOCK_REALTIME_COARSE) / 1_000_000;
+        }
+        self.last.boot_ns = boot_ns;
+        self.last
     }
 }
 

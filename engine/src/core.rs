@@ -3,7 +3,7 @@
 use firebrick_net::poll::{Next, Poller};
 use firebrick_net::{Fabric, Tcp};
 
-use crate::clock;
+use crate::clock::Clock;
 use crate::runtime::{Core, Flow};
 use crate::shard::Shard;
 
@@ -11,6 +11,7 @@ use crate::shard::Shard;
 pub struct DataCore {
     shard: Shard<Tcp>,
     poller: Poller,
+    clock: Clock,
 }
 
 /// A core whose ring fails cannot say so to anybody but the log.
@@ -19,7 +20,7 @@ const RING_FAILED: &str = "the core's ring failed";
 impl DataCore {
     /// A core over its shard.
     pub fn new(shard: Shard<Tcp>, poller: Poller) -> Self {
-        Self { shard, poller }
+        Self { shard, poller, clock: Clock::default() }
     }
 }
 
@@ -33,7 +34,7 @@ impl Drop for DataCore {
 
 impl Core for DataCore {
     fn turn(&mut self) -> Flow {
-        let now = clock::now();
+        let now = self.clock.now();
         let turn = self.shard.turn(now);
         if turn.stopped {
             self.shard.ended();
@@ -59,6 +60,6 @@ impl Core for DataCore {
     }
 
     fn background(&mut self) {
-        self.shard.background(clock::now());
+        self.shard.background(self.clock.now());
     }
 }
