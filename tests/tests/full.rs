@@ -164,10 +164,8 @@ fn two_tables_share_a_full_memory() {
         }
         let mut refused = 0;
         for number in 500..3000_u64 {
-            refused += u64::from(matches!(
-                table.put(number, value(number)).await,
-                Err(Error::NoSpace)
-            ));
+            refused +=
+                u64::from(matches!(table.put(number, value(number)).await, Err(Error::NoSpace)));
         }
         assert!(refused > 0, "a full memory has no room for 2,500 values more");
     });
@@ -178,7 +176,11 @@ fn two_tables_share_a_full_memory() {
     brick.cli(&["table", "drop", "other", "--yes"]);
     let begin = Instant::now();
     while !put(&mut resp, acked).is_ok() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "no room after a drop: {}", brick.said());
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "no room after a drop: {}",
+            brick.said()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -187,7 +189,8 @@ fn two_tables_share_a_full_memory() {
 fn data_dir_full() {
     let Some((mount, path)) = small("data_dir_full", Mount::ext4(64)) else { return };
     let options = Options {
-        durability: "sync",
+        // Not `sync`: 20,000 flushes one after the other take minutes on a slow disk.
+        durability: "async",
         memory: "256MiB",
         data_dir: Some(path),
         ..Options::default()
