@@ -6,14 +6,15 @@
 //! the rings and open their partitions. When all serve, the identity is settled: from then on memory_dir
 //! belongs to this incarnation.
 
+mod cores;
+
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use firebrick_net::Waker;
 use firebrick_net::poll::{Mode, Poller};
-use firebrick_net::{Port, Tcp, Waker};
 use firebrick_partition::log::limits as log_limits;
 use firebrick_partition::log::manifest::Incarnation;
 use firebrick_partition::log::storage::{Done, Job, Storage};
@@ -25,15 +26,15 @@ use crate::catalog::{BRICK, Catalog};
 use crate::check::{self, Host, Plan};
 use crate::config::{BrickConfig, KEYS, Poll};
 use crate::control::{ControlAnswer, ControlThread, Cores, Queue, Setup};
-use crate::core::DataCore;
 use crate::counters::{Board, CoreState, Counts, Published};
 use crate::error::BrickError;
 use crate::lock::{BrickLock, Identity, boot_id};
 use crate::mesh::Mesh;
 use crate::notices::Notices;
 use crate::runtime::CoreThread;
-use crate::shard::{Files, FilesSetup, FromControl, Parts, Shard, control_rings};
+use crate::shard::{FilesSetup, FromControl, control_rings};
 use crate::storage::{Desk, StorageThread};
+use cores::{Rest, Waiting, ports_are_free, start_cores};
 
 /// Between two looks at whether the cores have ended.
 const ENDED_EVERY: Duration = Duration::from_millis(10);
@@ -108,7 +109,7 @@ pub struct Recovered {
 
 impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self { records, bytes, took }, mib) = (self, (1 << 20) as f64);
+        let (Self { records, bytes, took }, mib) = (self, f64::from(1 << 20));
         let took_ms = took.as_secs_f64() * 1e3;
         write!(f, "recovered {records} records ({:.1} MiB) in {took_ms:.3} ms", *bytes as f64 / mib)
     }
@@ -186,102 +187,9 @@ impl Cores for Links {
     }
 }
 
-/// What a core's thread says when its ring is made and it listens.
-struct Ready {
-    waker: Waker,
-    listen: SocketAddr,
-    resp: Option<SocketAddr>,
-}
-
-/// What it is given then.
-struct Rest {
-    mesh: Mesh,
-    routes: Arc<Routes>,
-    files: FilesSetup,
-    desk: Desk<Job, Done>,
-    control: crate::shard::ControlEnd,
-    info: Arc<Info>,
-    wakers: Vec<Waker>,
-    poller: Poller,
-}
-
-/// A core's thread that waits for the rest.
-struct Waiting {
-    thread: CoreThread,
-    rest: SyncSender<Rest>,
-    ready: Ready,
-}
-
-fn start_core(
-    number: usize,
-    cpu: usize,
-    listen: SocketAddr,
-    resp: Option<SocketAddr>,
-    connections_max: usize,
-) -> Result<Waiting, BrickError> {
-    let (say_ready, ready) = sync_channel::<Result<Ready, BrickError>>(1);
-    let (rest, take_rest) = sync_channel::<Rest>(1);
-    let make = move || {
-        let made = open_fabric(listen, resp, connections_max);
-        let (tcp, ready) = match made {
-            Ok(made) => made,
-            Err(error) => {
-                let _ = say_ready.send(Err(error));
-                return Err("it could not begin".to_owned());
-            }
-        };
-        let _ = say_ready.send(Ok(ready));
-        let rest: Rest = take_rest.recv().map_err(|_| "the start was given up".to_owned())?;
-        Ok(finish_core(tcp, rest))
-    };
-    let failed = |what| BrickError::Thread { name: format!("data core {number}"), what };
-    let thread = CoreThread::spawn(&format!("core-{number}"), cpu, make).map_err(failed)?;
-    match receive(&ready) {
-        Some(Ok(ready)) => Ok(Waiting { thread, rest, ready }),
-        Some(Err(error)) => {
-            let _ = thread.join();
-            Err(error)
-        }
-        None => {
-            let what = thread.join().err().unwrap_or_else(|| "it ended at once".into());
-            Err(BrickError::Thread { name: format!("data core {number}"), what })
-        }
-    }
-}
-
-fn receive<T>(from: &Receiver<T>) -> Option<T> {
-    from.recv().ok()
-}
-
-fn open_fabric(
-    listen: SocketAddr,
-    resp: Option<SocketAddr>,
-    connections_max: usize,
-) -> Result<(Tcp, Ready), BrickError> {
-    let config = firebrick_net::Config { endpoints_max: connections_max, ..Default::default() };
-    let mut tcp = Tcp::new(config).map_err(BrickError::Ring)?;
-    let bound =
-        tcp.listen(listen, Port::Frames).map_err(|e| BrickError::listen("listen", listen, e))?;
-    let resp = match resp {
-        Some(address) => Some(
-            tcp.listen(address, Port::Stream)
-                .map_err(|e| BrickError::listen("resp", address, e))?,
-        ),
-        None => None,
-    };
-    let ready = Ready { waker: tcp.waker(), listen: bound, resp };
-    Ok((tcp, ready))
-}
-
 fn files_setup(plan: &Plan, incarnation: Incarnation, info: &Info) -> FilesSetup {
     let bytes_max = plan.memory_bytes / u64::from(info.cores);
     FilesSetup { incarnation, bytes_max, cores: info.cores, notices: info.notices.clone() }
-}
-
-fn ports_are_free(config: &BrickConfig) -> Result<(), BrickError> {
-    port_is_free("listen", Some(config.listen))?;
-    port_is_free("resp", config.resp)?;
-    port_is_free("http", config.http)
 }
 
 fn start_storage(
@@ -295,13 +203,6 @@ fn start_storage(
         Box::new(move || waker.wake()) as crate::storage::Waker
     };
     StorageThread::spawn(wakers.iter().map(wake).collect(), move |_, job| storage.perform(job))
-}
-
-fn finish_core(tcp: Tcp, rest: Rest) -> DataCore {
-    let Rest { mesh, routes, files, desk, control, info, wakers, poller } = rest;
-    let files = Files::new(mesh.core(), files, desk);
-    let parts = Parts { fabric: tcp, mesh, routes, files, control, info, wakers };
-    DataCore::new(Shard::new(parts), poller)
 }
 
 impl Brick {
@@ -446,43 +347,6 @@ impl Brick {
             }
             std::thread::sleep(ENDED_EVERY);
         }
-    }
-}
-
-fn start_cores(plan: &Plan) -> Result<Vec<Waiting>, BrickError> {
-    let (mut listen, mut resp) = (plan.config.listen, plan.config.resp);
-    // The kernel shares connections out evenly, by their addresses.
-    let share = (plan.config.limits.connections_max as usize).div_ceil(plan.cores.len());
-    let share = share.min(firebrick_net::limits::ENDPOINTS_MAX);
-    let mut waiting: Vec<Waiting> = Vec::new();
-    for (number, &cpu) in plan.cores.iter().enumerate() {
-        let core = start_core(number, cpu, listen, resp, share)?;
-        // The first core's ports, when any were asked for: all cores share them.
-        (listen, resp) = (core.ready.listen, core.ready.resp);
-        waiting.push(core);
-    }
-    Ok(waiting)
-}
-
-/// How long the kernel may take to close the sockets of a brick that was killed.
-const DYING_RING: Duration = Duration::from_secs(5);
-
-/// The cores share their ports among themselves, which the kernel would extend to any other brick of
-/// the same user. A killed process's ring keeps its sockets for a moment after the process is gone;
-/// nobody holds such a port, and waiting is all that helps.
-fn port_is_free(key: &'static str, address: Option<SocketAddr>) -> Result<(), BrickError> {
-    let Some(address) = address.filter(|a| a.port() != 0) else { return Ok(()) };
-    let begin = Instant::now();
-    loop {
-        let Err(error) = std::net::TcpListener::bind(address) else { return Ok(()) };
-        let refusal = BrickError::listen(key, address, error);
-        // The sockets of a killed brick stay open until the kernel has taken its rings apart, which
-        // goes on after the process is gone: the port is taken, and by nobody.
-        let by_nobody = matches!(refusal, BrickError::PortTaken { holder: None, .. });
-        if !by_nobody || begin.elapsed() > DYING_RING {
-            return Err(refusal);
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }
 

@@ -14,7 +14,7 @@ use crate::machine::{free_port, signal};
 use crate::resp::Resp;
 
 /// How long a brick may take to start or stop on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// How to start a brick.
 #[derive(Debug, Clone)]
@@ -29,6 +29,8 @@ pub struct Options {
     pub memory_dir: Option<PathBuf>,
     /// A `data_dir` other than a fresh one.
     pub data_dir: Option<PathBuf>,
+    /// Text of a configuration file.
+    pub config: &'static str,
 }
 
 impl Default for Options {
@@ -39,6 +41,7 @@ impl Default for Options {
             cores: "0",
             memory_dir: None,
             data_dir: None,
+            config: "",
         }
     }
 }
@@ -101,15 +104,28 @@ impl Brick {
         self.wait_until_ready()
     }
 
+    /// Starts the same brick again and kills it this much later, wherever its start is then.
+    pub fn restart_and_kill(&mut self, later: Duration) {
+        assert!(self.child.try_wait().expect("wait").is_some(), "the old process still runs");
+        self.child = spawn(&self.options, [self.native, self.resp, self.http], self.folder.path());
+        std::thread::sleep(later);
+        self.kill9();
+    }
+
+    /// What a power failure does to a brick that is not running: what was in memory only is gone.
+    pub fn lose_memory(&mut self) {
+        assert!(self.child.try_wait().expect("wait").is_some(), "the process still runs");
+        std::fs::remove_dir_all(self.memory_dir()).expect("memory_dir");
+    }
+
     fn wait_until_ready(&mut self) -> Result<(), Refused> {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {
                 return Err(Refused { status, said: self.said() });
             }
-            // A brick that still recovers answers reads with LOADING, as Redis does.
-            let read = Resp::connect(self.resp).and_then(|mut resp| resp.call(&["GET", "ready?"]));
-            if read.is_ok_and(|answer| answer.error().is_none()) {
+            // Until every data core serves, some requests are answered with LOADING.
+            if self.http_get("/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
                 return Ok(());
             }
             assert!(begin.elapsed() < PATIENCE, "the brick does not answer: {}", self.said());
@@ -177,6 +193,19 @@ impl Brick {
         &self.options
     }
 
+    /// Runs `firebrick` with these arguments against this brick; it must end with 0.
+    pub fn cli(&self, args: &[&str]) -> String {
+        let output = Command::new(firebrick())
+            .args(args)
+            .args(["--connect", &self.native.to_string()])
+            .stdin(Stdio::null())
+            .output()
+            .expect("the command line");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {said}{}", self.said());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
     /// Anonymous memory of the process, in bytes.
     pub fn anonymous_bytes(&self) -> u64 {
         let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))
@@ -184,6 +213,16 @@ impl Brick {
         let line = rollup.lines().find(|line| line.starts_with("Anonymous:")).expect("Anonymous");
         let kib = line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
         kib.expect("a number of KiB") << 10
+    }
+
+    /// The sum of a metric over all data cores.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.http_get("/metrics").expect("metrics");
+        let of_name = |line: &&str| line.starts_with(name) && !line.starts_with('#');
+        text.lines()
+            .filter(of_name)
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// The body of an HTTP GET, with its status line before it.
@@ -213,12 +252,16 @@ fn spawn(options: &Options, [native, resp, http]: [SocketAddr; 3], folder: &Path
     let log = OpenOptions::new().create(true).append(true).open(folder.join("log"));
     let log = log.expect("a log file");
     let again = File::try_clone(&log).expect("the log file again");
+    let config = folder.join("firebrick.toml");
+    std::fs::write(&config, options.config).expect("the configuration");
     let dir = |dir: &Option<PathBuf>| dir.clone().expect("set by the caller");
     Command::new(firebrick())
         .args(["brick", "--name", "test", "--poll", "park", "--cores", options.cores])
         .args(["--durability", options.durability, "--memory", options.memory])
         .args(["--listen", &native.to_string(), "--resp", &resp.to_string()])
         .args(["--http", &http.to_string()])
+        .arg("--config")
+        .arg(config)
         .arg("--memory-dir")
         .arg(dir(&options.memory_dir))
         .arg("--data-dir")

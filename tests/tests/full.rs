@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use firebrick_client::{Client, Error, Table};
 use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::machine::{Mount, is_root, skip};
 use firebrick_tests::resp::{Resp, Value};
@@ -106,15 +107,83 @@ fn small(test: &str, mount: Result<Mount, String>) -> Option<(Mount, PathBuf)> {
 
 #[test]
 fn memory_dir_full() {
-    let Some((mount, path)) = small("memory_dir_full", Mount::tmpfs(48)) else { return };
-    let options = Options { memory: "40MiB", memory_dir: Some(path), ..Options::default() };
+    let Some((mount, path)) = small("memory_dir_full", Mount::tmpfs(80)) else { return };
+    let options = Options { memory: "72MiB", memory_dir: Some(path), ..Options::default() };
     fills_up_and_recovers(Brick::start(&options));
     drop(mount);
 }
 
 #[test]
 fn the_configured_memory_is_the_limit_on_a_big_machine() {
-    fills_up_and_recovers(Brick::start(&Options { memory: "48MiB", ..Options::default() }));
+    fills_up_and_recovers(Brick::start(&Options { memory: "64MiB", ..Options::default() }));
+}
+
+#[test]
+fn flushall_frees_a_full_store() {
+    let brick = Brick::start(&Options { memory: "64MiB", ..Options::default() });
+    let mut resp = brick.connect();
+    let acked = fill(&mut resp, 0);
+    assert!(resp.ask("FLUSHALL").is_ok());
+    assert_eq!(resp.ask("DBSIZE"), Value::Integer(0));
+    let begin = Instant::now();
+    let mut again = 0;
+    while again < acked / 2 {
+        again += u64::from(put(&mut resp, again).is_ok());
+        assert!(begin.elapsed() < Duration::from_secs(20), "{again} after FLUSHALL of {acked}");
+    }
+    for number in (0..again).step_by(5) {
+        has(&mut resp, number);
+    }
+}
+
+/// Through the native client: a key of another table.
+fn other_table(brick: &Brick, ops: impl AsyncFnOnce(Table)) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let client = Client::connect(&brick.native.to_string()).await.expect("a connection");
+        ops(client.table("other").await.expect("the table")).await;
+    });
+}
+
+#[test]
+fn two_tables_share_a_full_memory() {
+    let brick = Brick::start(&Options { memory: "64MiB", ..Options::default() });
+    brick.cli(&["table", "create", "other", "--durability", "memory"]);
+    let mut resp = brick.connect();
+    other_table(&brick, async |table| {
+        for number in 0..500_u64 {
+            table.put(number, value(number)).await.expect("an empty brick has room");
+        }
+    });
+    let acked = fill(&mut resp, 0);
+    other_table(&brick, async |table| {
+        // The other table is not harmed, and refused in the same way.
+        for number in 0..500_u64 {
+            let found = table.get(number).await.unwrap().map(|found| found.bytes);
+            assert!(found == Some(value(number)), "{number}");
+        }
+        let mut refused = 0;
+        for number in 500..3000_u64 {
+            refused +=
+                u64::from(matches!(table.put(number, value(number)).await, Err(Error::NoSpace)));
+        }
+        assert!(refused > 0, "a full memory has no room for 2,500 values more");
+    });
+    for number in (0..acked).step_by(7) {
+        has(&mut resp, number);
+    }
+    // Dropping one makes room for the other.
+    brick.cli(&["table", "drop", "other", "--yes"]);
+    let begin = Instant::now();
+    while !put(&mut resp, acked).is_ok() {
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "no room after a drop: {}",
+            brick.said()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
@@ -132,15 +201,15 @@ fn data_dir_full() {
 
 #[test]
 fn somebody_else_fills_the_file_system() {
-    let Some((mount, path)) = small("somebody_else", Mount::tmpfs(64)) else { return };
-    let options = Options { memory: "32MiB", memory_dir: Some(path), ..Options::default() };
+    let Some((mount, path)) = small("somebody_else", Mount::tmpfs(80)) else { return };
+    let options = Options { memory: "64MiB", memory_dir: Some(path), ..Options::default() };
     let brick = Brick::start(&options);
     let mut resp = brick.connect();
     for number in 0..500 {
         assert!(put(&mut resp, number).is_ok());
     }
     let ballast = mount.path().join("ballast");
-    let _ = std::fs::write(&ballast, vec![1_u8; 64 << 20]);
+    let _ = std::fs::write(&ballast, vec![1_u8; 80 << 20]);
     let mut acked = 500;
     while put(&mut resp, acked).is_ok() {
         acked += 1;

@@ -124,7 +124,17 @@ fn rounds() -> u32 {
     std::env::var("FIREBRICK_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(15)
 }
 
-fn survive(durability: &'static str, cores: &'static str, rounds: u32) {
+/// What happens between a kill and the next start.
+#[derive(Clone, Copy, PartialEq)]
+enum Between {
+    Nothing,
+    /// Power fails too: memory_dir is gone.
+    PowerFailure,
+    /// Starts that are killed as well.
+    KilledStarts,
+}
+
+fn survive(durability: &'static str, cores: &'static str, rounds: u32, between: Between) {
     let mut random = Random::from_environment();
     let mut brick = Brick::start(&Options { durability, cores, ..Options::default() });
     let mut writers: Vec<_> = (0..WRITERS).map(|id| Writer::new(id, &mut random)).collect();
@@ -143,6 +153,15 @@ fn survive(durability: &'static str, cores: &'static str, rounds: u32) {
             killed.store(true, Ordering::SeqCst);
             brick.kill9();
         });
+        match between {
+            Between::Nothing => {}
+            Between::PowerFailure => brick.lose_memory(),
+            Between::KilledStarts => {
+                for _ in 0..=random.below(3) {
+                    brick.restart_and_kill(Duration::from_micros(random.below(60_000)));
+                }
+            }
+        }
         brick.restart().unwrap_or_else(|refused| panic!("{refused:#?}"));
         let mut resp = brick.connect();
         for writer in &mut writers {
@@ -155,15 +174,35 @@ fn survive(durability: &'static str, cores: &'static str, rounds: u32) {
 
 #[test]
 fn acked_writes_survive_a_kill_in_memory_tables() {
-    survive("memory", "0", rounds().div_ceil(2));
+    survive("memory", "0", rounds().div_ceil(2), Between::Nothing);
 }
 
 #[test]
 fn acked_writes_survive_a_kill_in_sync_tables() {
-    survive("sync", "0", rounds().div_ceil(4));
+    survive("sync", "0", rounds().div_ceil(4), Between::Nothing);
 }
 
 #[test]
 fn acked_writes_survive_a_kill_with_two_data_cores_in_async_tables() {
-    survive("async", "0-1", rounds().div_ceil(4));
+    survive("async", "0-1", rounds().div_ceil(4), Between::Nothing);
+}
+
+#[test]
+fn acked_writes_survive_a_power_failure_in_sync_tables() {
+    survive("sync", "0", rounds().div_ceil(4), Between::PowerFailure);
+}
+
+#[test]
+fn acked_writes_survive_a_power_failure_in_sync_tables_of_two_data_cores() {
+    survive("sync", "0-1", rounds().div_ceil(4), Between::PowerFailure);
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_start_costs_nothing() {
+    survive("memory", "0", rounds().div_ceil(4), Between::KilledStarts);
+}
+
+#[test]
+fn a_kill_in_the_middle_of_a_start_costs_nothing_in_async_tables_of_two_data_cores() {
+    survive("async", "0-1", rounds().div_ceil(4), Between::KilledStarts);
 }

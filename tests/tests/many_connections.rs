@@ -12,7 +12,7 @@ const DEAF: usize = 1_000;
 
 #[test]
 fn ten_thousand_connections_of_which_a_thousand_never_read() {
-    if let Err(why) = raise_open_files(24_000) {
+    if let Err(why) = raise_open_files(14_100) {
         skip("ten_thousand_connections", &why);
         return;
     }

@@ -31,7 +31,7 @@ fn redis_cli() {
 #[test]
 fn redis_cli_pipe_mode_loads_in_bulk() {
     use std::io::Write;
-    let brick = Brick::start(&Options::default());
+    let brick = Brick::start(&Options { cores: "0-1", ..Options::default() });
     let mut child = Command::new("redis-cli")
         .args(["-p", &port(&brick), "--pipe"])
         .stdin(Stdio::piped())
@@ -51,7 +51,7 @@ fn redis_cli_pipe_mode_loads_in_bulk() {
 
 #[test]
 fn redis_benchmark() {
-    let brick = Brick::start(&Options::default());
+    let brick = Brick::start(&Options { cores: "0-1", ..Options::default() });
     for pipeline in ["1", "16", "64"] {
         // It spins for ever when its server dies.
         let said = run(
@@ -130,7 +130,7 @@ fn the_python_client_library() {
         skip("the_python_client_library", &format!("pip cannot install `redis`: {error}"));
         return;
     }
-    let brick = Brick::start(&Options::default());
+    let brick = Brick::start(&Options { cores: "0-1", ..Options::default() });
     let script = folder.path().join("script.py");
     std::fs::write(&script, PYTHON).unwrap();
     let said = python(&path("bin/python3"), &script, &port(&brick));

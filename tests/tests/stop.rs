@@ -2,7 +2,7 @@
 //! afterwards, the exit code is 0. And a brick that cannot start says why in a sentence.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firebrick_tests::binary::firebrick;
 use firebrick_tests::brick::{Brick, Options};
@@ -28,8 +28,8 @@ fn write_until_stopped(mut resp: Resp, writer: usize) -> u64 {
     }
 }
 
-fn stops_in_order(number: i32, durability: &'static str) {
-    let mut brick = Brick::start(&Options { durability, ..Options::default() });
+fn stops_in_order(number: i32, durability: &'static str, cores: &'static str) {
+    let mut brick = Brick::start(&Options { durability, cores, ..Options::default() });
     let mut acked = Vec::new();
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
@@ -39,11 +39,17 @@ fn stops_in_order(number: i32, durability: &'static str) {
             })
             .collect();
         std::thread::sleep(Duration::from_millis(150));
+        let begin = Instant::now();
         let status = brick.stop(number);
+        assert!(begin.elapsed() < Duration::from_secs(10), "the end took {:?}", begin.elapsed());
         assert_eq!(status.code(), Some(0), "{}", brick.said());
         acked = writers.into_iter().map(|writer| writer.join().expect("a writer")).collect();
     });
     assert!(acked.iter().sum::<u64>() > 100, "{acked:?}: the load was no load");
+    if durability != "memory" {
+        // An orderly stop leaves everything on the disk.
+        brick.lose_memory();
+    }
     brick.restart().unwrap_or_else(|refused| panic!("{refused:#?}"));
     let mut resp = brick.connect();
     for (writer, acked) in acked.iter().enumerate() {
@@ -61,17 +67,22 @@ fn stops_in_order(number: i32, durability: &'static str) {
 
 #[test]
 fn sigterm_under_load_loses_nothing() {
-    stops_in_order(libc::SIGTERM, "async");
+    stops_in_order(libc::SIGTERM, "async", "0");
 }
 
 #[test]
 fn ctrl_c_under_load_loses_nothing() {
-    stops_in_order(libc::SIGINT, "memory");
+    stops_in_order(libc::SIGINT, "memory", "0");
 }
 
 #[test]
 fn sync_tables_stop_in_order_too() {
-    stops_in_order(libc::SIGTERM, "sync");
+    stops_in_order(libc::SIGTERM, "sync", "0");
+}
+
+#[test]
+fn two_data_cores_stop_in_order() {
+    stops_in_order(libc::SIGTERM, "async", "0-1");
 }
 
 #[test]

@@ -56,7 +56,7 @@ impl CoreThread {
             .name(name)
             .io_memory(IO_MEMORY_BYTES)
             .ring_depth(RING_DEPTH)
-            .preempt_timer(Duration::from_secs(3600))
+            .preempt_timer(Duration::from_hours(1))
             .spawn(move || async move {
                 run(make()?);
                 Ok(())

@@ -120,6 +120,12 @@ impl Store {
         (at != NOT_HERE).then_some(usize::from(at))
     }
 
+    /// The replica of a partition, to be looked at.
+    #[inline]
+    pub fn at(&self, partition: u32) -> Option<&Replica> {
+        Some(&self.replicas[self.index_of(partition)?])
+    }
+
     /// The replica that holds a hash of the RESP table, when it is here.
     #[inline]
     pub fn resp_holder(&self, hash: u64) -> Option<&Replica> {
@@ -206,7 +212,10 @@ impl Store {
             return Some(Answer::Failed(Failure::Unavailable));
         }
         let Some(at) = self.index_of(request.route.partition) else {
-            return Some(Answer::Failed(Failure::WrongPartition));
+            // Routed here and still being opened: a table that was just made.
+            let coming = self.routes.partition(request.route.partition).is_some();
+            let failure = if coming { Failure::Unavailable } else { Failure::WrongPartition };
+            return Some(Answer::Failed(failure));
         };
         let (now, token) = (self.now, asker.token());
         let replica = &mut self.replicas[at];

@@ -72,11 +72,13 @@ impl Spares {
     }
 
     /// A spare for a want, if there is one it may take. `roomy`: there is room for as many spares as a
-    /// pool has, so the reserve can be made again; without it the reserve is kept.
+    /// pool has, so that an idle one may give its last.
     pub fn take(&mut self, want: &Want, roomy: bool) -> Option<Spare> {
         debug_assert_eq!(want.disk, self.disk, "a pool has one kind");
         let reserve = match want.room {
-            _ if roomy && self.refused.is_none() => 0,
+            // An idle pool holds one, and makes the others as soon as it is used again.
+            _ if self.idle && roomy && self.refused.is_none() => 0,
+            // Kept from the start: when the trouble is known it is too late to make them.
             Room::Write => ALL_SPARES - FREE_SPARES,
             Room::Remove => 1,
             Room::Clean => 0,

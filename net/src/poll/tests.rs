@@ -32,10 +32,10 @@ fn an_adaptive_core_spins_after_work_and_then_blocks_until_its_timer() {
 #[test]
 fn a_parked_core_waits_for_several_under_load_but_not_long() {
     let mut poller = Poller::new(Mode::Park);
-    let batch = Next::Wait { want: 5 + 5, timeout_ns: BATCH_WAIT_NS };
+    let batch = Next::Wait { want: 5 + 10, timeout_ns: BATCH_WAIT_NS };
     assert_eq!(poller.after(0, 9, BUSY_LOAD, TIMER), batch);
     let most = Load { sends: 0, active: 1000 };
-    assert_eq!(poller.after(0, 9, most, TIMER), Next::Wait { want: 8, timeout_ns: BATCH_WAIT_NS });
+    assert_eq!(poller.after(0, 9, most, TIMER), Next::Wait { want: 16, timeout_ns: BATCH_WAIT_NS });
 }
 
 #[test]

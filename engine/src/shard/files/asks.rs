@@ -152,12 +152,16 @@ impl Files {
 
     fn on_done<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, done: Done) {
         let Some(partition) = done.partition() else {
-            let full = self.pools.is_refused();
-            match self.pools.on_job(done, store.now.boot_ns) {
-                // There is room again, which nobody here had made.
-                Ok(()) if full && !self.pools.is_refused() => self.room_again(store),
-                Ok(()) => {}
-                Err(error) => self.setup.notices.say(error.to_string()),
+            let full = self.pools.is_full();
+            if let Err(error) = self.pools.on_job(done, store.now.boot_ns)
+                && !full
+            {
+                // Told once, not at every retry.
+                self.setup.notices.say(error.to_string());
+            }
+            if full && !self.pools.is_full() {
+                // Somebody else made room.
+                self.room_again(store);
             }
             return;
         };

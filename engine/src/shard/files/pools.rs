@@ -105,11 +105,6 @@ impl Pools {
         }
     }
 
-    /// A pool had no room for its last spare.
-    pub fn is_refused(&self) -> bool {
-        self.by_side.iter().flatten().any(|pool| pool.spares.refusal().is_some())
-    }
-
     /// When to look again without another reason.
     pub fn wake_at(&self) -> Option<u64> {
         self.by_side.iter().flatten().filter_map(|pool| pool.spares.wake_at()).min()
@@ -134,6 +129,11 @@ impl Pools {
 
     fn spare_bytes(&self) -> u64 {
         self.by_side.iter().flatten().map(|pool| pool.spares.bytes_held()).sum()
+    }
+
+    /// The last attempt to make a spare failed.
+    pub fn is_full(&self) -> bool {
+        self.by_side.iter().flatten().any(|pool| pool.spares.refusal().is_some())
     }
 
     /// Copies the pools' figures.

@@ -139,19 +139,19 @@ impl Rig {
                 control: end,
                 info: Arc::clone(&info),
                 wakers: vec![waker.clone(); usize::from(build.cores)],
+                eager: false,
             });
             let (jobs, writes) = (VecDeque::new(), BTreeMap::new());
             let turn = Turn::default();
             Core { shard, turn, window, jobs, writes, control, stopped: false, turns: 0 }
         });
-        let cores = cores.collect();
         Self {
             build,
             now,
             pace: Pace::default(),
             random: Random(build.seed.wrapping_mul(31) ^ nonce),
+            cores: cores.collect(),
             world,
-            cores,
             catalog,
             board,
             queue,

@@ -1,0 +1,128 @@
+//! Promise: connections, requests and bytes in flight are bounded. A client that does not read is not served
+//! further; it costs little memory and harms nobody.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use firebrick_tests::brick::{Brick, Options};
+use firebrick_tests::resp::{Resp, Value, command};
+
+const BIG: usize = 8 << 20;
+
+/// Asks for `times` answers without reading any, as far as the brick takes the requests.
+fn ask_and_never_read(brick: &Brick, request: &[u8], times: usize) -> Resp {
+    let resp = brick.connect();
+    resp.stream().set_nonblocking(true).expect("the brick answers");
+    let bytes = request.repeat(times);
+    let (mut at, begin) = (0, Instant::now());
+    while at < bytes.len() && begin.elapsed() < Duration::from_millis(300) {
+        match resp.stream().write(&bytes[at..]) {
+            Ok(sent) => at += sent,
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    resp
+}
+
+fn is_quick(resp: &mut Resp, what: &str) {
+    let begin = Instant::now();
+    for number in 0..100 {
+        assert!(resp.ask(&format!("SET quick:{number} {number}")).is_ok());
+        let found = resp.ask(&format!("GET quick:{number}"));
+        assert_eq!(found, Value::Bulk(number.to_string().into_bytes()));
+    }
+    assert!(begin.elapsed() < Duration::from_secs(5), "{what}: {:?}", begin.elapsed());
+}
+
+fn a_hundred_thousand_commands(cores: &'static str) {
+    let brick = Brick::start(&Options { cores, ..Options::default() });
+    let mut other = brick.connect();
+    assert!(other.call(&[b"SET", &b"k"[..], &[b'v'; 1000]]).expect("the brick answers").is_ok());
+    let before = brick.anonymous_bytes();
+    let get = command(&["GET", "k"]);
+    let set = command(&["SET", "n", "1"]);
+    let deaf: Vec<Resp> = (0..10)
+        .map(|n| ask_and_never_read(&brick, if n % 2 == 0 { &get } else { &set }, 100_000))
+        .collect();
+    is_quick(&mut other, "beside ten that never read");
+    let grown = brick.anonymous_bytes().saturating_sub(before);
+    assert!(grown < 100 << 20, "ten connections that never read cost {grown} bytes");
+    drop(deaf);
+    is_quick(&mut other, "when they are gone");
+}
+
+#[test]
+fn a_hundred_thousand_commands_and_nobody_reads() {
+    a_hundred_thousand_commands("0");
+}
+
+#[test]
+fn a_hundred_thousand_commands_and_nobody_reads_with_two_data_cores() {
+    a_hundred_thousand_commands("0-1");
+}
+
+/// 1000 GETs of 8 MiB: 8 GiB are asked for, by each of several.
+fn giants(cores: &'static str, durability: &'static str) {
+    let brick = Brick::start(&Options { cores, durability, ..Options::default() });
+    let mut other = brick.connect();
+    let value = vec![b'g'; BIG];
+    let keys: Vec<String> = (0..4).map(|n| format!("giant:{n}")).collect();
+    for key in &keys {
+        let set = other.call(&[b"SET", key.as_bytes(), &value[..]]).expect("the brick answers");
+        assert!(set.is_ok(), "{set:?}");
+    }
+    let before = brick.anonymous_bytes();
+    let gets: Vec<u8> = keys.iter().flat_map(|key| command(&["GET", key])).collect();
+    let deaf: Vec<Resp> = (0..4).map(|_| ask_and_never_read(&brick, &gets, 250)).collect();
+    is_quick(&mut other, "beside four that ask for 8 GiB each");
+    let grown = brick.anonymous_bytes().saturating_sub(before);
+    assert!(grown < 400 << 20, "four connections that never read cost {} MiB", grown >> 20);
+    // One that reads slowly gets everything.
+    let mut slow = brick.connect();
+    slow.send(&gets.repeat(5)).expect("the brick answers");
+    for _ in 0..20 {
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(slow.receive().expect("the brick answers") == Value::Bulk(value.clone()));
+    }
+    drop(deaf);
+}
+
+#[test]
+fn giants_that_nobody_reads() {
+    giants("0", "memory");
+}
+
+#[test]
+fn giants_that_nobody_reads_with_two_data_cores() {
+    giants("0-1", "memory");
+}
+
+#[test]
+fn connections_past_the_limit_are_closed_and_counted() {
+    let config = "[limits]\nconnections_max = 40\n";
+    let brick = Brick::start(&Options { config, ..Options::default() });
+    let mut open: Vec<Resp> = Vec::new();
+    let mut refused = 0;
+    for _ in 0..60 {
+        let mut resp = brick.connect();
+        match resp.call(&["PING"]) {
+            Ok(_) => open.push(resp),
+            Err(_) => refused += 1,
+        }
+    }
+    assert!((36..=40).contains(&open.len()), "{} connections are open", open.len());
+    assert_eq!(refused, 60 - open.len());
+    std::thread::sleep(Duration::from_millis(300));
+    let counted = brick.metric("firebrick_connections_refused_total");
+    assert!(counted >= refused as f64, "{counted} counted, {refused} refused");
+    // The others go on, and who leaves makes room.
+    for resp in &mut open {
+        assert_eq!(resp.ask("PING"), Value::Simple("PONG".to_owned()));
+    }
+    open.truncate(20);
+    let begin = Instant::now();
+    while brick.connect().call(&["PING"]).is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(5), "no room after others have left");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
