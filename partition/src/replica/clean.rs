@@ -108,7 +108,9 @@ impl Replica {
     fn write_sessions(&mut self) -> Result<(), AppendError> {
         let changes = self.sessions.changes();
         let commit = self.log.commit();
-        let none = self.sessions.is_empty() && self.sessions_record.loc.is_none();
+        // Not "none is open": without a record that says so, the beginning of an ended session would
+        // outlive its end, and the session would come back at the next start.
+        let none = changes == 0 && self.sessions_record.loc.is_none();
         if none || (self.sessions_record.changes == Some(changes)) {
             self.sessions_record.stamp = commit;
             return Ok(());

@@ -296,7 +296,9 @@ impl Rebuild {
     /// The sessions, all used just now.
     pub fn finish(mut self, now_ns: u64) -> Sessions {
         let stamp = self.stamp.unwrap_or(0);
-        let mut sessions = Sessions::default();
+        // Ended ones count too: their records are there.
+        let traces = self.opened.len() + self.ended.len();
+        let mut sessions = Sessions { changes: traces as u64, ..Sessions::default() };
         let new = self.opened.iter().filter(|id| id.seq > stamp).map(|id| (*id, 0));
         let all: Vec<(SessionId, u32)> =
             self.listed.iter().map(|(k, v)| (*k, *v)).chain(new).collect();

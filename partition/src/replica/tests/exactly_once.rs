@@ -182,3 +182,38 @@ fn past_the_cap_the_longest_idle_session_makes_room() {
     assert_eq!(world.replica.stats().sessions as usize, SESSIONS_MAX);
     assert_eq!(increment(&mut world, first, 1, 0), Answer::Failed(Failure::InDoubt));
 }
+
+/// The session's beginning lies in a segment that lives, its request and its end in one that is cleaned
+/// away: the session must not come back, or the late duplicate would apply again.
+#[test]
+fn an_ended_session_stays_ended_when_its_end_is_cleaned_away() {
+    let mut world = World::new(Durability::Memory);
+    let session = open(&mut world);
+    for n in 0..40u8 {
+        let value = [n; 500];
+        world.get(&[b'l', n], put(&value));
+    }
+    assert!(matches!(increment(&mut world, session, 1, 0), Answer::Integer { value: 1, .. }));
+    world.get(b"", Op::EndSession { session });
+    world.get(b"counter", Op::Increment { by: 1 });
+    for n in 0..200u8 {
+        let value = [n; 500];
+        world.get(b"noise", put(&value));
+        world.clean();
+    }
+    world.crash();
+    assert_eq!(increment(&mut world, session, 1, 0), Answer::Failed(Failure::InDoubt));
+    assert!(matches!(world.get(b"counter", Op::Get).get(), Answer::Value { value: b"2", .. }));
+    // And once more: what was rebuilt must lead to the same.
+    for n in 0..200u8 {
+        let value = [n; 500];
+        world.get(b"noise", put(&value));
+        world.clean();
+    }
+    world.crash();
+    assert_eq!(increment(&mut world, session, 1, 0), Answer::Failed(Failure::InDoubt));
+}
+
+fn put(value: &[u8]) -> Op<'_> {
+    Op::Put { value, expiry: Expiry::Never, condition: Condition::Always, want_old: false }
+}
