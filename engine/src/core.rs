@@ -11,6 +11,9 @@ use crate::shard::Shard;
 pub struct DataCore {
     shard: Shard<Tcp>,
     poller: Poller,
+    /// When the last turn began, unless the core slept after it: a turn is timed by the clock of the
+    /// next one.
+    began_ns: Option<u64>,
 }
 
 /// A core whose ring fails cannot say so to anybody but the log.
@@ -19,7 +22,7 @@ const RING_FAILED: &str = "the core's ring failed";
 impl DataCore {
     /// A core over its shard.
     pub fn new(shard: Shard<Tcp>, poller: Poller) -> Self {
-        Self { shard, poller }
+        Self { shard, poller, began_ns: None }
     }
 }
 
@@ -34,6 +37,9 @@ impl Drop for DataCore {
 impl Core for DataCore {
     fn turn(&mut self) -> Flow {
         let now = clock::now();
+        if let Some(began_ns) = self.began_ns.take() {
+            self.shard.note_turn(now.boot_ns.saturating_sub(began_ns));
+        }
         let turn = self.shard.turn(now);
         if turn.stopped {
             self.shard.ended();
@@ -42,7 +48,10 @@ impl Core for DataCore {
         let fabric = self.shard.fabric();
         let left_ns = turn.next_ns.saturating_sub(now.boot_ns);
         let done = match self.poller.after(now.boot_ns, turn.work, fabric.load(), left_ns) {
-            Next::Flush => fabric.flush(),
+            Next::Flush => {
+                self.began_ns = Some(now.boot_ns);
+                fabric.flush()
+            }
             Next::Wait { want, timeout_ns } => {
                 self.shard.before_park();
                 self.shard.fabric().wait(want, timeout_ns)
