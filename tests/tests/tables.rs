@@ -1,10 +1,10 @@
 //! Promise: tables come and go while the brick works, whatever core a request arrives on; what was dropped
 //! leaves no file and harms no other table.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use firebrick_client::{Client, Error};
+use firebrick_client::{Client, Error, Options as ClientOptions};
 use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::files::listing;
 use firebrick_tests::resp::Value;
@@ -20,9 +20,25 @@ fn partitions(folder: &std::path::Path) -> Vec<String> {
     partitions
 }
 
+/// Tells the load to stop, also when the test fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Puts and gets through the native client until told to stop or the table is gone.
-async fn work(address: String, table: String, stop: &AtomicBool) -> (u64, Option<Error>) {
-    let client = Client::connect(&address).await.expect("a connection");
+async fn work(
+    address: String,
+    table: String,
+    stop: &AtomicBool,
+    count: &AtomicU64,
+) -> (u64, Option<Error>) {
+    // Making the files of a new table takes a busy disk a while, and until then requests wait.
+    let options = ClientOptions { deadline: Duration::from_secs(10), ..ClientOptions::default() };
+    let client = Client::connect_with(&address, options).await.expect("a connection");
     let table = client.table(&table).await.expect("the table");
     let mut done = 0;
     while !stop.load(Ordering::SeqCst) {
@@ -36,6 +52,7 @@ async fn work(address: String, table: String, stop: &AtomicBool) -> (u64, Option
             return (done, Some(error));
         }
         done += 1;
+        count.store(done, Ordering::SeqCst);
     }
     (done, None)
 }
@@ -48,22 +65,31 @@ fn come_and_go_under_load(cores: &'static str, durability: &'static str) {
         || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     std::thread::scope(|scope| {
         let (steady_address, stop) = (address.clone(), &stop);
-        let steady =
-            scope.spawn(move || runtime().block_on(work(steady_address, "default".into(), stop)));
+        let stopping = Stop(stop);
+        let counts: [AtomicU64; 5] = Default::default();
+        let counts: &[AtomicU64; 5] = Box::leak(Box::new(counts));
+        let steady = scope.spawn(move || {
+            runtime().block_on(work(steady_address, "default".into(), stop, &counts[4]))
+        });
         for round in 0..4 {
             let name = format!("round{round}");
             brick.cli(&["table", "create", &name, "--durability", durability]);
             let (address, table) = (address.clone(), name.clone());
-            let passing = scope.spawn(move || runtime().block_on(work(address, table, stop)));
-            std::thread::sleep(Duration::from_millis(120));
+            let passing = scope
+                .spawn(move || runtime().block_on(work(address, table, stop, &counts[round])));
+            let begin = Instant::now();
+            while counts[round].load(Ordering::SeqCst) < 100 && !passing.is_finished() {
+                assert!(begin.elapsed() < Duration::from_secs(10), "no put into a new table");
+                std::thread::sleep(Duration::from_millis(5));
+            }
             brick.cli(&["table", "drop", &name, "--yes"]);
             let (done, error) = passing.join().expect("the load on the passing table");
-            assert!(done > 10, "{done} puts before the drop: no load");
+            assert!(done > 10, "{done} puts before the drop, then {error:?}");
             let error = error.expect("requests of a dropped table fail");
             let text = error.to_string();
             assert!(text.contains("table"), "{text:?} does not speak of the table");
         }
-        stop.store(true, Ordering::SeqCst);
+        drop(stopping);
         let (done, error) = steady.join().expect("the steady load");
         assert!(error.is_none(), "the other table was harmed: {error:?}");
         assert!(done > 100, "{done} puts: no load");

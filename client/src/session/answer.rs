@@ -164,6 +164,10 @@ impl Session {
             Answer::Failed(Failure::Unavailable | Failure::Busy | Failure::RouteTooNew) => {
                 self.again_later(now_ns, index, Failure::Unavailable);
             }
+            Answer::Failed(Failure::WrongPartition) => {
+                self.want_map(now_ns);
+                self.again_later(now_ns, index, Failure::WrongPartition);
+            }
             Answer::Failed(failure) => {
                 self.finish(now_ns, index, Err(error_of(failure)), sink);
             }

@@ -206,7 +206,10 @@ impl Store {
             return Some(Answer::Failed(Failure::Unavailable));
         }
         let Some(at) = self.index_of(request.route.partition) else {
-            return Some(Answer::Failed(Failure::WrongPartition));
+            // Routed here and still being opened: a table that was just made.
+            let coming = self.routes.partition(request.route.partition).is_some();
+            let failure = if coming { Failure::Unavailable } else { Failure::WrongPartition };
+            return Some(Answer::Failed(failure));
         };
         let (now, token) = (self.now, asker.token());
         let replica = &mut self.replicas[at];

@@ -177,6 +177,7 @@ impl Replica {
             Step::Answer(answer) => return answer,
             other => return self.answer_rarely(other, out),
         };
+        self.corrupt_total += 1;
         out.push(super::Action::Corrupt(corrupt));
         Answer::Failed(Failure::Corrupt)
     }
@@ -213,6 +214,7 @@ impl Replica {
             Step::Answer(answer) => return answer,
             Step::Value(_) | Step::Later | Step::Hold => unreachable!("handled before"),
         };
+        self.corrupt_total += 1;
         out.push(super::Action::Corrupt(corrupt));
         Answer::Failed(Failure::Corrupt)
     }
