@@ -75,8 +75,8 @@ fn come_and_go_under_load(cores: &'static str, durability: &'static str) {
             let name = format!("round{round}");
             brick.cli(&["table", "create", &name, "--durability", durability]);
             let (address, table) = (address.clone(), name.clone());
-            let passing = scope
-                .spawn(move || runtime().block_on(work(address, table, stop, &counts[round])));
+            let passing =
+                scope.spawn(move || runtime().block_on(work(address, table, stop, &counts[round])));
             let begin = Instant::now();
             while counts[round].load(Ordering::SeqCst) < 100 && !passing.is_finished() {
                 assert!(begin.elapsed() < Duration::from_secs(10), "no put into a new table");
