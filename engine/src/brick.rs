@@ -317,7 +317,6 @@ impl Brick {
         for (number, core) in self.cores.into_iter().enumerate() {
             if let Err(what) = core.join() {
                 self.board.core(number).set_state(CoreState::Failed);
-                self.board.core(number).settle();
                 self.board.begin_stop();
                 self.links.stop();
                 result = Err(BrickError::Thread { name: format!("data core {number}"), what });

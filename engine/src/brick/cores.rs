@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use firebrick_net::poll::Poller;
+use firebrick_net::poll::{Mode, Poller};
 use firebrick_net::{Port, Tcp, Waker};
 use firebrick_partition::log::storage::{Done, Job};
 use firebrick_partition::maps::Routes;
@@ -111,7 +111,8 @@ fn open_fabric(
 fn finish_core(tcp: Tcp, rest: Rest) -> DataCore {
     let Rest { mesh, routes, files, desk, control, info, wakers, poller } = rest;
     let files = Files::new(mesh.core(), files, desk);
-    let parts = Parts { fabric: tcp, mesh, routes, files, control, info, wakers };
+    let eager = poller.mode() == Mode::Busy;
+    let parts = Parts { fabric: tcp, mesh, routes, files, control, info, wakers, eager };
     DataCore::new(Shard::new(parts), poller)
 }
 

@@ -122,7 +122,7 @@ impl<F: Fabric> Shard<F> {
         }
     }
 
-    pub(super) fn begin_stop(&mut self) {
+    fn begin_stop(&mut self) {
         if self.stopping.is_some() {
             return;
         }
@@ -183,6 +183,7 @@ impl<F: Fabric> Shard<F> {
         let core = self.store.core();
         self.info.board.fail(format!("data core {core} met a bug in firebrick and ended"));
         self.set_state(CoreState::Failed);
+        self.info.board.core(usize::from(core)).settle();
     }
 
     /// The loop has ended.

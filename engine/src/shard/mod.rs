@@ -24,8 +24,10 @@ mod tests;
 use std::sync::Arc;
 
 use firebrick_net::{Ep, Event, Fabric, Port, Waker};
+use firebrick_partition::hash_key;
 use firebrick_partition::maps::Routes;
 use firebrick_partition::replica::Action;
+use firebrick_partition::wire::{self, Message};
 use firebrick_partition::{Answer, Now};
 
 use crate::brick::Info;
@@ -39,6 +41,8 @@ use store::Store;
 pub use control::{ControlEnd, FromControl, control_rings};
 pub use files::{Files, FilesSetup};
 
+/// Events after which an eager core sends what it has.
+const EAGER_EVENTS: usize = 16;
 /// Between two publications of the core's figures.
 const PUBLISH_NS: u64 = 20_000_000;
 
@@ -71,6 +75,10 @@ pub struct Shard<F: Fabric> {
     events: Vec<Event>,
     /// RESP connections that go on in the next turn.
     resume: Vec<Ep>,
+    /// Send answers while the rest of the batch is executed: a busy core has the time.
+    eager: bool,
+    /// Partition and hash of the frames of this turn.
+    near: Vec<(u32, u64)>,
     /// Where answers to native clients are built.
     reply: Vec<u8>,
     last_client: u64,
@@ -94,12 +102,14 @@ pub struct Parts<F> {
     pub info: Arc<Info>,
     /// How to wake the other cores.
     pub wakers: Vec<Waker>,
+    /// The core never sleeps, so a system call more costs nothing.
+    pub eager: bool,
 }
 
 impl<F: Fabric> Shard<F> {
     /// A shard that opens its partitions.
     pub fn new(parts: Parts<F>) -> Self {
-        let Parts { fabric, mesh, routes, files, control, info, wakers } = parts;
+        let Parts { fabric, mesh, routes, files, control, info, wakers, eager } = parts;
         info.board.core(usize::from(mesh.core())).set_state(CoreState::Opening);
         let mut shard = Self {
             fabric,
@@ -111,6 +121,8 @@ impl<F: Fabric> Shard<F> {
             wakers,
             events: Vec::new(),
             resume: Vec::new(),
+            eager,
+            near: Vec::new(),
             reply: Vec::new(),
             last_client: 0,
             published_ns: 0,
@@ -133,7 +145,7 @@ impl<F: Fabric> Shard<F> {
         work += self.take_control();
         work += self.files.take_done(&mut self.fabric, &mut self.store);
         work += self.resume_waiting();
-        self.files.turn(&mut self.fabric, &mut self.store);
+        self.files.turn(&mut self.fabric, &mut self.store, work > 0);
         work += self.perform();
         self.change_state();
         let wakers = &self.wakers;
@@ -145,11 +157,39 @@ impl<F: Fabric> Shard<F> {
         let mut events = std::mem::take(&mut self.events);
         self.fabric.poll(self.store.now.boot_ns, &mut events);
         let work = events.len();
-        for event in events.drain(..) {
+        self.prefetch(&events);
+        for (n, event) in events.drain(..).enumerate() {
             self.on_event(event);
+            if self.eager && n % EAGER_EVENTS == EAGER_EVENTS - 1 {
+                // An error is the next flush's to tell.
+                let _ = self.fabric.flush();
+            }
         }
         self.events = events;
         work
+    }
+
+    /// Fetches what the frames of this turn will look at: all their index buckets, then all their
+    /// records, so that the misses overlap. Streams do the same within a chunk.
+    fn prefetch(&mut self, events: &[Event]) {
+        let mut near = std::mem::take(&mut self.near);
+        near.clear();
+        for event in events {
+            if let Event::Frame { rx, .. } = event
+                && let Ok(Message::Request { request, .. }) = wire::decode(self.fabric.bytes(rx))
+                && let Some(replica) = self.store.at(request.route.partition)
+            {
+                let hash = hash_key(request.key);
+                replica.prefetch_bucket(hash);
+                near.push((request.route.partition, hash));
+            }
+        }
+        for &(partition, hash) in &near {
+            if let Some(replica) = self.store.at(partition) {
+                replica.prefetch_record(hash);
+            }
+        }
+        self.near = near;
     }
 
     fn on_event(&mut self, event: Event) {
@@ -239,10 +279,6 @@ impl<F: Fabric> Shard<F> {
         }
         if self.store.now.boot_ns >= self.published_ns + PUBLISH_NS {
             self.publish();
-            if self.info.board.failure().is_some() {
-                // Of another core: a brick without one of its cores serves nobody well.
-                self.begin_stop();
-            }
         }
         Turn { work, next_ns, background, stopped: self.is_stopped() }
     }

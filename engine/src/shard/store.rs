@@ -120,6 +120,12 @@ impl Store {
         (at != NOT_HERE).then_some(usize::from(at))
     }
 
+    /// The replica of a partition, to be looked at.
+    #[inline]
+    pub fn at(&self, partition: u32) -> Option<&Replica> {
+        Some(&self.replicas[self.index_of(partition)?])
+    }
+
     /// The replica that holds a hash of the RESP table, when it is here.
     #[inline]
     pub fn resp_holder(&self, hash: u64) -> Option<&Replica> {

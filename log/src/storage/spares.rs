@@ -11,7 +11,7 @@ use crate::log::{Room, Want};
 /// Spares for anyone.
 const FREE_SPARES: usize = 2;
 /// With the one for removes and the one for cleaning.
-const ALL_SPARES: usize = 4;
+pub const ALL_SPARES: usize = 4;
 /// A failed creation is tried again after this long.
 const RETRY_NS: u64 = 250_000_000;
 
@@ -71,12 +71,13 @@ impl Spares {
         }
     }
 
-    /// A spare for a want, if there is one it may take.
-    pub fn take(&mut self, want: &Want) -> Option<Spare> {
+    /// A spare for a want, if there is one it may take. `roomy`: there is room for as many spares as a
+    /// pool has, so that an idle one may give its last.
+    pub fn take(&mut self, want: &Want, roomy: bool) -> Option<Spare> {
         debug_assert_eq!(want.disk, self.disk, "a pool has one kind");
         let reserve = match want.room {
             // An idle pool holds one, and makes the others as soon as it is used again.
-            _ if self.idle && self.refused.is_none() => 0,
+            _ if self.idle && roomy && self.refused.is_none() => 0,
             // Kept from the start: when the trouble is known it is too late to make them.
             Room::Write => ALL_SPARES - FREE_SPARES,
             Room::Remove => 1,
@@ -87,6 +88,8 @@ impl Spares {
         {
             return Some(self.ready.swap_remove(at));
         }
+        // One spare is not enough any more, if only to find out that there is no room for others.
+        self.idle &= roomy;
         let coming = self.making.iter().any(|&(_, bytes)| bytes >= want.bytes_min)
             || self.special.iter().any(|&bytes| bytes >= want.bytes_min)
             || self.bytes >= want.bytes_min;

@@ -134,7 +134,7 @@ impl Rig {
             }
             for _ in 0..self.wants.len() {
                 let want = self.wants.pop_front().unwrap();
-                if let Some(spare) = self.spares.take(&want) {
+                if let Some(spare) = self.spares.take(&want, true) {
                     self.log.give(want.kind, spare);
                     busy = true;
                 } else if self.spares.refusal().is_some() {

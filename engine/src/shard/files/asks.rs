@@ -172,6 +172,9 @@ impl Files {
                 self.room_again(store);
             }
             done => {
+                if let Done::Bound { name, .. } = &done {
+                    self.pools.bound(partition, name.kind);
+                }
                 let unlinked = matches!(done, Done::Unlinked { .. });
                 let now = store.now;
                 let Some(replica) = store.replica(partition) else { return };

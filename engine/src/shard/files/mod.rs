@@ -138,9 +138,13 @@ impl Files {
     }
 
     /// Once a turn: commits what may be committed, and passes on what replicas ask for.
-    pub fn turn<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
-        self.submit_late(fabric);
+    /// `worked`: the turn had something to do, so replicas may have something to ask.
+    pub fn turn<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, worked: bool) {
         let now = store.now;
+        if !worked && now.boot_ns < self.ticked_ns + TICK_NS {
+            return;
+        }
+        self.submit_late(fabric);
         if self.opened_at_ns == 0 {
             self.opened_at_ns = now.boot_ns;
         }

@@ -4,7 +4,8 @@
 //! below this core's share. That is one room for all partitions of the core, so a table that grows takes
 //! what another one does not need.
 
-use firebrick_partition::log::storage::{Done, Job, Spares, StorageError};
+use firebrick_partition::log::segment::SegmentKind;
+use firebrick_partition::log::storage::{ALL_SPARES, Done, Job, Spares, StorageError};
 use firebrick_partition::log::{Want, limits};
 use firebrick_partition::replica::Replica;
 
@@ -30,6 +31,8 @@ pub struct Pools {
     bytes_max: u64,
     bytes: usize,
     quiet: bool,
+    /// Spares that were handed out and have no name yet.
+    binding: Vec<(u32, SegmentKind, u64)>,
 }
 
 impl Pools {
@@ -42,6 +45,7 @@ impl Pools {
             bytes_max: setup.bytes_max,
             bytes: limits::SEGMENT_BYTES_MIN,
             quiet: false,
+            binding: Vec::new(),
         }
     }
 
@@ -62,6 +66,7 @@ impl Pools {
         for pool in self.by_side.iter_mut().flatten() {
             pool.wanted.retain(|(p, _)| *p != partition);
         }
+        self.binding.retain(|b| b.0 != partition);
     }
 
     /// An answer for a pool.
@@ -105,6 +110,23 @@ impl Pools {
         self.by_side.iter().flatten().filter_map(|pool| pool.spares.wake_at()).min()
     }
 
+    /// A spare got its name: from now on its log counts it.
+    pub fn bound(&mut self, partition: u32, kind: SegmentKind) {
+        let at = self.binding.iter().position(|b| b.0 == partition && b.1 == kind);
+        at.map(|at| self.binding.swap_remove(at));
+    }
+
+    /// Segments, spares, and what is between the two.
+    fn used_bytes(&self, store: &mut Store) -> u64 {
+        let logs: u64 = store.replicas().iter().map(|r| r.log().used_bytes()).sum();
+        logs + self.spare_bytes() + self.binding.iter().map(|b| b.2).sum::<u64>()
+    }
+
+    fn is_roomy(&self, store: &mut Store) -> bool {
+        let all = (ALL_SPARES * self.bytes) as u64;
+        self.used_bytes(store) + all <= self.bytes_max
+    }
+
     fn spare_bytes(&self) -> u64 {
         self.by_side.iter().flatten().map(|pool| pool.spares.bytes_held()).sum()
     }
@@ -145,11 +167,15 @@ impl Files {
         // Cleaning and removes first: they make room for the rest.
         waiting.sort_by_key(|(_, want)| std::cmp::Reverse(want.room));
         for (partition, want) in waiting {
+            let roomy = self.pools.is_roomy(store);
             let Some(pool) = &mut self.pools.by_side[disk] else { return };
-            let spare = pool.spares.take(&want);
+            let spare = pool.spares.take(&want, roomy);
             if spare.is_none() && pool.spares.refusal().is_none() {
                 pool.wanted.push((partition, want));
                 continue;
+            }
+            if let Some(spare) = &spare {
+                self.pools.binding.push((partition, want.kind, spare.bytes() as u64));
             }
             let now = store.now;
             if let Some(replica) = store.replica(partition) {
@@ -165,8 +191,7 @@ impl Files {
             let Some(pool) = &mut self.pools.by_side[disk] else { return };
             let Some(job) = pool.spares.poll_job(now_ns) else { return };
             if let Job::CreateSpare { id, bytes, .. } = job {
-                let used: u64 = store.replicas().iter().map(|r| r.log().used_bytes()).sum();
-                let after = used + self.pools.spare_bytes();
+                let after = self.pools.used_bytes(store);
                 if after > self.pools.bytes_max {
                     let error = StorageError::NoSpace {
                         side: "the configured memory",

@@ -6,6 +6,7 @@ mod random;
 mod resp;
 mod resp_client;
 mod rig;
+mod room;
 mod routes;
 mod stop;
 mod trouble;

@@ -10,7 +10,7 @@ use firebrick_net::ring::Bell;
 use firebrick_net::{DiskWrite, Ep, Fabric, Port, Token};
 use firebrick_partition::Now;
 use firebrick_partition::log::manifest::Incarnation;
-use firebrick_partition::log::storage::{Done, Job, Storage};
+use firebrick_partition::log::storage::{Done, Job, Storage, StorageError};
 use rtrb::Producer;
 use tempfile::TempDir;
 
@@ -30,7 +30,7 @@ pub const IN_FLIGHT_MAX: u32 = 64;
 
 /// How long things take, in virtual nanoseconds, at most.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::struct_field_names)] // the unit
+#[allow(clippy::struct_field_names, reason = "units come last in names")]
 pub struct Pace {
     pub turn_ns: u64,
     pub job_ns: u64,
@@ -87,8 +87,8 @@ pub struct Rig {
     pub disk_stalled: bool,
     /// Disk writes fail.
     pub disk_broken: bool,
-    /// Jobs of the storage thread wait.
-    pub jobs_stalled: bool,
+    /// No spare can be made.
+    pub disk_full: bool,
     storage: Storage,
     nonce: u64,
     pub dir: TempDir,
@@ -139,6 +139,7 @@ impl Rig {
                 control: end,
                 info: Arc::clone(&info),
                 wakers: vec![waker.clone(); usize::from(build.cores)],
+                eager: false,
             });
             let (jobs, writes) = (VecDeque::new(), BTreeMap::new());
             let turn = Turn::default();
@@ -157,7 +158,7 @@ impl Rig {
             heard,
             disk_stalled: false,
             disk_broken: false,
-            jobs_stalled: false,
+            disk_full: false,
             storage,
             nonce,
             dir,
@@ -217,9 +218,17 @@ impl Rig {
         while let Some(job) = core.window.take() {
             core.jobs.push_back((now + random.below(pace.job_ns + 1), job));
         }
-        while !self.jobs_stalled && core.jobs.front().is_some_and(|(due, _)| *due <= now) {
+        while core.jobs.front().is_some_and(|(due, _)| *due <= now) {
             let Some((_, job)) = core.jobs.pop_front() else { break };
-            core.window.answer(self.storage.perform(job));
+            let done = match job {
+                Job::CreateSpare { id, bytes, .. } if self.disk_full => {
+                    let (path, bytes) = ("spare".into(), bytes as u64);
+                    let error = StorageError::NoSpace { side: "data_dir", path, bytes };
+                    Done::Spare { id, result: Err(error) }
+                }
+                job => self.storage.perform(job),
+            };
+            core.window.answer(done);
         }
     }
 

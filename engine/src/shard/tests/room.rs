@@ -1,0 +1,62 @@
+//! Room that comes back, and the reserve of a core with several partitions.
+
+use firebrick_partition::{Condition, Op};
+
+use super::native_client::{NativeClient, put};
+use super::rig::{Build, Rig};
+use crate::config::Durability;
+
+fn rig(durability: Durability, bytes_max: u64) -> Rig {
+    Rig::new(Build { bytes_max, ..Build::new(7, 1, durability) }).serve()
+}
+
+/// Somebody else's files leave the file system: writes go on without a remove or a restart.
+#[test]
+fn room_from_outside_lets_refused_writes_go_on() {
+    let mut rig = rig(Durability::Async { behind_ms: 2 }, 24 << 20);
+    let mut client = NativeClient::new(&mut rig, 0, "default");
+    rig.disk_full = true;
+    let mut n = 0;
+    while client.call(&mut rig, format!("k{n}").as_bytes(), put(&vec![b'v'; 100_000])) == "done" {
+        n += 1;
+        assert!(n < 400, "it was never full");
+    }
+    rig.run_for(1_000_000_000);
+    rig.disk_full = false;
+    rig.run_for(1_000_000_000);
+    assert_eq!(client.call(&mut rig, b"again", put(&vec![b'v'; 100_000])), "done");
+}
+
+/// All partitions fill at once, so that none can count on the segments of another.
+#[test]
+fn a_full_core_of_many_partitions_can_be_emptied() {
+    for durability in [Durability::Memory, Durability::Sync] {
+        let mut rig = rig(durability, 24 << 20);
+        rig.catalog.create("t", 4, durability).unwrap();
+        rig.push_routes();
+        rig.run_for(50_000_000);
+        let mut client = NativeClient::new(&mut rig, 0, "t");
+        for n in 0..40u32 {
+            let said = client.call(&mut rig, &n.to_le_bytes(), Op::OpenSession { client: 5 });
+            assert!(said.starts_with("session"), "{said}");
+        }
+        let (mut stored, mut refused) = (0u32, 0);
+        while refused < 100 {
+            let said =
+                client.call(&mut rig, format!("k{stored}").as_bytes(), put(&vec![b'v'; 30_000]));
+            refused = if said == "done" { 0 } else { refused + 1 };
+            stored += 1;
+        }
+        for n in 0..stored {
+            let remove = Op::Remove { condition: Condition::Always, want_old: false };
+            let said = client.call(&mut rig, format!("k{n}").as_bytes(), remove);
+            assert!(said == "done" || said == "absent", "{durability:?} {n} of {stored}: {said}");
+        }
+        rig.run_for(2_000_000_000);
+        for n in 0..100 {
+            let said =
+                client.call(&mut rig, format!("again{n}").as_bytes(), put(&vec![b'v'; 30_000]));
+            assert_eq!(said, "done", "{durability:?} {n}");
+        }
+    }
+}
