@@ -12,6 +12,9 @@ pub struct DataCore {
     shard: Shard<Tcp>,
     poller: Poller,
     clock: Clock,
+    /// When the last turn began, unless the core slept after it: a turn is timed by the clock of the
+    /// next one.
+    began_ns: Option<u64>,
 }
 
 /// A core whose ring fails cannot say so to anybody but the log.
@@ -20,7 +23,7 @@ const RING_FAILED: &str = "the core's ring failed";
 impl DataCore {
     /// A core over its shard.
     pub fn new(shard: Shard<Tcp>, poller: Poller) -> Self {
-        Self { shard, poller, clock: Clock::default() }
+        Self { shard, poller, clock: Clock::default(), began_ns: None }
     }
 }
 
@@ -35,6 +38,9 @@ impl Drop for DataCore {
 impl Core for DataCore {
     fn turn(&mut self) -> Flow {
         let now = self.clock.now();
+        if let Some(began_ns) = self.began_ns.take() {
+            self.shard.note_turn(now.boot_ns.saturating_sub(began_ns));
+        }
         let turn = self.shard.turn(now);
         if turn.stopped {
             self.shard.ended();
@@ -43,7 +49,10 @@ impl Core for DataCore {
         let fabric = self.shard.fabric();
         let left_ns = turn.next_ns.saturating_sub(now.boot_ns);
         let done = match self.poller.after(now.boot_ns, turn.work, fabric.load(), left_ns) {
-            Next::Flush => fabric.flush(),
+            Next::Flush => {
+                self.began_ns = Some(now.boot_ns);
+                fabric.flush()
+            }
             Next::Wait { want, timeout_ns } => {
                 self.shard.before_park();
                 self.shard.fabric().wait(want, timeout_ns)

@@ -70,7 +70,6 @@ figures! {
     turns Counter "turns_total" "" "Turns of the hot loop.";
     idle_turns Counter "idle_turns_total" "" "Turns that found nothing to do.";
     parks Counter "parks_total" "" "Times the core slept in its ring.";
-    busy_ns Counter "busy_nanoseconds_total" "" "Time in turns that had work.";
     gets Counter "ops_total" "kind=\"get\"" "Operations executed, by kind.";
     puts Counter "ops_total" "kind=\"put\"" "Operations executed: puts.";
     removes Counter "ops_total" "kind=\"remove\"" "Operations executed: removes.";
@@ -102,7 +101,6 @@ figures! {
     segments Gauge "segments" "" "Segments mapped.";
     spares Gauge "segments_spare" "" "Segments made ahead of use.";
     flush_lag_bytes Gauge "flush_lag_bytes" "" "Bytes in memory that are not on the disk yet.";
-    flush_lag_ms Gauge "flush_lag_milliseconds" "" "Age of the oldest byte that is not on the disk yet.";
     flushes Counter "flushes_total" "" "Disk writes completed.";
     flushed_bytes Counter "flushed_bytes_total" "" "Bytes written to the disk.";
     flush_errors Counter "flush_errors_total" "" "Disk writes that failed.";
@@ -114,7 +112,6 @@ figures! {
     corrupt_records Counter "corrupt_records_total" "" "Records whose checksum did not match.";
     corrupt_reads Counter "corrupt_reads_total" "" "Reads that met a damaged record and were refused.";
     memory_full Gauge "memory_full" "" "1 while memory_dir has no room for a segment.";
-    disk_full Gauge "disk_full" "" "1 while data_dir has no room for a segment.";
     partitions Gauge "partitions" "" "Partitions that this core serves.";
     partitions_sick Gauge "partitions_sick" "" "Partitions that serve nothing, because of a failed flush or damage.";
 }

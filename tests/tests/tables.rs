@@ -71,14 +71,14 @@ fn come_and_go_under_load(cores: &'static str, durability: &'static str) {
         let steady = scope.spawn(move || {
             runtime().block_on(work(steady_address, "default".into(), stop, &counts[4]))
         });
-        for round in 0..4 {
+        for (round, count) in counts.iter().take(4).enumerate() {
             let name = format!("round{round}");
             brick.cli(&["table", "create", &name, "--durability", durability]);
             let (address, table) = (address.clone(), name.clone());
             let passing =
-                scope.spawn(move || runtime().block_on(work(address, table, stop, &counts[round])));
+                scope.spawn(move || runtime().block_on(work(address, table, stop, count)));
             let begin = Instant::now();
-            while counts[round].load(Ordering::SeqCst) < 100 && !passing.is_finished() {
+            while count.load(Ordering::SeqCst) < 100 && !passing.is_finished() {
                 assert!(begin.elapsed() < Duration::from_secs(10), "no put into a new table");
                 std::thread::sleep(Duration::from_millis(5));
             }

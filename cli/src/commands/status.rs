@@ -122,9 +122,11 @@ fn cores_text(cores: &[Value]) -> String {
 
 /// What an operator should know, when it is so.
 fn trouble(cores: &[Value]) -> String {
-    const SIGNS: [(&str, &str); 8] = [
-        ("memory_full", "data cores have no memory left for another segment"),
-        ("disk_full", "data cores have no room in data_dir for another segment"),
+    const SIGNS: [(&str, &str); 7] = [
+        (
+            "memory_full",
+            "data cores have no room for another segment in memory_dir, data_dir or `memory`",
+        ),
         ("partitions_sick", "partitions serve nothing: a flush failed or records are damaged"),
         ("flush_errors", "disk writes failed"),
         ("corrupt_records", "damaged records were found by scans"),

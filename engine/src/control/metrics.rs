@@ -39,7 +39,8 @@ pub(super) fn text(shared: &Shared) -> String {
         let serving = u8::from(published.state() == CoreState::Serving);
         line!(out, "firebrick_core_serving{{core=\"{core}\"}} {serving}");
     }
-    let help = "Longest turn of the hot loop since the last scrape.";
+    let help =
+        "Longest turn of the hot loop since the last scrape, of turns that no sleep followed.";
     head(&mut out, "firebrick_longest_turn_seconds", "gauge", help);
     for (core, published) in board.cores().iter().enumerate() {
         let seconds = published.take_longest_turn_ns() as f64 / 1e9;

@@ -295,6 +295,11 @@ impl<F: Fabric> Shard<F> {
         self.store.counts.parks += 1;
     }
 
+    /// Tells how long a turn took.
+    pub fn note_turn(&self, ns: u64) {
+        self.info.board.core(usize::from(self.store.core())).note_turn(ns);
+    }
+
     /// Copies the core's figures to where the control thread reads them.
     pub fn publish(&mut self) {
         self.published_ns = self.store.now.boot_ns;

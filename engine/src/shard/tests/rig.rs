@@ -141,8 +141,7 @@ impl Rig {
                 wakers: vec![waker.clone(); usize::from(build.cores)],
                 eager: false,
             });
-            let (jobs, writes) = (VecDeque::new(), BTreeMap::new());
-            let turn = Turn::default();
+            let (jobs, writes, turn) = (VecDeque::new(), BTreeMap::new(), Turn::default());
             Core { shard, turn, window, jobs, writes, control, stopped: false, turns: 0 }
         });
         Self {
