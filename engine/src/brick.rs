@@ -7,6 +7,8 @@
 //! belongs to this incarnation.
 
 mod cores;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -194,15 +196,29 @@ fn files_setup(plan: &Plan, incarnation: Incarnation, info: &Info) -> FilesSetup
 
 fn start_storage(
     plan: &Plan,
+    catalog: &mut Catalog,
     wakers: &[Waker],
 ) -> Result<(StorageThread, Vec<Desk<Job, Done>>), BrickError> {
     let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
         .map_err(BrickError::Storage)?;
+    remove_dropped(&mut storage, catalog)?;
     let wake = |waker: &Waker| {
         let waker = waker.clone();
         Box::new(move || waker.wake()) as crate::storage::Waker
     };
     StorageThread::spawn(wakers.iter().map(wake).collect(), move |_, job| storage.perform(job))
+}
+
+/// Files of tables that were dropped just before the brick died.
+fn remove_dropped(storage: &mut Storage, catalog: &mut Catalog) -> Result<(), BrickError> {
+    let dropped = catalog.dropped().to_vec();
+    for &partition in &dropped {
+        if let Done::Removed { result: Err(error), .. } = storage.perform(Job::Remove { partition })
+        {
+            return Err(BrickError::Storage(error));
+        }
+    }
+    catalog.forget_dropped(&dropped)
 }
 
 impl Brick {
@@ -216,13 +232,13 @@ impl Brick {
         let identity = Identity::begin(&lock, &plan.config.name, &boot)?;
         let cores = plan.cores.len() as u16;
         let durability = plan.config.durability;
-        let catalog = Catalog::open(&plan.data_dir, cores, plan.config.partitions, durability)?;
+        let mut catalog = Catalog::open(&plan.data_dir, cores, plan.config.partitions, durability)?;
         let board = Arc::new(Board::new(plan.cores.len()));
 
         let waiting = start_cores(&plan)?;
         let wakers: Vec<Waker> = waiting.iter().map(|w| w.ready.waker.clone()).collect();
         let (listen, resp) = (waiting[0].ready.listen, waiting[0].ready.resp);
-        let (storage, desks) = start_storage(&plan, &wakers)?;
+        let (storage, desks) = start_storage(&plan, &mut catalog, &wakers)?;
         let queue = Queue::default();
         let (ends, controls): (Vec<_>, Vec<_>) =
             plan.cores.iter().map(|_| control_rings(queue.port())).unzip();
