@@ -90,7 +90,8 @@ impl Replicas {
     /// Time has passed: sessions idle for a minute end.
     pub fn tick(&mut self) {
         for replica in &mut self.list {
-            for _ in 0..8 {
+            // One a tick, and opening is retried when its answer is lost: there may be more than a few.
+            for _ in 0..200 {
                 replica.tick(self.now, Budget::default(), &mut self.actions);
             }
             assert_eq!(replica.stats().sessions, 0, "idle for a minute");

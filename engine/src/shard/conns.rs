@@ -7,6 +7,10 @@ use firebrick_net::{Ep, Rx};
 use super::asker::ConnId;
 use crate::resp;
 
+/// Bytes owed to a client that does not take them. Only answers that came late (from another core, or
+/// behind a flush) can pile up like this; a client that lets them is closed.
+pub const OWED_BYTES_MAX: usize = 128 << 20;
+
 /// A native connection.
 #[derive(Debug, Default)]
 pub struct Native {
@@ -14,6 +18,8 @@ pub struct Native {
     pub held: VecDeque<Rx>,
     /// Answers that came while there was no room for them. Bounded by the requests in flight.
     pub late: VecDeque<Vec<u8>>,
+    /// Their bytes.
+    pub late_bytes: usize,
     /// Requests without an answer.
     pub in_flight: u32,
 }

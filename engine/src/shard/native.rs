@@ -7,6 +7,7 @@ use firebrick_partition::{Answer, Failure};
 
 use super::Shard;
 use super::asker::{Asker, ConnId};
+use super::conns::OWED_BYTES_MAX;
 
 /// A frame without a body has no completion, so its token is never seen.
 const NO_TOKEN: Token = Token(u64::MAX);
@@ -35,6 +36,7 @@ impl<F: Fabric> Shard<F> {
                     native.late.push_front(late);
                     return;
                 }
+                native.late_bytes -= late.len();
             } else if let Some(rx) = native.held.pop_front() {
                 self.frame(ep, rx);
             } else {
@@ -100,11 +102,20 @@ impl<F: Fabric> Shard<F> {
     }
 
     fn send_native(&mut self, ep: Ep, frame: &[u8]) {
-        if self.fabric.send(ep, frame, None, NO_TOKEN) == Err(Full)
-            && let Some(native) = self.conns.native(ep)
-        {
-            native.late.push_back(frame.to_vec());
+        if self.fabric.send(ep, frame, None, NO_TOKEN) == Err(Full) {
+            self.keep_native(ep, frame);
         }
+    }
+
+    /// An answer waits for room, unless its client lets too much pile up.
+    fn keep_native(&mut self, ep: Ep, frame: &[u8]) {
+        let Some(native) = self.conns.native(ep) else { return };
+        if native.late_bytes + frame.len() > OWED_BYTES_MAX {
+            self.fabric.close(ep);
+            return;
+        }
+        native.late_bytes += frame.len();
+        native.late.push_back(frame.to_vec());
     }
 
     /// The answer to a request that waited here for a commit.
@@ -124,7 +135,7 @@ impl<F: Fabric> Shard<F> {
         if native.late.is_empty() {
             self.send_native(ep, frame);
         } else {
-            native.late.push_back(frame.to_vec());
+            self.keep_native(ep, frame);
         }
     }
 }

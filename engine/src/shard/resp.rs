@@ -8,7 +8,7 @@ use firebrick_partition::{Answer, Now, Op};
 
 use super::Shard;
 use super::asker::{Asker, ConnId};
-use super::conns::{Conns, Kind, Resp};
+use super::conns::{Conns, Kind, OWED_BYTES_MAX, Resp};
 use super::store::Store;
 use crate::brick::Info;
 use crate::resp::{Backend, Conn, Progress, ReplyToken};
@@ -143,7 +143,10 @@ impl<F: Fabric> Shard<F> {
         let Some(mut resp) = self.conns.take_resp(ep) else { return };
         if let Some(mut out) = self.fabric.out(ep).map(mem::take) {
             let token = ReplyToken::from_word(u64::from(conn.bits()) << 32 | u64::from(part));
-            let progress = resp.conn.on_answer(token, answer, self.store.now, &mut out);
+            let mut progress = resp.conn.on_answer(token, answer, self.store.now, &mut out);
+            if out.len() + resp.conn.held_bytes() > OWED_BYTES_MAX {
+                progress = Progress::Close;
+            }
             self.go_on(ep, &mut resp, out, progress);
         }
         self.conns.put_resp(ep, resp);
