@@ -1,4 +1,5 @@
 use firebrick_partition::log::storage::{Done, Job, Storage};
+use firebrick_partition::maps::RouteTable;
 
 use super::{incarnation, remove_dropped};
 use crate::catalog::{BRICK, Catalog};
@@ -15,7 +16,7 @@ fn files_of_a_table_that_was_dropped_before_a_kill_go_at_the_next_start() {
     catalog.create("carts", 1, Durability::Sync).unwrap();
     let mut storage = Storage::start(memory.path().into(), data.path().into()).unwrap();
     let routes = catalog.routes();
-    for entry in routes.tables().iter().flat_map(|t| t.entries()) {
+    for entry in routes.tables().iter().flat_map(RouteTable::entries) {
         assert_eq!(entry.replicas.members[0].brick, BRICK);
         let (table, partition) = (entry.route.table, entry.route.partition);
         let incarnation = incarnation(&identity, boot);
