@@ -169,8 +169,13 @@ SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0}
 
 def recovery_of(brick, begin_of_log):
     """(records, seconds) that the brick says its scan took."""
-    found = RECOVERED.findall(brick.log_text()[begin_of_log:])
-    if not found:
+    # A data core serves a moment before the process says so.
+    for _ in range(100):
+        found = RECOVERED.findall(brick.log_text()[begin_of_log:])
+        if found:
+            break
+        time.sleep(0.05)
+    else:
         raise Failed(f"the brick did not say what it recovered: {brick.log_tail()}")
     records, amount, unit = found[-1]
     return int(re.sub("[,_]", "", records)), float(amount) * SECONDS[unit]

@@ -88,8 +88,9 @@ class Server:
     def answers(self):
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-                connection.sendall(b"PING\r\n" if self.speaks_resp else b"version\r\n")
-                return connection.recv(64)[:8] in (b"+PONG\r\n", b"VERSION ")
+                # Not PING, which a brick answers while it is still loading.
+                connection.sendall(b"EXISTS x\r\n" if self.speaks_resp else b"version\r\n")
+                return connection.recv(64)[:3] in (b":0\r", b":1\r", b"VER")
         except OSError:
             return False
 
