@@ -26,7 +26,7 @@ use std::sync::Arc;
 use firebrick_net::{Ep, Event, Fabric, Port, Waker};
 use firebrick_partition::hash_key;
 use firebrick_partition::maps::Routes;
-use firebrick_partition::replica::Action;
+use firebrick_partition::replica::{Action, Replica};
 use firebrick_partition::wire::{self, Message};
 use firebrick_partition::{Answer, Now};
 
@@ -58,6 +58,8 @@ pub struct Turn {
     pub next_ns: u64,
     /// There is background work.
     pub background: bool,
+    /// Clients wait for the disk: the next completion is worth waking for.
+    pub awaits_disk: bool,
     /// Everything is answered and flushed: leave the loop.
     pub stopped: bool,
 }
@@ -280,7 +282,8 @@ impl<F: Fabric> Shard<F> {
         if self.store.now.boot_ns >= self.published_ns + PUBLISH_NS {
             self.publish();
         }
-        Turn { work, next_ns, background, stopped: self.is_stopped() }
+        let awaits_disk = self.store.replicas().iter().any(Replica::awaits_votes);
+        Turn { work, next_ns, background, awaits_disk, stopped: self.is_stopped() }
     }
 
     /// One bounded slice of what may wait: recovery, cleaning.

@@ -203,6 +203,11 @@ impl Replica {
         self.log.set_slack(bytes);
     }
 
+    /// Writes are prepared and wait for the disk (or, in a larger group, for votes).
+    pub fn awaits_votes(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// The brick is stopping: what is not on disk goes there now.
     pub fn hasten(&mut self) {
         self.log.hurry();
