@@ -27,7 +27,8 @@ fn ask_and_never_read(brick: &Brick, request: &[u8], times: usize) -> Resp {
 fn is_quick(resp: &mut Resp, what: &str) {
     let begin = Instant::now();
     for number in 0..100 {
-        assert!(resp.ask(&format!("SET quick:{number} {number}")).is_ok());
+        let set = resp.ask(&format!("SET quick:{number} {number}"));
+        assert!(set.is_ok(), "{what}: {set:?}");
         let found = resp.ask(&format!("GET quick:{number}"));
         assert_eq!(found, Value::Bulk(number.to_string().into_bytes()));
     }

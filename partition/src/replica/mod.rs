@@ -45,7 +45,7 @@ pub use tick::Budget;
 /// Bytes of records that may be prepared and not committed.
 pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 /// Writes that may wait for a segment.
-pub const HELD_MAX: usize = 4096;
+pub const HELD_MAX: usize = 65_000;
 /// Bytes of writes that may wait for a segment.
 pub const HELD_BYTES_MAX: usize = 32 << 20;
 /// Answers that may wait for another request's record.
