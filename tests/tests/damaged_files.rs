@@ -26,7 +26,7 @@ fn forget_memory(brick: &Brick) {
 fn kept(folder: &Path) -> Vec<(PathBuf, u64)> {
     let holds = |path: &Path| {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
-        let unfinished = name.ends_with(".tmp");
+        let unfinished = path.extension().is_some_and(|end| end == "tmp");
         !name.starts_with("spare-") && !name.starts_with("brick.") && !unfinished
     };
     listing(folder).into_iter().filter(|(path, _)| holds(path)).collect()
@@ -47,7 +47,7 @@ fn refuses_naming(mut brick: Brick, file: &Path) {
     let after = kept(brick.data_dir());
     for (path, bytes) in before {
         let is_there = after.iter().any(|(p, b)| *p == path && *b >= bytes);
-        assert!(is_there, "{path:?} of {bytes} bytes was deleted or cut");
+        assert!(is_there, "{} of {bytes} bytes was deleted or cut", path.display());
     }
 }
 
