@@ -150,19 +150,12 @@ impl Store {
         if core == self.mesh.core() {
             return self.execute(asker, hash, &request, own);
         }
-        if !self.serving {
-            return Some(Answer::Failed(Failure::Unavailable));
-        }
-        self.counts.hops_out += 1;
-        self.scratch.clear();
-        wire::request(&mut self.scratch, 0, &request);
-        match self.mesh.request(core, asker.token(), &self.scratch) {
-            Ok(()) => {
-                self.relayed += 1;
-                None
-            }
-            Err(_) => Some(Answer::Failed(Failure::Busy)),
-        }
+        let mut frame = std::mem::take(&mut self.scratch);
+        frame.clear();
+        wire::request(&mut frame, 0, &request);
+        let refused = self.relay(core, asker, &frame);
+        self.scratch = frame;
+        refused.map(Answer::Failed)
     }
 
     /// Executes a request that came in a frame, or relays the frame to the core that holds the
@@ -185,17 +178,20 @@ impl Store {
         if core == self.mesh.core() {
             return self.execute(asker, hash, request, own);
         }
+        self.relay(core, asker, frame).map(Answer::Failed)
+    }
+
+    /// Sends a request to the core that holds its partition; why not, when it cannot be sent.
+    fn relay(&mut self, core: u16, asker: Asker, frame: &[u8]) -> Option<Failure> {
         if !self.serving {
-            return Some(Answer::Failed(Failure::Unavailable));
+            return Some(Failure::Unavailable);
         }
         self.counts.hops_out += 1;
-        match self.mesh.request(core, asker.token(), frame) {
-            Ok(()) => {
-                self.relayed += 1;
-                None
-            }
-            Err(_) => Some(Answer::Failed(Failure::Busy)),
+        if self.mesh.request(core, asker.token(), frame).is_err() {
+            return Some(Failure::Busy);
         }
+        self.relayed += 1;
+        None
     }
 
     /// Executes a request whose partition is here. `own`: its connection has writes in flight, which

@@ -140,10 +140,7 @@ impl Pools {
     pub fn count(&self, counts: &mut Counts) {
         counts.log_capacity_bytes = self.bytes_max;
         counts.log_used_bytes += self.spare_bytes();
-        let full = |disk: usize| {
-            self.by_side[disk].as_ref().is_some_and(|pool| pool.spares.refusal().is_some())
-        };
-        counts.memory_full = u64::from(full(0) || full(1));
+        counts.memory_full = u64::from(self.is_full());
     }
 }
 
