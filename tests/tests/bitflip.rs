@@ -31,11 +31,12 @@ fn damage(folder: &std::path::Path, random: &mut Random) -> BTreeMap<u64, (Strin
     while (damaged.len() as u64) < DAMAGED {
         // Not the last records: those are a torn tail, which is no damage.
         let number = random.below(KEYS - 500);
-        let value = value(number);
-        let (path, at) = find(folder, &value).expect("the value lies in a segment");
+        // A value that is damaged already cannot be found again.
         if damaged.contains_key(&number) {
             continue;
         }
+        let value = value(number);
+        let (path, at) = find(folder, &value).expect("the value lies in a segment");
         let at = at + random.below(value.len() as u64);
         flip(&path, at, random.below(8) as u8);
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
