@@ -19,11 +19,14 @@ pub struct Native {
 impl Native {
     /// One table, `default`, of one partition.
     pub fn new() -> Self {
-        let options = TableOptions { durability: Durability::Memory, partitions: 1 };
-        let table = TableMap::on_one_brick(1, "default", options, 1, 1, 1);
+        let options = TableOptions { durability: Durability::Memory, partitions: 1, replicas: 1 };
+        let table = TableMap::on_one_brick(1, "default", options, 1, 1, 1, 1);
         let tables = table.map(|table| vec![table]).unwrap_or_default();
         assert_eq!(tables.len(), 1, "one partition on one core is a table");
-        Self { maps: Maps { version: 1, tables }, out: Vec::with_capacity(1 << 12) }
+        Self {
+            maps: Maps { version: 1, tables, ..Maps::default() },
+            out: Vec::with_capacity(1 << 12),
+        }
     }
 
     /// Decodes a frame and answers it. A full endpoint loses its answer and is closed: a client that has

@@ -26,9 +26,10 @@ pub struct Replicas {
 
 impl Replicas {
     pub fn new(partitions: u32) -> Self {
-        let options = TableOptions { durability: maps::Durability::Memory, partitions };
-        let table = TableMap::on_one_brick(3, "default", options, 10, 1, 2).unwrap();
-        let maps = Maps { version: 1, tables: vec![table] };
+        let options =
+            TableOptions { durability: maps::Durability::Memory, partitions, replicas: 1 };
+        let table = TableMap::on_one_brick(3, "default", options, 10, 1, 2, 1).unwrap();
+        let maps = Maps { version: 1, tables: vec![table], ..Maps::default() };
         let replicas = maps.tables[0].leaves.iter().map(|leaf| {
             let log = Log::in_heap(config(leaf.partition));
             Replica::new(log, *leaf)

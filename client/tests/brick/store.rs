@@ -44,10 +44,10 @@ pub struct Store {
 
 impl Store {
     pub fn new(partitions: u32) -> Self {
-        let options = TableOptions { durability: Durability::Memory, partitions };
-        let table = TableMap::on_one_brick(3, "default", options, 10, 1, 2).unwrap();
+        let options = TableOptions { durability: Durability::Memory, partitions, replicas: 1 };
+        let table = TableMap::on_one_brick(3, "default", options, 10, 1, 2, 1).unwrap();
         Self {
-            maps: Maps { version: 1, tables: vec![table] },
+            maps: Maps { version: 1, tables: vec![table], ..Maps::default() },
             seq: 0,
             values: BTreeMap::new(),
             sessions: HashMap::new(),

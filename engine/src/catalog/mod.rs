@@ -219,20 +219,21 @@ fn spread(cores: u16, per_core: u32) -> u32 {
 }
 
 fn routes(contents: &Contents, cores: u16) -> Result<Routes, String> {
-    let mut maps = Maps { version: contents.version, tables: Vec::new() };
+    let mut maps = Maps { version: contents.version, ..Maps::default() };
     for table in &contents.tables {
         let durability = match table.durability.parse()? {
             Durability::Memory => maps::Durability::Memory,
             Durability::Async { behind_ms } => maps::Durability::Async { ms: behind_ms },
             Durability::Sync => maps::Durability::Sync,
         };
-        let options = TableOptions { durability, partitions: table.partitions };
+        let options = TableOptions { durability, partitions: table.partitions, replicas: 1 };
         let first = table.first_partition;
-        let mut map = TableMap::on_one_brick(table.id, &table.name, options, first, BRICK, cores)
-            .map_err(|error| error.to_string())?;
+        let mut map =
+            TableMap::on_one_brick(table.id, &table.name, options, first, BRICK, cores, 0)
+                .map_err(|error| error.to_string())?;
         for n in 0..table.partitions {
             let core = (n % u32::from(cores)) as u16;
-            map.groups.set(first + n, Replicas::alone(contents.epoch, BRICK, core));
+            map.groups.set(first + n, Replicas::alone(contents.epoch, BRICK, core, 0));
         }
         maps.tables.push(map);
     }

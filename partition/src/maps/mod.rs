@@ -11,6 +11,6 @@ pub use dp::{DEPTH_MAX, DpMap, Leaf};
 pub use routes::{RouteCheck, RouteEntry, RouteTable, Routes, check};
 pub use table::ArchivedMaps;
 pub use table::{
-    Durability, MapError, Maps, NAME_BYTES_MAX, REPLICAS_MAX, Replica, Replicas, RgMap, TableMap,
-    TableOptions, fingerprint,
+    BrickEntry, Durability, Intent, MapError, Maps, Member, NAME_BYTES_MAX, REPLICAS_MAX, Replicas,
+    RgMap, TableMap, TableOptions, fingerprint,
 };

@@ -2,7 +2,7 @@
 
 use super::dp::{DpMap, Leaf};
 use super::table::{
-    Durability, MapError, Maps, Replicas, RgMap, TableMap, TableOptions, fingerprint,
+    BrickEntry, Durability, MapError, Maps, Replicas, RgMap, TableMap, TableOptions, fingerprint,
 };
 use crate::op::Route;
 
@@ -113,6 +113,7 @@ impl RouteTable {
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     version: u64,
+    bricks: Vec<BrickEntry>,
     tables: Vec<RouteTable>,
     /// (partition id, table index, entry index), by partition id.
     partitions: Vec<(u32, u32, u32)>,
@@ -133,7 +134,7 @@ impl Routes {
             }
         }
         partitions.sort_unstable();
-        Ok(Self { version: maps.version, tables, partitions })
+        Ok(Self { version: maps.version, bricks: maps.bricks.clone(), tables, partitions })
     }
 
     /// The version of the maps.
@@ -175,7 +176,12 @@ impl Routes {
     pub fn to_maps(&self, name: &str) -> Maps {
         let wanted = |t: &&RouteTable| name.is_empty() || t.name == name;
         let tables = self.tables.iter().filter(wanted).map(RouteTable::to_map).collect();
-        Maps { version: self.version, tables }
+        Maps { version: self.version, tables, bricks: self.bricks.clone() }
+    }
+
+    /// The bricks, by id.
+    pub fn bricks(&self) -> &[BrickEntry] {
+        &self.bricks
     }
 
     /// Compares a request's route with the map's. (The CRC tells "different", the epoch "newer".)

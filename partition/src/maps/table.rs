@@ -11,13 +11,33 @@ pub const NAME_BYTES_MAX: usize = 128;
 /// Replicas of one partition.
 pub const REPLICAS_MAX: usize = 16;
 
-/// A member of a replica group.
+/// A member of a replica group, or a learner of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
-pub struct Replica {
+pub struct Member {
     /// Brick id.
     pub brick: u32,
     /// The data core of that brick which owns the partition.
     pub core: u16,
+    /// The process that the map means: a brick acts only in a map that names its own incarnation.
+    pub incarnation: u64,
+}
+
+/// What the keepers ask of one member before its group changes: it stops serving, and says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
+pub enum Intent {
+    /// Nothing.
+    #[default]
+    None,
+    /// This member is going to leave the group.
+    Leave {
+        /// Brick id.
+        brick: u32,
+    },
+    /// This primary is going to be a backup.
+    StepDown {
+        /// Brick id.
+        brick: u32,
+    },
 }
 
 /// A replica group: the ordered members of one partition, in one epoch.
@@ -26,17 +46,33 @@ pub struct Replicas {
     /// Grows with every change of the members.
     pub epoch: u32,
     /// The first is the primary.
-    pub members: Vec<Replica>,
+    pub members: Vec<Member>,
+    /// Being copied to; they vote, and nobody counts it before the primary says so.
+    pub learners: Vec<Member>,
+    /// The newest epoch whose primary's report is in the keepers' log: nothing commits in a newer one.
+    pub active: u32,
+    /// What one of the members is asked to do.
+    pub intent: Intent,
 }
 
 impl Replicas {
-    /// A group of one.
-    pub fn alone(epoch: u32, brick: u32, core: u16) -> Self {
-        Self { epoch, members: vec![Replica { brick, core }] }
+    /// A group of one, active.
+    pub fn alone(epoch: u32, brick: u32, core: u16, incarnation: u64) -> Self {
+        Self {
+            epoch,
+            members: vec![Member { brick, core, incarnation }],
+            active: epoch,
+            ..Self::default()
+        }
+    }
+
+    /// The primary's report is in the keepers' log: records may commit.
+    pub fn is_active(&self) -> bool {
+        self.active == self.epoch
     }
 
     /// The member that orders writes.
-    pub fn primary(&self) -> Option<Replica> {
+    pub fn primary(&self) -> Option<Member> {
         self.members.first().copied()
     }
 
@@ -68,6 +104,8 @@ pub struct TableOptions {
     pub durability: Durability,
     /// How many partitions it was created with (a power of two).
     pub partitions: u32,
+    /// How many bricks should hold each partition.
+    pub replicas: u8,
 }
 
 /// A table: the DP map's leaves, each with its replica group.
@@ -121,6 +159,25 @@ impl RgMap {
     }
 }
 
+/// A brick, and where it is reached. Addresses are `HOST:PORT`; empty when it does not offer that.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct BrickEntry {
+    /// Brick id; never reused.
+    pub id: u32,
+    /// Its name.
+    pub name: String,
+    /// The newest process that registered as this brick.
+    pub incarnation: u64,
+    /// Native protocol.
+    pub listen: String,
+    /// Control port: keepers, heartbeats, joins.
+    pub control: String,
+    /// Redis protocol.
+    pub resp: String,
+    /// HTTP.
+    pub http: String,
+}
+
 /// All tables, at one version of the maps.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Maps {
@@ -128,12 +185,19 @@ pub struct Maps {
     pub version: u64,
     /// The tables.
     pub tables: Vec<TableMap>,
+    /// The bricks, by id.
+    pub bricks: Vec<BrickEntry>,
 }
 
 impl Maps {
     /// The table of a name.
     pub fn table(&self, name: &str) -> Option<&TableMap> {
         self.tables.iter().find(|t| t.name == name)
+    }
+
+    /// A brick by id.
+    pub fn brick(&self, id: u32) -> Option<&BrickEntry> {
+        self.bricks.iter().find(|b| b.id == id)
     }
 }
 
@@ -147,6 +211,7 @@ impl TableMap {
         first_partition: u32,
         brick: u32,
         cores: u16,
+        incarnation: u64,
     ) -> Result<Self, MapError> {
         let count = options.partitions;
         if !count.is_power_of_two() || count.ilog2() > u32::from(DEPTH_MAX) {
@@ -164,7 +229,7 @@ impl TableMap {
             let partition = first_partition + n;
             leaves.push(Leaf { depth, suffix, partition });
             let core = (n % u32::from(cores)) as u16;
-            groups.set(partition, Replicas::alone(1, brick, core));
+            groups.set(partition, Replicas::alone(1, brick, core, incarnation));
         }
         let map = Self { id, name: name.to_owned(), options, leaves, groups };
         map.check()?;

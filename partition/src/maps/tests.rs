@@ -8,8 +8,8 @@ use super::{
 use crate::op::Route;
 
 fn table(partitions: u32, cores: u16) -> TableMap {
-    let options = TableOptions { durability: Durability::Memory, partitions };
-    TableMap::on_one_brick(1, "t", options, 100, 7, cores).unwrap()
+    let options = TableOptions { durability: Durability::Memory, partitions, replicas: 1 };
+    TableMap::on_one_brick(1, "t", options, 100, 7, cores, 1).unwrap()
 }
 
 /// Splits leaves at random: an uneven trie.
@@ -35,10 +35,10 @@ fn uneven(splits: &[prop::sample::Index]) -> Vec<Leaf> {
 fn routes(leaves: Vec<Leaf>) -> Routes {
     let mut map = table(1, 1);
     for leaf in &leaves {
-        map.groups.set(leaf.partition, Replicas::alone(1, 7, 0));
+        map.groups.set(leaf.partition, Replicas::alone(1, 7, 0, 1));
     }
     map.leaves = leaves;
-    Routes::new(&Maps { version: 1, tables: vec![map] }, 7).unwrap()
+    Routes::new(&Maps { version: 1, tables: vec![map], ..Maps::default() }, 7).unwrap()
 }
 
 proptest! {
@@ -76,7 +76,8 @@ proptest! {
 
 #[test]
 fn partitions_take_turns_on_the_cores() {
-    let routes = Routes::new(&Maps { version: 1, tables: vec![table(8, 2)] }, 7).unwrap();
+    let routes =
+        Routes::new(&Maps { version: 1, tables: vec![table(8, 2)], ..Maps::default() }, 7).unwrap();
     let entries = routes.table(1).unwrap().entries();
     assert_eq!(entries.len(), 8);
     assert_eq!(entries.iter().filter(|e| e.core == 1).count(), 4);
@@ -90,7 +91,8 @@ fn partitions_take_turns_on_the_cores() {
 
 #[test]
 fn a_brick_outside_the_group_sees_the_primary() {
-    let routes = Routes::new(&Maps { version: 1, tables: vec![table(2, 1)] }, 8).unwrap();
+    let routes =
+        Routes::new(&Maps { version: 1, tables: vec![table(2, 1)], ..Maps::default() }, 8).unwrap();
     assert_eq!(routes.route(1, 0).unwrap().mine, None);
 }
 
@@ -98,10 +100,11 @@ fn a_brick_outside_the_group_sees_the_primary() {
 #[test]
 fn old_routes_are_repaired_and_new_ones_fetched() {
     let map = table(4, 1);
-    let old = Routes::new(&Maps { version: 1, tables: vec![map.clone()] }, 7).unwrap();
+    let old =
+        Routes::new(&Maps { version: 1, tables: vec![map.clone()], ..Maps::default() }, 7).unwrap();
     let mut moved = map;
-    moved.groups.set(101, Replicas::alone(2, 7, 1));
-    let new = Routes::new(&Maps { version: 2, tables: vec![moved] }, 7).unwrap();
+    moved.groups.set(101, Replicas::alone(2, 7, 1, 1));
+    let new = Routes::new(&Maps { version: 2, tables: vec![moved], ..Maps::default() }, 7).unwrap();
 
     let before = old.partition(101).unwrap().route;
     let after = new.partition(101).unwrap().route;
@@ -118,7 +121,7 @@ fn old_routes_are_repaired_and_new_ones_fetched() {
 #[test]
 fn the_fingerprint_is_fixed() {
     let leaf = Leaf { depth: 3, suffix: 5, partition: 17 };
-    let group = Replicas::alone(4, 1, 2);
+    let group = Replicas::alone(4, 1, 2, 1);
     assert_eq!(super::fingerprint(9, &leaf, &group), 0x4895_23ad);
     let other = Leaf { suffix: 4, ..leaf };
     assert_ne!(super::fingerprint(9, &leaf, &group), super::fingerprint(9, &other, &group));
@@ -130,9 +133,9 @@ fn impossible_maps_are_named() {
     map.groups.remove(102);
     assert_eq!(map.check(), Err(MapError::NoGroup(102)));
     let mut map = table(4, 1);
-    map.groups.set(102, Replicas { epoch: 2, members: Vec::new() });
+    map.groups.set(102, Replicas { epoch: 2, ..Replicas::default() });
     assert_eq!(map.check(), Err(MapError::Members(102, 0)));
-    let options = TableOptions { durability: Durability::Sync, partitions: 3 };
-    let refused = TableMap::on_one_brick(1, "t", options, 0, 1, 1);
+    let options = TableOptions { durability: Durability::Sync, partitions: 3, replicas: 1 };
+    let refused = TableMap::on_one_brick(1, "t", options, 0, 1, 1, 1);
     assert_eq!(refused, Err(MapError::Partitions(3)));
 }

@@ -4,7 +4,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::{Hello, Limits, Message, Welcome, decode};
-use crate::maps::{Durability, Maps, TableMap, TableOptions};
+use crate::maps::{BrickEntry, Durability, Maps, TableMap, TableOptions};
 use crate::op::{
     Answer, Condition, ExpireWhen, Expiry, Failure, Numbered, Op, Request, RequestId, Route,
     SessionId, Version,
@@ -107,9 +107,14 @@ fn answer() -> impl Strategy<Value = Answer<'static>> {
 }
 
 fn maps() -> Maps {
-    let options = TableOptions { durability: Durability::Async { ms: 20 }, partitions: 8 };
-    let table = TableMap::on_one_brick(3, "default", options, 17, 1, 2).unwrap();
-    Maps { version: 9, tables: vec![table.clone(), TableMap { id: 4, ..table }] }
+    let options =
+        TableOptions { durability: Durability::Async { ms: 20 }, partitions: 8, replicas: 3 };
+    let table = TableMap::on_one_brick(3, "default", options, 17, 1, 2, 5).unwrap();
+    Maps {
+        version: 9,
+        tables: vec![table.clone(), TableMap { id: 4, ..table }],
+        bricks: vec![BrickEntry { id: 1, name: "north".into(), ..BrickEntry::default() }],
+    }
 }
 
 /// Decodes and uses what came out.
