@@ -2,6 +2,7 @@
 
 pub mod binary;
 pub mod brick;
+pub mod check;
 pub mod files;
 pub mod machine;
 pub mod model;
