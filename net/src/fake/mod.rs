@@ -207,7 +207,9 @@ impl Fake {
     /// Bytes queued and not taken by the peer.
     fn queued(&self, end: &End) -> usize {
         let frames: usize = end.frames.iter().map(Vec::len).sum();
-        end.out.len() + frames + end.link.map_or(0, |(link, side)| self.net.borrow().unread(link, side))
+        end.out.len()
+            + frames
+            + end.link.map_or(0, |(link, side)| self.net.borrow().unread(link, side))
     }
 
     /// Disk writes in flight, by token: for a test that completes them by hand ([`Disk::ByHand`]).

@@ -23,8 +23,8 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use io_uring::{cqueue, opcode, types};
 
 use crate::fabric::{
-    Body, CloseReason, Counters, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region, Remote, Rx,
-    RxInner, Token,
+    Body, CloseReason, Counters, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region,
+    Remote, Rx, RxInner, Token,
 };
 use crate::frame::Hello;
 use crate::limits::{
