@@ -5,6 +5,7 @@ pub mod brick;
 pub mod files;
 pub mod machine;
 pub mod model;
+pub mod network;
 pub mod random;
 pub mod resp;
 pub mod tidy;
