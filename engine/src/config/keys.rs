@@ -78,17 +78,17 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "join",
         set: |c, v| parse::parse_peers(v).map(|v| c.join = v),
-        show: |c| c.join.join(","),
+        show: |c| if c.join.is_empty() { "none".into() } else { c.join.join(",") },
     },
     Key {
         name: "host",
-        set: |c, v| parse::parse_place(v).map(|v| c.host = Some(v).filter(|v| !v.is_empty())),
-        show: |c| c.host.clone().unwrap_or_default(),
+        set: |c, v| parse::parse_place(v).map(|v| c.host = Some(v).filter(|v| v != "auto")),
+        show: |c| or(c.host.as_ref(), "auto"),
     },
     Key {
         name: "rack",
-        set: |c, v| parse::parse_place(v).map(|v| c.rack = v),
-        show: |c| c.rack.clone(),
+        set: |c, v| parse::parse_place(v).map(|v| c.rack = Some(v).filter(|v| v != "none")),
+        show: |c| or(c.rack.as_ref(), "none"),
     },
     Key {
         name: "resp",

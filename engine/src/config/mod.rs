@@ -80,8 +80,8 @@ pub struct BrickConfig {
     pub join: Vec<String>,
     /// The host, as the placement of replicas sees it; `None`: the address of `listen`.
     pub host: Option<String>,
-    /// The rack, likewise; empty: not known.
-    pub rack: String,
+    /// The rack, likewise; `None`: not known.
+    pub rack: Option<String>,
     /// Redis protocol; `None` is off.
     pub resp: Option<SocketAddr>,
     /// Metrics and health; `None` is off.
@@ -111,7 +111,7 @@ impl Default for BrickConfig {
             control: SocketAddr::from(([127, 0, 0, 1], 7401)),
             join: Vec::new(),
             host: None,
-            rack: String::new(),
+            rack: None,
             resp: Some(SocketAddr::from(([127, 0, 0, 1], 7379))),
             http: Some(SocketAddr::from(([127, 0, 0, 1], 7480))),
             memory_dir: None,

@@ -80,11 +80,13 @@ pub(super) fn parse_cores(text: &str) -> Result<Cores, String> {
 /// Bricks that `join` may name.
 const PEERS_MAX: usize = 64;
 
-/// `HOST:PORT`, several separated by commas; nothing is none.
+/// `HOST:PORT`, several separated by commas, or `none`.
 pub(super) fn parse_peers(text: &str) -> Result<Vec<String>, String> {
-    let help = "give control ports like \"10.0.0.1:7401,10.0.0.2:7401\"";
-    let peers = text.split(',').map(str::trim).filter(|peer| !peer.is_empty());
-    let peers: Vec<String> = peers.map(str::to_owned).collect();
+    let help = "give control ports like \"10.0.0.1:7401,10.0.0.2:7401\", or \"none\"";
+    if text.trim() == "none" {
+        return Ok(Vec::new());
+    }
+    let peers: Vec<String> = text.split(',').map(|peer| peer.trim().to_owned()).collect();
     let named = |peer: &String| {
         let (host, port) = peer.rsplit_once(':')?;
         let port = port.parse::<u16>().ok().filter(|&port| port > 0)?;
@@ -96,11 +98,11 @@ pub(super) fn parse_peers(text: &str) -> Result<Vec<String>, String> {
     Ok(peers)
 }
 
-/// The name of a host or a rack; empty: not known.
+/// The name of a host or a rack.
 pub(super) fn parse_place(text: &str) -> Result<String, String> {
     let fine = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
-    if text.len() > 64 || !text.chars().all(fine) {
-        return Err("give up to 64 letters, digits, '-', '_', '.' or ':'".into());
+    if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
+        return Err("give 1 to 64 letters, digits, '-', '_', '.' or ':'".into());
     }
     Ok(text.to_owned())
 }

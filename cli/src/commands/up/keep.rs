@@ -55,12 +55,13 @@ impl Keeping {
         loop {
             let started = Instant::now();
             let how = tokio::select! {
-                ended = brick.wait() => child::describe(ended?),
-                _ = self.stopped.wait_for(|stop| *stop) => return self.stop(brick).await,
+                ended = brick.wait() => Some(child::describe(ended?)),
+                () = told(&mut self.stopped) => None,
             };
+            let Some(how) = how else { return self.stop(brick).await };
             if !self.restart {
                 self.note(format!("{} ended ({how}); it stays down", self.place.name())).await;
-                let _ = self.stopped.wait_for(|stop| *stop).await;
+                told(&mut self.stopped).await;
                 return Ok(());
             }
             if started.elapsed() > STEADY {
@@ -70,7 +71,7 @@ impl Keeping {
             self.note(format!("{name} ended ({how}); starting it again in {ms} ms")).await;
             tokio::select! {
                 () = tokio::time::sleep(back_off) => {}
-                _ = self.stopped.wait_for(|stop| *stop) => return Ok(()),
+                () = told(&mut self.stopped) => return Ok(()),
             }
             back_off = (back_off * 2).min(BACK_OFF_MAX);
             brick = self.place.start()?;
@@ -90,7 +91,7 @@ impl Keeping {
                 let _ = self.say.send(Said::Ready { number: self.number, pid }).await;
                 Ok(true)
             }
-            _ = self.stopped.wait_for(|stop| *stop) => Ok(false),
+            () = told(&mut self.stopped) => Ok(false),
         }
     }
 
@@ -107,6 +108,12 @@ impl Keeping {
             self.place.name()
         )))
     }
+}
+
+/// Resolves when the bricks are to stop.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    // An error: whoever could say so is gone, which says it too.
+    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
 fn say_where(error: CliError) -> CliError {
