@@ -32,7 +32,7 @@ use firebrick_partition::hash_key;
 use firebrick_partition::maps::Routes;
 use firebrick_partition::replica::{Action, Replica};
 use firebrick_partition::wire::{self, Message};
-use firebrick_partition::{Answer, Now};
+use firebrick_partition::{Answer, Failure, Now};
 
 use crate::brick::Info;
 use crate::counters::CoreState;
@@ -295,6 +295,14 @@ impl<F: Fabric> Shard<F> {
                     self.deliver(Asker::from_token(token), answer.get());
                 }
                 Action::Corrupt(corrupt) => self.info.notices.say(corrupt.to_string()),
+                Action::Unanswered { token } => {
+                    let answer = Answer::Failed(Failure::InDoubt);
+                    self.deliver(Asker::from_token(token), answer);
+                }
+                // A lone brick has no peers, and its groups are active from the start.
+                Action::Send { .. } | Action::Ship { .. } | Action::Report(_) => {
+                    unreachable!("a lone brick has nobody to send to")
+                }
                 // Taken by `files` right after the call that made it.
                 Action::Log(_) => unreachable!("a request asks for nothing by itself"),
             }

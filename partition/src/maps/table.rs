@@ -12,7 +12,7 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const REPLICAS_MAX: usize = 16;
 
 /// A member of a replica group, or a learner of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
 pub struct Member {
     /// Brick id.
     pub brick: u32,
