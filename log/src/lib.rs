@@ -16,7 +16,8 @@ pub mod storage;
 pub use corrupt::Corrupt;
 pub use loc::Loc;
 pub use log::{
-    AppendError, Ask, CleanProgress, Cleaner, Durability, FlushId, FlushOp, Found, Log, LogConfig,
-    LogStats, Outcome, Room, Scan, ScanProgress, ScanReport, Verdict, Want, Written,
+    AppendError, Ask, CleanProgress, Cleaner, Cursor, Durability, FlushId, FlushOp, Found, Log,
+    LogConfig, LogStats, Outcome, Part, Room, Scan, ScanProgress, ScanReport, Slice, Verdict, Want,
+    Written,
 };
 pub use record::{Body, HEADER_BYTES, Header, Kind, Meta, Record, Unchecked, Version};

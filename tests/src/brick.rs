@@ -62,6 +62,8 @@ pub struct Brick {
     child: Child,
     /// Native protocol.
     pub native: SocketAddr,
+    /// Keepers, heartbeats, joins.
+    pub control: SocketAddr,
     /// RESP.
     pub resp: SocketAddr,
     /// HTTP.
@@ -87,27 +89,31 @@ impl Brick {
             .tempdir_in(memory_parent)
             .expect("a folder in memory");
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let (native, resp, http) = (address(), address(), address());
+        let (native, control, resp, http) = (address(), address(), address(), address());
         let mut options = options.clone();
         options.memory_dir.get_or_insert_with(|| memory_folder.path().join("memory"));
         options.data_dir.get_or_insert_with(|| folder.path().join("data"));
-        let child = spawn(&options, [native, resp, http], folder.path());
-        let mut brick = Self { options, child, native, resp, http, folder, memory_folder };
+        let child = spawn(&options, [native, control, resp, http], folder.path());
+        let mut brick = Self { options, child, native, control, resp, http, folder, memory_folder };
         brick.wait_until_ready()?;
         Ok(brick)
+    }
+
+    fn addresses(&self) -> [SocketAddr; 4] {
+        [self.native, self.control, self.resp, self.http]
     }
 
     /// Starts the same brick again, on the same folders and ports.
     pub fn restart(&mut self) -> Result<(), Refused> {
         assert!(self.child.try_wait().expect("wait").is_some(), "the old process still runs");
-        self.child = spawn(&self.options, [self.native, self.resp, self.http], self.folder.path());
+        self.child = spawn(&self.options, self.addresses(), self.folder.path());
         self.wait_until_ready()
     }
 
     /// Starts the same brick again and kills it this much later, wherever its start is then.
     pub fn restart_and_kill(&mut self, later: Duration) {
         assert!(self.child.try_wait().expect("wait").is_some(), "the old process still runs");
-        self.child = spawn(&self.options, [self.native, self.resp, self.http], self.folder.path());
+        self.child = spawn(&self.options, self.addresses(), self.folder.path());
         std::thread::sleep(later);
         self.kill9();
     }
@@ -248,7 +254,11 @@ impl Drop for Brick {
     }
 }
 
-fn spawn(options: &Options, [native, resp, http]: [SocketAddr; 3], folder: &Path) -> Child {
+fn spawn(
+    options: &Options,
+    [native, control, resp, http]: [SocketAddr; 4],
+    folder: &Path,
+) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(folder.join("log"));
     let log = log.expect("a log file");
     let again = File::try_clone(&log).expect("the log file again");
@@ -258,7 +268,8 @@ fn spawn(options: &Options, [native, resp, http]: [SocketAddr; 3], folder: &Path
     Command::new(firebrick())
         .args(["brick", "--name", "test", "--poll", "park", "--cores", options.cores])
         .args(["--durability", options.durability, "--memory", options.memory])
-        .args(["--listen", &native.to_string(), "--resp", &resp.to_string()])
+        .args(["--listen", &native.to_string(), "--control", &control.to_string()])
+        .args(["--resp", &resp.to_string()])
         .args(["--http", &http.to_string()])
         .arg("--config")
         .arg(config)

@@ -6,6 +6,7 @@ pub mod check;
 pub mod files;
 pub mod machine;
 pub mod model;
+pub mod network;
 pub mod random;
 pub mod resp;
 pub mod tidy;

@@ -53,7 +53,8 @@ fn json_goes_anywhere() {
 
 #[test]
 fn a_brick_takes_its_flags_and_passes_them_on_unchanged() {
-    let line = "firebrick brick --name a --config c.toml --listen 127.0.0.1:1 --resp [::1]:2 \
+    let line = "firebrick brick --name a --config c.toml --listen 127.0.0.1:1 --control 127.0.0.1:3 \
+                --join 127.0.0.1:4,[::1]:5 --host h --rack r --resp [::1]:2 \
                 --http off --memory-dir /m --data-dir /d --cores 0,2-3 --poll park --memory 512m \
                 --durability async(20ms)";
     let Command::Brick(args) = parse(line).unwrap().command else { panic!() };

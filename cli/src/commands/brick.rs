@@ -29,12 +29,26 @@ pub struct BrickArgs {
     /// Native protocol [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Addresses")]
     pub listen: Option<String>,
+    /// Control port: keepers, heartbeats, joins [default: 127.0.0.1:7401]
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Addresses")]
+    pub control: Option<String>,
     /// Redis protocol (RESP2 and RESP3), or `off` [default: 127.0.0.1:7379]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Addresses")]
     pub resp: Option<String>,
     /// HTTP (/metrics, /healthz, /readyz), or `off` [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Addresses")]
     pub http: Option<String>,
+    /// Join the cluster of these bricks: their control ports, separated by commas. Without it a new
+    /// brick is a cluster of its own; one that was a member stays it.
+    #[arg(long, value_name = "ADDR:PORT,...", help_heading = "Cluster")]
+    pub join: Option<String>,
+    /// The host this brick runs on: no two replicas are put on one host when there is another
+    /// [default: the address of --listen]
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    pub host: Option<String>,
+    /// The rack it is in, likewise.
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    pub rack: Option<String>,
     /// Where records live while the brick runs: a folder in tmpfs, or `auto`, which is /dev/shm when
     /// it has room [default: auto]
     #[arg(long, value_name = "DIR", help_heading = "Storage")]
@@ -93,6 +107,10 @@ impl BrickArgs {
         Overrides {
             name: self.name.clone(),
             listen: self.listen.clone(),
+            control: self.control.clone(),
+            join: self.join.clone(),
+            host: self.host.clone(),
+            rack: self.rack.clone(),
             resp: self.resp.clone(),
             http: self.http.clone(),
             memory_dir: self.memory_dir.clone(),
@@ -114,6 +132,10 @@ impl BrickArgs {
             ("--name", text(&self.name)),
             ("--config", path(&self.config)),
             ("--listen", text(&self.listen)),
+            ("--control", text(&self.control)),
+            ("--join", text(&self.join)),
+            ("--host", text(&self.host)),
+            ("--rack", text(&self.rack)),
             ("--resp", text(&self.resp)),
             ("--http", text(&self.http)),
             ("--memory-dir", path(&self.memory_dir)),

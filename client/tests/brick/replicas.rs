@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use firebrick_log::{Durability, Log, LogConfig};
 use firebrick_partition::maps::{self, Maps, TableMap, TableOptions, fingerprint};
 use firebrick_partition::op::{Answer, Now, Op, Request, Route, SessionId};
-use firebrick_partition::replica::{Action, Actions, Budget, Outcome, Recovering, Replica};
+use firebrick_partition::replica::{Action, Actions, Budget, Me, Outcome, Recovering, Replica};
 use firebrick_partition::wire::{self, Limits, Message, Welcome};
 use firebrick_partition::{Failure, hash_key};
 
@@ -58,7 +58,9 @@ impl Replicas {
     fn begin(&mut self) {
         for at in 0..self.list.len() {
             let route = self.route(self.list[at].leaf().partition);
-            assert!(self.list[at].begin(self.now, route, &mut self.actions));
+            let group = self.maps.tables[0].groups.get(route.partition).unwrap();
+            let me = Me { brick: 1, incarnation: 1 };
+            assert!(self.list[at].set_group(self.now, me, route, group, &mut self.actions));
             self.list[at].poll(self.now, &mut self.actions);
             assert!(self.list[at].is_serving());
         }
@@ -72,6 +74,7 @@ impl Replicas {
             let groups: Vec<_> = table.groups.iter().map(|(p, g)| (p, g.clone())).collect();
             for (partition, mut group) in groups {
                 group.epoch += 1;
+                group.active += 1;
                 table.groups.set(partition, group);
             }
         }

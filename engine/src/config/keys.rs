@@ -71,6 +71,26 @@ pub static KEYS: &[Key] = &[
         show: |c| c.listen.to_string(),
     },
     Key {
+        name: "control",
+        set: |c, v| parse::parse_address(v).map(|v| c.control = v),
+        show: |c| c.control.to_string(),
+    },
+    Key {
+        name: "join",
+        set: |c, v| parse::parse_peers(v).map(|v| c.join = v),
+        show: |c| if c.join.is_empty() { "none".into() } else { c.join.join(",") },
+    },
+    Key {
+        name: "host",
+        set: |c, v| parse::parse_place(v).map(|v| c.host = Some(v).filter(|v| v != "auto")),
+        show: |c| or(c.host.as_ref(), "auto"),
+    },
+    Key {
+        name: "rack",
+        set: |c, v| parse::parse_place(v).map(|v| c.rack = Some(v).filter(|v| v != "none")),
+        show: |c| or(c.rack.as_ref(), "none"),
+    },
+    Key {
         name: "resp",
         set: |c, v| parse::parse_address_or_off(v).map(|v| c.resp = v),
         show: |c| or(c.resp, "off"),
@@ -179,6 +199,10 @@ impl BrickConfig {
             ("poll", flags.poll.clone()),
             ("spin_us", flags.spin_us.clone()),
             ("listen", flags.listen.clone()),
+            ("control", flags.control.clone()),
+            ("join", flags.join.clone()),
+            ("host", flags.host.clone()),
+            ("rack", flags.rack.clone()),
             ("resp", flags.resp.clone()),
             ("http", flags.http.clone()),
             ("memory", flags.memory.clone()),

@@ -74,6 +74,14 @@ pub struct BrickConfig {
     pub spin_us: u32,
     /// Native protocol.
     pub listen: SocketAddr,
+    /// Keepers, heartbeats, joins.
+    pub control: SocketAddr,
+    /// Control ports of the cluster to join, `HOST:PORT` each; none: a new brick is a cluster of its own.
+    pub join: Vec<String>,
+    /// The host, as the placement of replicas sees it; `None`: the address of `listen`.
+    pub host: Option<String>,
+    /// The rack, likewise; `None`: not known.
+    pub rack: Option<String>,
     /// Redis protocol; `None` is off.
     pub resp: Option<SocketAddr>,
     /// Metrics and health; `None` is off.
@@ -100,6 +108,10 @@ impl Default for BrickConfig {
             poll: Poll::Adaptive,
             spin_us: 50,
             listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            control: SocketAddr::from(([127, 0, 0, 1], 7401)),
+            join: Vec::new(),
+            host: None,
+            rack: None,
             resp: Some(SocketAddr::from(([127, 0, 0, 1], 7379))),
             http: Some(SocketAddr::from(([127, 0, 0, 1], 7480))),
             memory_dir: None,
@@ -129,6 +141,14 @@ pub struct Overrides {
     pub spin_us: Option<String>,
     /// `--listen`
     pub listen: Option<String>,
+    /// `--control`
+    pub control: Option<String>,
+    /// `--join`
+    pub join: Option<String>,
+    /// `--host`
+    pub host: Option<String>,
+    /// `--rack`
+    pub rack: Option<String>,
     /// `--resp`
     pub resp: Option<String>,
     /// `--http`
@@ -171,7 +191,12 @@ impl BrickConfig {
 
     /// Checks that take more than one key.
     fn check_together(&self) -> Vec<String> {
-        let named = [("listen", Some(self.listen)), ("resp", self.resp), ("http", self.http)];
+        let named = [
+            ("listen", Some(self.listen)),
+            ("control", Some(self.control)),
+            ("resp", self.resp),
+            ("http", self.http),
+        ];
         let mut mistakes = Vec::new();
         for (at, (key, address)) in named.iter().enumerate() {
             for (other, taken) in &named[..at] {

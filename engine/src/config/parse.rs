@@ -77,6 +77,36 @@ pub(super) fn parse_cores(text: &str) -> Result<Cores, String> {
     Ok(Cores::List(cpus))
 }
 
+/// Bricks that `join` may name.
+const PEERS_MAX: usize = 64;
+
+/// `HOST:PORT`, several separated by commas, or `none`.
+pub(super) fn parse_peers(text: &str) -> Result<Vec<String>, String> {
+    let help = "give control ports like \"10.0.0.1:7401,10.0.0.2:7401\", or \"none\"";
+    if text.trim() == "none" {
+        return Ok(Vec::new());
+    }
+    let peers: Vec<String> = text.split(',').map(|peer| peer.trim().to_owned()).collect();
+    let named = |peer: &String| {
+        let (host, port) = peer.rsplit_once(':')?;
+        let port = port.parse::<u16>().ok().filter(|&port| port > 0)?;
+        (!host.is_empty()).then_some(port)
+    };
+    if peers.len() > PEERS_MAX || peers.iter().any(|peer| named(peer).is_none()) {
+        return Err(help.into());
+    }
+    Ok(peers)
+}
+
+/// The name of a host or a rack.
+pub(super) fn parse_place(text: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
+        return Err("give 1 to 64 letters, digits, '-', '_', '.' or ':'".into());
+    }
+    Ok(text.to_owned())
+}
+
 pub(super) fn parse_poll(text: &str) -> Result<Poll, String> {
     match text {
         "busy" => Ok(Poll::Busy),

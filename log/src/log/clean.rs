@@ -63,16 +63,18 @@ pub enum CleanProgress {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Victim {
+pub(super) struct Victim {
     slot: u32,
     at: usize,
     judged_at: u64,
 }
 
 /// See the module's text.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Cleaning {
-    victim: Option<Victim>,
+    pub victim: Option<Victim>,
+    /// The tail above this sequence number stays.
+    pub keep: u64,
     /// Dead bytes that may stay while there is other work.
     slack: u64,
     /// Copied out, waiting to be freed.
@@ -80,6 +82,20 @@ pub(super) struct Cleaning {
     pub moved_bytes: u64,
     pub moved_records: u64,
     pub freed_bytes: u64,
+}
+
+impl Default for Cleaning {
+    fn default() -> Self {
+        Self {
+            victim: None,
+            keep: u64::MAX,
+            slack: 0,
+            emptied: Vec::new(),
+            moved_bytes: 0,
+            moved_records: 0,
+            freed_bytes: 0,
+        }
+    }
 }
 
 impl Log {
@@ -155,9 +171,10 @@ impl Log {
     /// Closed segments whose records are all committed and undamaged.
     fn cleanable(&self) -> impl Iterator<Item = u32> + '_ {
         let emptied = |slot: u32| self.cleaning.emptied.iter().any(|e| e.slot == slot);
-        let tails = self.tail_slots.iter().filter(|&&slot| {
+        let upto = self.commit.min(self.cleaning.keep);
+        let tails = self.tail_slots.iter().filter(move |&&slot| {
             let segment = self.segment(slot);
-            segment.closed && segment.last.seq <= self.commit && !self.flush.behind.contains(&slot)
+            segment.closed && segment.last.seq <= upto && !self.flush.behind.contains(&slot)
         });
         let settled = self.settled_slots.iter().filter(|&&slot| Some(slot) != self.settled_open);
         tails

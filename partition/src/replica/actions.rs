@@ -1,6 +1,6 @@
 //! What a replica returns: answers now or later, and what it wants done.
 
-use firebrick_log::{Ask, Corrupt};
+use firebrick_log::{Ask, Corrupt, Slice};
 
 use crate::op::Answer;
 
@@ -81,6 +81,76 @@ pub enum Action {
     Log(Ask),
     /// A stored record is damaged: report it. It is not served.
     Corrupt(Corrupt),
+    /// A write of this request is prepared and will be decided by another primary: it is never
+    /// answered. A native connection is closed (the client asks again with the same number); whoever
+    /// cannot ask again is told that it is in doubt.
+    Unanswered {
+        /// The request's.
+        token: u64,
+    },
+    /// A small message to a brick.
+    Send {
+        /// Brick id.
+        to: u32,
+        /// A payload, encoded.
+        message: Vec<u8>,
+    },
+    /// Records to a brick: one payload of `head` and then `body`. The body is pinned already: call
+    /// [`Log::unpin`](firebrick_log::Log::unpin) of `body.loc` once it was sent or given up.
+    Ship {
+        /// Brick id.
+        to: u32,
+        /// The message's beginning.
+        head: Vec<u8>,
+        /// Its end.
+        body: Slice,
+    },
+    /// Something for the keepers. Repeated until the map shows that they know.
+    Report(Report),
+}
+
+/// What a replica tells the keepers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Report {
+    /// The primary of this epoch has taken over: it may be called active.
+    Active {
+        /// Partition.
+        partition: u32,
+        /// Epoch.
+        epoch: u32,
+    },
+    /// The learner has everything, and every commit waits for its vote from now on.
+    Copied {
+        /// Partition.
+        partition: u32,
+        /// Epoch.
+        epoch: u32,
+        /// Brick id.
+        learner: u32,
+    },
+    /// As the intent asks: this replica serves the partition no more.
+    Stopped {
+        /// Partition.
+        partition: u32,
+        /// Epoch.
+        epoch: u32,
+    },
+    /// A vote of this brick has been missing for a lease.
+    Silent {
+        /// Partition.
+        partition: u32,
+        /// Epoch.
+        epoch: u32,
+        /// Brick id.
+        brick: u32,
+    },
+    /// This replica's disk failed, or its log lacks what it should have.
+    Damaged {
+        /// Partition.
+        partition: u32,
+        /// Epoch.
+        epoch: u32,
+    },
 }
 
 /// A buffer of actions, used again.

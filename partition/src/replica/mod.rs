@@ -14,6 +14,7 @@ mod actions;
 mod clean;
 mod commit;
 mod execute;
+mod group;
 mod held;
 mod lookup;
 mod number;
@@ -37,8 +38,9 @@ use crate::maps::Leaf;
 use crate::op::{Now, Route, Version};
 use crate::sessions::{Rebuild, Sessions};
 
-pub use actions::{Action, Actions, Outcome, OwnedAnswer};
+pub use actions::{Action, Actions, Outcome, OwnedAnswer, Report};
 pub use execute::Reads;
+pub use group::Me;
 pub use recover::Recovering;
 pub use tick::Budget;
 
@@ -130,7 +132,7 @@ struct Recovery {
 }
 
 impl Replica {
-    /// A replica over an empty log. [`Replica::begin`] makes it serve.
+    /// A replica over an empty log. [`Replica::set_group`] makes it serve.
     pub fn new(log: Log, leaf: Leaf) -> Self {
         Self {
             route: Route { partition: leaf.partition, ..Route::default() },
@@ -161,7 +163,7 @@ impl Replica {
     }
 
     /// A replica over what an earlier process left: [`Replica::recover_step`] until it is done, then
-    /// [`Replica::begin`].
+    /// [`Replica::set_group`].
     pub fn open(log: Log, scan: Scan, leaf: Leaf) -> Self {
         let mut replica = Self::new(log, leaf);
         replica.state = State::Recovering;

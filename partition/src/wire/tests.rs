@@ -189,9 +189,9 @@ proptest! {
 #[test]
 fn rare_messages_arrive() {
     let mut out = Vec::new();
-    super::hello(&mut out, 1, &Hello { client: "test", features: 5 });
+    super::hello(&mut out, 1, &Hello { client: "test", features: 5, brick: 3, incarnation: 9 });
     let Ok(Message::Hello { slot: 1, hello }) = decode(&out) else { panic!("no hello") };
-    assert_eq!(hello, Hello { client: "test", features: 5 });
+    assert_eq!(hello, Hello { client: "test", features: 5, brick: 3, incarnation: 9 });
 
     out.clear();
     let sent = Welcome {
@@ -240,10 +240,123 @@ fn kinds_of_the_replicated_cluster_are_reserved() {
     for byte in 0..=255 {
         let payload = [byte, 0, 0, 0, 0, 0, 0, 0];
         let known = super::Kind::parse(byte);
-        assert_eq!(known.is_some(), matches!(byte, 1..=8 | 16..=27));
+        assert_eq!(known.is_some(), matches!(byte, 1..=8 | 16..=29));
         if byte >= 16 {
             assert!(decode(&payload).is_err());
         }
         assert!(known.is_none_or(|k| k as u8 == byte));
+    }
+}
+
+mod replicas {
+    use super::super::peer::{History, Peer, Vote, Why, encode, pack_history};
+    use super::super::{Message, decode};
+    use super::{bytes, version};
+    use proptest::prelude::*;
+
+    fn vote() -> impl Strategy<Value = Vote> {
+        let flags = any::<(bool, bool, bool)>();
+        (any::<[u64; 3]>(), flags).prop_map(|([seq, held, room], (below, gap, whole))| Vote {
+            seq,
+            held,
+            room,
+            below,
+            gap,
+            whole,
+        })
+    }
+
+    fn peer() -> impl Strategy<Value = Peer<'static>> {
+        let why =
+            prop_oneof![Just(Why::NoSpace), Just(Why::Sick), Just(Why::Behind), Just(Why::NoCopy)];
+        let history = proptest::collection::vec(version(), 0..9).prop_map(|list| {
+            let mut packed = Vec::new();
+            pack_history(&list, &mut packed);
+            History::new(packed.leak())
+        });
+        let words = any::<([u64; 3], [u32; 5])>();
+        prop_oneof![
+            (words, version(), bytes()).prop_map(|((w, d), before, records)| Peer::Prepare {
+                epoch: d[0],
+                commit: w[0],
+                before,
+                records
+            }),
+            words.prop_map(|(w, d)| Peer::Commit { epoch: d[0], commit: w[0] }),
+            (words, vote()).prop_map(|((_, d), vote)| Peer::Voted { epoch: d[0], vote }),
+            (words, why).prop_map(|((_, d), why)| Peer::Refused { epoch: d[0], why }),
+            words.prop_map(|(_, d)| Peer::AskCommit { epoch: d[0] }),
+            (words, version(), any::<bool>(), history).prop_map(
+                |((w, d), tail, learn, history)| Peer::TakeOver {
+                    epoch: d[0],
+                    tail,
+                    commit: w[0],
+                    dropped: w[1],
+                    learn,
+                    history
+                }
+            ),
+            (words, vote()).prop_map(|((w, d), vote)| Peer::TailIs {
+                epoch: d[0],
+                agreed: w[0],
+                vote
+            }),
+            words.prop_map(|(w, d)| Peer::CopyStart {
+                epoch: d[0],
+                copy: d[1],
+                have: w[0],
+                s0: w[1]
+            }),
+            words.prop_map(|(w, d)| Peer::CopyListing {
+                epoch: d[0],
+                copy: d[1],
+                dropped: w[0],
+                parts: d[2],
+                bytes: w[1]
+            }),
+            words.prop_map(|(_, d)| Peer::CopyRead {
+                epoch: d[0],
+                copy: d[1],
+                part: d[2],
+                offset: d[3]
+            }),
+            (words, bytes()).prop_map(|((_, d), records)| Peer::CopyData {
+                epoch: d[0],
+                copy: d[1],
+                part: d[2],
+                offset: d[3],
+                next: d[4],
+                records
+            }),
+            words.prop_map(|(_, d)| Peer::CopyDone { epoch: d[0], copy: d[1], part: d[2] }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn messages_between_replicas_arrive_as_they_were(sent in peer(), id in any::<u32>()) {
+            let mut out = Vec::new();
+            encode(&mut out, id, &sent);
+            match decode(&out) {
+                Ok(Message::Peer { partition, peer }) => prop_assert_eq!((partition, peer), (id, sent)),
+                other => prop_assert!(false, "{:?}", other),
+            }
+        }
+
+        /// Cut or changed anywhere, a message is an error or another message, never a panic.
+        #[test]
+        fn damaged_messages_between_replicas_are_no_panic(
+            sent in peer(), cut in any::<u16>(), flip in any::<(u16, u8)>(),
+        ) {
+            let mut out = Vec::new();
+            encode(&mut out, 1, &sent);
+            let at = usize::from(flip.0) % out.len();
+            out[at] ^= flip.1;
+            let _ = decode(&out);
+            out.truncate(usize::from(cut) % (out.len() + 1));
+            if let Ok(Message::Peer { peer: Peer::Prepare { records, .. }, .. }) = decode(&out) {
+                assert!(super::super::peer::records(records).count() <= records.len());
+            }
+        }
     }
 }

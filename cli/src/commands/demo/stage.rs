@@ -30,6 +30,7 @@ pub struct Stage {
     dir: TempDir,
     memory: u64,
     listen: SocketAddr,
+    control: SocketAddr,
     resp: SocketAddr,
     http: SocketAddr,
 }
@@ -53,8 +54,8 @@ impl Stage {
             )));
         }
         let dir = folder_in(&temp)?;
-        let [listen, resp, http] = free_ports()?;
-        Ok(Self { brick: None, memory_dir, dir, memory, listen, resp, http })
+        let [listen, control, resp, http] = free_ports()?;
+        Ok(Self { brick: None, memory_dir, dir, memory, listen, control, resp, http })
     }
 
     /// One line for people.
@@ -74,6 +75,7 @@ impl Stage {
         let args = BrickArgs {
             name: Some("demo".to_owned()),
             listen: Some(self.listen.to_string()),
+            control: Some(self.control.to_string()),
             resp: Some(self.resp.to_string()),
             http: Some(self.http.to_string()),
             memory_dir: Some(match &self.memory_dir {

@@ -7,7 +7,7 @@ use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Job, Opened, StorageError};
 use firebrick_partition::log::{Durability, Log, LogConfig, limits};
 use firebrick_partition::maps::{self, RouteEntry, RouteTable};
-use firebrick_partition::replica::{Recovering, Replica};
+use firebrick_partition::replica::{Me, Recovering, Replica};
 
 use super::{Files, Store};
 
@@ -131,7 +131,10 @@ impl Files {
             return;
         };
         self.report(store, &replica);
-        if !replica.begin(store.now, entry.route, &mut self.scratch) {
+        // A lone brick is the primary of all its groups.
+        let primary = entry.replicas.primary().unwrap_or_default();
+        let me = Me { brick: primary.brick, incarnation: primary.incarnation };
+        if !replica.set_group(store.now, me, entry.route, &entry.replicas, &mut self.scratch) {
             let (tail, epoch) = (replica.tail_epoch(), entry.route.epoch);
             self.failed.get_or_insert(format!(
                 "partition {partition} has records of epoch {tail} and the catalog says {epoch}: \

@@ -2,7 +2,7 @@
 
 use firebrick_log::{Durability, Log};
 
-use super::{PARTITION, World, config, leaf, route};
+use super::{PARTITION, World, config, leaf, route, set_alone};
 use crate::hash::hash_key;
 use crate::maps::Leaf;
 use crate::op::{Answer, Condition, Expiry, Failure, Now, Op, Request, Route};
@@ -42,7 +42,7 @@ fn a_key_of_another_partition_is_refused() {
     let leaf = Leaf { depth: 1, suffix: (!hash & 1) as u32, partition: PARTITION };
     let mut replica = Replica::new(Log::in_heap(config(Durability::Memory)), leaf);
     let (now, mut out) = (Now::default(), Actions::default());
-    assert!(replica.begin(now, route(1), &mut out));
+    assert!(set_alone(&mut replica, now, route(1), &mut out));
     for op in [Op::Get, put(b"v")] {
         let request = Request { route: route(1), numbered: None, key: b"k", op };
         let outcome = replica.execute(now, 1, hash, &request, &mut out);
@@ -79,7 +79,7 @@ fn a_full_store_refuses_writes_and_can_be_emptied() {
     cfg.bytes_max = 512 << 10;
     let mut world = World::new(Durability::Memory);
     world.replica = Replica::new(Log::in_heap(cfg), leaf());
-    assert!(world.replica.begin(world.now, route(1), &mut world.out));
+    assert!(set_alone(&mut world.replica, world.now, route(1), &mut world.out));
     let mut stored = 0u32;
     let full = loop {
         match world.get(&stored.to_le_bytes(), put(&[7; 900])).get() {
@@ -139,7 +139,7 @@ fn a_scan_goes_on_in_the_next_partition() {
         .map(|suffix| {
             let leaf = Leaf { depth: 2, suffix, partition: PARTITION };
             let mut replica = Replica::new(Log::in_heap(config(Durability::Memory)), leaf);
-            assert!(replica.begin(now, route(1), &mut Actions::default()));
+            assert!(set_alone(&mut replica, now, route(1), &mut Actions::default()));
             replica
         })
         .into();
