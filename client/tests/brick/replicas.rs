@@ -15,7 +15,7 @@ const WINDOW: u32 = 64;
 
 pub struct Replicas {
     pub now: Now,
-    maps: Maps,
+    pub maps: Maps,
     list: Vec<Replica>,
     actions: Actions,
     /// By session: what the client says it has answers to.
@@ -67,11 +67,17 @@ impl Replicas {
 
     /// `kill -9` and a start from what is mapped: the epoch rises, clients' routes are stale.
     pub fn restart(&mut self) {
+        self.regroup(|_, _| {});
+    }
+
+    /// The same, with other members of the groups: as a take-over, for these replicas are what all bricks hold.
+    pub fn regroup(&mut self, change: impl Fn(u32, &mut maps::Replicas)) {
         self.maps.version += 1;
         for table in &mut self.maps.tables {
             let groups: Vec<_> = table.groups.iter().map(|(p, g)| (p, g.clone())).collect();
             for (partition, mut group) in groups {
                 group.epoch += 1;
+                change(partition, &mut group);
                 table.groups.set(partition, group);
             }
         }
