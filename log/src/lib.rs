@@ -17,7 +17,7 @@ pub use corrupt::Corrupt;
 pub use loc::Loc;
 pub use log::{
     AppendError, Ask, CleanProgress, Cleaner, Cursor, Durability, FlushId, FlushOp, Found, Log,
-    LogConfig, LogStats, Outcome, Part, Room, Scan, ScanProgress, ScanReport, Slice, Verdict, Want,
-    Written,
+    LogConfig, LogStats, Outcome, Part, Room, Scan, ScanProgress, ScanReport, SegmentCount, Slice,
+    Verdict, Want, Written,
 };
 pub use record::{Body, HEADER_BYTES, Header, Kind, Meta, Record, Unchecked, Version};
