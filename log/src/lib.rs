@@ -4,6 +4,8 @@
 //! work is in [`storage`], called on the storage thread. No sockets, no async, no clock.
 
 mod corrupt;
+#[cfg(test)]
+mod fuzz;
 pub mod limits;
 mod loc;
 mod log;
