@@ -4,7 +4,7 @@ use super::BRICKS_MAX;
 use super::apply::Outcome;
 use super::entry::{Applied, Proof, Registration};
 use super::state::{Brick, Group, Keepers};
-use crate::maps::{Durability, NAME_BYTES_MAX};
+use crate::maps::{Durability, Member, NAME_BYTES_MAX};
 
 impl Keepers {
     pub(super) fn register(
@@ -82,6 +82,9 @@ impl Keepers {
         for partition in partitions {
             let whole = self.is_whole(partition, new);
             let Some(group) = self.groups.get_mut(&partition) else { continue };
+            // A member that is a process from before the last one has stopped: it came back without what it had.
+            let is_old = |m: &Member| m.brick != id || m.incarnation == old.incarnation;
+            let whole = whole && group.replicas.members.iter().all(is_old);
             if !whole {
                 lose(group, id);
             }
