@@ -64,8 +64,8 @@ impl Keepers {
         let version = self.bump();
         self.bricks.insert(id, brick_from(new, id, false));
         self.bricks_changed = version;
-        if self.keepers.is_empty() {
-            self.keepers.push(id);
+        if self.voters.is_empty() {
+            self.voters.push(id);
         }
         Ok(Applied::Registered { brick: id, stopped: Vec::new() })
     }
