@@ -25,6 +25,11 @@ impl Clock {
     }
 }
 
+/// `CLOCK_BOOTTIME`, nanoseconds: goes on while the machine is suspended. For the control thread.
+pub(crate) fn boot_ns() -> u64 {
+    read(libc::CLOCK_BOOTTIME)
+}
+
 fn read(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec for the kernel to fill.

@@ -10,6 +10,7 @@ mod core;
 pub mod counters;
 mod durable;
 pub mod error;
+mod keeper;
 pub mod lock;
 pub mod mesh;
 mod notices;
