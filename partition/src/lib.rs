@@ -5,6 +5,7 @@
 
 pub mod hash;
 pub mod index;
+pub mod keeper;
 pub mod maps;
 pub mod op;
 pub mod replica;

@@ -12,7 +12,19 @@ use super::MapError;
 pub const DEPTH_MAX: u8 = 16;
 
 /// A leaf: the keys whose hash ends in `suffix` (the lowest `depth` bits) belong to `partition`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Leaf {
     /// Bits of the suffix.
     pub depth: u8,

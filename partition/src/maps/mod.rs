@@ -12,5 +12,5 @@ pub use routes::{RouteCheck, RouteEntry, RouteTable, Routes, check};
 pub use table::ArchivedMaps;
 pub use table::{
     BrickEntry, Durability, Intent, MapError, Maps, Member, NAME_BYTES_MAX, REPLICAS_MAX, Replicas,
-    RgMap, TableMap, TableOptions, fingerprint,
+    RgMap, TableMap, TableOptions, even_leaves, fingerprint,
 };

@@ -12,7 +12,19 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const REPLICAS_MAX: usize = 16;
 
 /// A member of a replica group, or a learner of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Member {
     /// Brick id.
     pub brick: u32,
@@ -23,7 +35,20 @@ pub struct Member {
 }
 
 /// What the keepers ask of one member before its group changes: it stops serving, and says so.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub enum Intent {
     /// Nothing.
     #[default]
@@ -41,7 +66,18 @@ pub enum Intent {
 }
 
 /// A replica group: the ordered members of one partition, in one epoch.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Replicas {
     /// Grows with every change of the members.
     pub epoch: u32,
@@ -83,7 +119,19 @@ impl Replicas {
 }
 
 /// When a write counts as kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub enum Durability {
     /// In the memory of all replicas; no disk.
     Memory,
@@ -98,7 +146,18 @@ pub enum Durability {
 }
 
 /// What a table was created with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct TableOptions {
     /// When a write counts as kept.
     pub durability: Durability,
@@ -109,7 +168,17 @@ pub struct TableOptions {
 }
 
 /// A table: the DP map's leaves, each with its replica group.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct TableMap {
     /// Table id; never reused.
     pub id: u32,
@@ -124,7 +193,18 @@ pub struct TableMap {
 }
 
 /// The RG map: partition to replica group, in the order of partition ids.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct RgMap {
     groups: Vec<(u32, Replicas)>,
 }
@@ -160,7 +240,18 @@ impl RgMap {
 }
 
 /// A brick, and where it is reached. Addresses are `HOST:PORT`; empty when it does not offer that.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct BrickEntry {
     /// Brick id; never reused.
     pub id: u32,
@@ -179,7 +270,18 @@ pub struct BrickEntry {
 }
 
 /// All tables, at one version of the maps.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct Maps {
     /// Grows with every change.
     pub version: u64,
@@ -214,20 +316,13 @@ impl TableMap {
         incarnation: u64,
     ) -> Result<Self, MapError> {
         let count = options.partitions;
-        if !count.is_power_of_two() || count.ilog2() > u32::from(DEPTH_MAX) {
-            return Err(MapError::Partitions(count));
-        }
         if cores == 0 || first_partition.checked_add(count).is_none() {
             return Err(MapError::Cores(cores));
         }
-        let depth = count.ilog2() as u8;
+        let leaves = even_leaves(count, first_partition)?;
         let mut groups = RgMap::default();
-        let mut leaves = Vec::with_capacity(count as usize);
         for n in 0..count {
-            // In the order of SCAN: the suffix's bits, reversed.
-            let suffix = if depth == 0 { 0 } else { n.reverse_bits() >> (32 - depth) };
             let partition = first_partition + n;
-            leaves.push(Leaf { depth, suffix, partition });
             let core = (n % u32::from(cores)) as u16;
             groups.set(partition, Replicas::alone(1, brick, core, incarnation));
         }
@@ -253,6 +348,23 @@ impl TableMap {
         }
         Ok(())
     }
+}
+
+/// The leaves of a new table, all of one depth, in the order of SCAN; partition ids from `first` on.
+pub fn even_leaves(count: u32, first: u32) -> Result<Vec<Leaf>, MapError> {
+    if !count.is_power_of_two() || count.ilog2() > u32::from(DEPTH_MAX) {
+        return Err(MapError::Partitions(count));
+    }
+    if first.checked_add(count).is_none() {
+        return Err(MapError::Cores(0));
+    }
+    let depth = count.ilog2() as u8;
+    let leaf = |n: u32| {
+        // In the order of SCAN: the suffix's bits, reversed.
+        let suffix = if depth == 0 { 0 } else { n.reverse_bits() >> (32 - depth) };
+        Leaf { depth, suffix, partition: first + n }
+    };
+    Ok((0..count).map(leaf).collect())
 }
 
 /// CRC32 over everything a request's sender must agree on: "different", where the epoch says "newer".

@@ -1,0 +1,124 @@
+//! What a brick and the keepers tell each other ten times a second.
+
+use serde::{Deserialize, Serialize};
+
+use super::delta::MapDelta;
+
+/// What a replica has to say to the keepers; said again until the map shows that it took effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Report {
+    /// The primary is ready to begin its epoch.
+    Active {
+        /// Partition.
+        partition: u32,
+        /// Its epoch.
+        epoch: u32,
+    },
+    /// The learner has everything, and the primary requires its vote from now on.
+    Copied {
+        /// Partition.
+        partition: u32,
+        /// Its epoch.
+        epoch: u32,
+        /// The learner.
+        learner: u32,
+    },
+    /// The member that the intent names has stopped serving.
+    Stopped {
+        /// Partition.
+        partition: u32,
+        /// Its epoch.
+        epoch: u32,
+    },
+    /// A vote has been outstanding for a lease.
+    Silent {
+        /// Partition.
+        partition: u32,
+        /// Its epoch.
+        epoch: u32,
+        /// Whose vote.
+        brick: u32,
+    },
+    /// The replica is not whole. With other members there: it has stopped serving.
+    Damaged {
+        /// Partition.
+        partition: u32,
+        /// Its epoch.
+        epoch: u32,
+    },
+}
+
+impl Report {
+    /// The partition.
+    pub fn partition(&self) -> u32 {
+        self.at().0
+    }
+
+    /// (partition, epoch).
+    pub fn at(&self) -> (u32, u32) {
+        match *self {
+            Self::Active { partition, epoch }
+            | Self::Copied { partition, epoch, .. }
+            | Self::Stopped { partition, epoch }
+            | Self::Silent { partition, epoch, .. }
+            | Self::Damaged { partition, epoch } => (partition, epoch),
+        }
+    }
+}
+
+/// Memory for replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// In all.
+    pub total_bytes: u64,
+    /// Not used.
+    pub free_bytes: u64,
+}
+
+/// One replica in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Figure {
+    /// Partition.
+    pub partition: u32,
+    /// Live bytes.
+    pub bytes: u64,
+    /// Epoch of the last record.
+    pub tail_epoch: u32,
+    /// Its seq.
+    pub tail_seq: u64,
+}
+
+/// A brick's heartbeat.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// The brick.
+    pub brick: u32,
+    /// Its process.
+    pub incarnation: u64,
+    /// Version of the maps that all its cores have applied; what is answered are the changes since.
+    pub version: u64,
+    /// Some core of it may still hold a lease without end.
+    pub endless: bool,
+    /// What its replicas have to say.
+    pub reports: Vec<Report>,
+    /// All bricks that it cannot reach now, whatever it tried.
+    pub unreachable: Vec<u32>,
+    /// Memory.
+    pub room: Room,
+    /// Figures of replicas; those that are not here stay as they were.
+    pub figures: Vec<Figure>,
+}
+
+/// The answer to a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LeaseAnswer {
+    /// A lease, to be counted from before the heartbeat was sent, behind the changes on the way to the cores.
+    Granted {
+        /// How long; `None`: without end, for the only brick.
+        lease_ms: Option<u64>,
+        /// What to apply first.
+        delta: MapDelta,
+    },
+    /// Another process acts for the brick, or none: register.
+    Register,
+}

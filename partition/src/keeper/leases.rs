@@ -1,0 +1,328 @@
+//! What only the leader of the keepers knows, and only while it leads: who was heard, until when leases run.
+//!
+//! A brick counts its lease from before its request, the leader from its answer on and a tenth longer, so with
+//! clocks whose rates differ by less than a tenth the brick's lease is over before the leader thinks so. A leader
+//! that is new does not know what the one before it answered: it counts every brick's lease from its own start.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::entry::{Entry, Proof, Registration};
+use super::heartbeat::{Figure, Heartbeat, LeaseAnswer, Report, Room};
+use super::state::Keepers;
+
+const MS: u64 = 1_000_000;
+/// A report that was not repeated for so long counts no more.
+const REPORT_NS: u64 = 5_000 * MS;
+
+/// An entry that is proposed and not yet applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// Whether a process may register now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Propose this.
+    Propose(Entry),
+    /// Not before this time: an older process may hold a lease until then.
+    NotBefore(u64),
+    /// The only brick gives up its lease without end first: ask again soon.
+    Finite,
+}
+
+/// What rests until an entry is applied.
+#[derive(Clone, Debug, Default)]
+struct Hold {
+    /// Processes whose heartbeats are not answered.
+    bricks: Vec<(u32, u64)>,
+    /// Partitions about which nothing else is proposed.
+    partitions: Vec<u32>,
+    /// Bricks about which nothing else is proposed.
+    busy: Vec<u32>,
+}
+
+/// One brick's process, as heard.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seen {
+    incarnation: u64,
+    /// When its last heartbeat came.
+    heard: u64,
+    /// Its lease is over by then.
+    end: u64,
+    version: u64,
+    endless: bool,
+    room: Room,
+    figures: BTreeMap<u32, Figure>,
+    /// Report: since when, and when last.
+    reports: BTreeMap<Report, (u64, u64)>,
+    /// Since when it cannot reach a brick.
+    unreachable: BTreeMap<u32, u64>,
+}
+
+/// The leader's memory.
+#[derive(Clone, Debug, Default)]
+pub struct Leases {
+    /// What earlier leaders gave is over by then.
+    old_until: u64,
+    seen: BTreeMap<u32, Seen>,
+    holds: BTreeMap<Ticket, Hold>,
+    tickets: u64,
+    someone_joins: bool,
+    suspended: BTreeSet<u32>,
+}
+
+/// A lease as the keepers count it.
+fn counted(lease_ms: u64) -> u64 {
+    lease_ms * MS / 10 * 11
+}
+
+impl Leases {
+    /// Begins to lead, at start too. Call it when the first entry of the own term is applied: what an earlier
+    /// leader proposed is settled by then.
+    pub fn lead(&mut self, now: u64, keepers: &Keepers) {
+        let tickets = self.tickets;
+        *self =
+            Self { tickets, old_until: now + counted(keepers.lease_ms_longest), ..Self::default() };
+    }
+
+    /// A heartbeat came. False: this process does not act for that brick. Answer it with [`Leases::answer`],
+    /// after a check of the leadership that began later.
+    pub fn heartbeat(&mut self, now: u64, keepers: &Keepers, heartbeat: &Heartbeat) -> bool {
+        let (brick, incarnation) = (heartbeat.brick, heartbeat.incarnation);
+        if !keepers.is_current(brick, incarnation) {
+            return false;
+        }
+        self.seen.retain(|brick, _| keepers.brick(*brick).is_some());
+        let seen = self.seen_of(brick, incarnation);
+        (seen.heard, seen.version, seen.endless) = (now, heartbeat.version, heartbeat.endless);
+        seen.room = heartbeat.room;
+        for figure in &heartbeat.figures {
+            if keepers.group(figure.partition).is_some() {
+                seen.figures.insert(figure.partition, *figure);
+            }
+        }
+        seen.figures.retain(|partition, _| keepers.group(*partition).is_some());
+        let is_now = |report: &Report| {
+            let (partition, epoch) = report.at();
+            keepers.group(partition).is_some_and(|group| group.replicas.epoch == epoch)
+        };
+        for report in heartbeat.reports.iter().filter(|report| is_now(report)) {
+            seen.reports.entry(*report).or_insert((now, now)).1 = now;
+        }
+        seen.reports.retain(|report, (_, last)| is_now(report) && *last + REPORT_NS > now);
+        seen.unreachable.retain(|brick, _| heartbeat.unreachable.contains(brick));
+        for other in &heartbeat.unreachable {
+            if *other != brick && keepers.brick(*other).is_some() {
+                seen.unreachable.entry(*other).or_insert(now);
+            }
+        }
+        true
+    }
+
+    /// What is known of this process; what was known of an older one is forgotten.
+    fn seen_of(&mut self, brick: u32, incarnation: u64) -> &mut Seen {
+        let seen = self.seen.entry(brick).or_default();
+        if seen.incarnation != incarnation {
+            *seen = Seen { incarnation, ..Seen::default() };
+            self.suspended.remove(&brick);
+        }
+        seen
+    }
+
+    /// The answer to a heartbeat with the maps at `since`, to be sent at once; `now` is not before the check of
+    /// the leadership ended. `None`: no answer, on purpose.
+    pub fn answer(
+        &mut self,
+        now: u64,
+        keepers: &Keepers,
+        brick: u32,
+        incarnation: u64,
+        since: u64,
+    ) -> Option<LeaseAnswer> {
+        if !keepers.is_current(brick, incarnation) {
+            return Some(LeaseAnswer::Register);
+        }
+        if self.suspended.contains(&brick) || self.is_held(brick, incarnation) {
+            return None;
+        }
+        let lease_ms = keepers.settings.lease_ms;
+        let endless = keepers.endless && !self.someone_joins;
+        let seen = self.seen_of(brick, incarnation);
+        seen.end = seen.end.max(now + counted(lease_ms));
+        let lease_ms = (!endless).then_some(lease_ms);
+        Some(LeaseAnswer::Granted { lease_ms, delta: keepers.changes_since(since) })
+    }
+
+    fn is_held(&self, brick: u32, incarnation: u64) -> bool {
+        self.holds.values().any(|hold| hold.bricks.contains(&(brick, incarnation)))
+    }
+
+    /// Until when the process that acts for a brick may hold a lease.
+    pub fn held_until(&self, keepers: &Keepers, brick: u32) -> u64 {
+        if keepers.endless {
+            return u64::MAX;
+        }
+        let seen = self.seen.get(&brick).filter(|s| keepers.is_current(brick, s.incarnation));
+        self.old_until.max(seen.map_or(0, |seen| seen.end))
+    }
+
+    /// The brick may hold a lease.
+    pub fn is_held_now(&self, now: u64, keepers: &Keepers, brick: u32) -> bool {
+        now < self.held_until(keepers, brick)
+    }
+
+    /// The brick was heard within a lease, and gets answers.
+    pub fn is_live(&self, now: u64, keepers: &Keepers, brick: u32) -> bool {
+        let lease = keepers.settings.lease_ms * MS;
+        let live = |seen: &Seen| {
+            keepers.is_current(brick, seen.incarnation)
+                && now <= seen.heard + lease
+                && now < seen.end
+        };
+        !self.suspended.contains(&brick) && self.seen.get(&brick).is_some_and(live)
+    }
+
+    /// What a process must wait for before it acts for a brick. `own`: it is the process of this keeper, which
+    /// is the only one. Ask again after the answer; the entry checks what it can once more.
+    pub fn register(&mut self, now: u64, keepers: &Keepers, new: &Registration, own: bool) -> Gate {
+        let propose = |replaces, proof| {
+            Gate::Propose(Entry::Register { registration: Box::new(new.clone()), replaces, proof })
+        };
+        let Some(old) = keepers.brick_of(new.identity) else {
+            if keepers.endless && keepers.bricks().next().is_some() {
+                self.someone_joins = true;
+                return Gate::Finite;
+            }
+            return propose(None, Proof::First);
+        };
+        let replaces = Some(old.incarnation);
+        if old.incarnation == new.incarnation {
+            return propose(replaces, Proof::First);
+        }
+        if old.boot == new.boot && old.lock == new.lock {
+            return propose(replaces, Proof::SameLock);
+        }
+        if own && keepers.endless {
+            return propose(replaces, Proof::OwnKeeper);
+        }
+        let until = self.held_until(keepers, old.id);
+        if now < until { Gate::NotBefore(until) } else { propose(replaces, Proof::LeaseEnded) }
+    }
+
+    /// Call before proposing any entry. `None`: a lease on which it rests is not over, or something about the
+    /// same is under way; do not propose it. While the ticket is out, those whose lease must stay over get no answers.
+    pub fn proposed(&mut self, now: u64, keepers: &Keepers, entry: &Entry) -> Option<Ticket> {
+        let hold = self.hold_for(keepers, entry);
+        let over = |(brick, incarnation): &(u32, u64)| {
+            !keepers.is_current(*brick, *incarnation) || !self.is_held_now(now, keepers, *brick)
+        };
+        let free = hold.partitions.iter().all(|partition| !self.is_busy(*partition));
+        if !hold.bricks.iter().all(over) || !free {
+            return None;
+        }
+        self.tickets += 1;
+        let ticket = Ticket(self.tickets);
+        self.holds.insert(ticket, hold);
+        Some(ticket)
+    }
+
+    /// The entry was applied, or cannot be any more.
+    pub fn settled(&mut self, ticket: Ticket) {
+        self.holds.remove(&ticket);
+    }
+
+    fn hold_for(&self, keepers: &Keepers, entry: &Entry) -> Hold {
+        let mut hold = Hold::default();
+        match *entry {
+            Entry::TakeOut { brick, incarnation } => {
+                hold.bricks.push((brick, incarnation));
+                hold.busy.push(brick);
+            }
+            Entry::Register { ref registration, replaces: Some(old), proof: Proof::LeaseEnded } => {
+                if let Some(brick) = keepers.brick_of(registration.identity) {
+                    hold.bricks.push((brick.id, old));
+                }
+            }
+            Entry::Lead { partition, brick, .. } => {
+                let group = keepers.group(partition);
+                let members = group.iter().flat_map(|group| &group.replicas.members);
+                let others = members.filter(|m| m.brick != brick);
+                hold.bricks.extend(others.map(|m| (m.brick, m.incarnation)));
+                hold.partitions.push(partition);
+            }
+            Entry::NameLearner { partition, .. }
+            | Entry::DropLearner { partition, .. }
+            | Entry::Promote { partition, .. }
+            | Entry::SetIntent { partition, .. }
+            | Entry::Withdraw { partition, .. }
+            | Entry::Leave { partition, .. }
+            | Entry::StepDown { partition, .. }
+            | Entry::Damaged { partition, .. } => hold.partitions.push(partition),
+            Entry::Active { ref groups, .. } => {
+                hold.partitions.extend(groups.iter().map(|group| group.0));
+            }
+            _ => {}
+        }
+        hold
+    }
+
+    /// Something about the partition is proposed.
+    pub(super) fn is_busy(&self, partition: u32) -> bool {
+        self.holds.values().any(|hold| hold.partitions.contains(&partition))
+    }
+
+    /// Something about the brick is proposed.
+    pub(super) fn is_brick_busy(&self, brick: u32) -> bool {
+        self.holds.values().any(|hold| hold.busy.contains(&brick))
+    }
+
+    /// The brick is not answered until it was taken out.
+    pub(super) fn suspend(&mut self, brick: u32) {
+        self.suspended.insert(brick);
+    }
+
+    /// Those that are not answered.
+    pub(super) fn suspended(&mut self) -> &mut BTreeSet<u32> {
+        &mut self.suspended
+    }
+
+    /// The only brick gave up its lease without end for somebody who wants to join.
+    pub(super) fn gave_up_endless(&self, keepers: &Keepers) -> Option<(u32, u64)> {
+        let brick = keepers.bricks().next().filter(|_| keepers.endless && self.someone_joins)?;
+        let seen = self.seen.get(&brick.id)?;
+        let gave_up = seen.incarnation == brick.incarnation && !seen.endless && seen.heard > 0;
+        gave_up.then_some((brick.id, brick.incarnation))
+    }
+
+    /// What a brick's process reports now, with the time since when.
+    pub(super) fn reports(&self, keepers: &Keepers, brick: u32) -> Vec<(Report, u64)> {
+        let seen = self.seen.get(&brick).filter(|s| keepers.is_current(brick, s.incarnation));
+        let reports = seen.map(|seen| seen.reports.iter().map(|(report, at)| (*report, at.0)));
+        reports.into_iter().flatten().collect()
+    }
+
+    /// Whom a brick cannot reach, and since when.
+    pub(super) fn unreachable(&self, brick: u32) -> impl Iterator<Item = (u32, u64)> {
+        let seen = self.seen.get(&brick);
+        seen.into_iter().flat_map(|seen| seen.unreachable.iter().map(|(brick, at)| (*brick, *at)))
+    }
+
+    /// Figures of a brick's replica.
+    pub fn figure(&self, brick: u32, partition: u32) -> Option<&Figure> {
+        self.seen.get(&brick)?.figures.get(&partition)
+    }
+
+    /// A brick's memory, as it said last.
+    pub fn room(&self, brick: u32) -> Option<Room> {
+        self.seen.get(&brick).map(|seen| seen.room)
+    }
+
+    /// Version of the maps that all cores of a brick have applied.
+    pub fn version(&self, brick: u32) -> Option<u64> {
+        self.seen.get(&brick).map(|seen| seen.version)
+    }
+
+    /// When a brick was last heard.
+    pub fn heard(&self, brick: u32) -> Option<u64> {
+        self.seen.get(&brick).map(|seen| seen.heard)
+    }
+}

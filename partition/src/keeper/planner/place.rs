@@ -1,0 +1,136 @@
+//! Where replicas go: rendezvous hashing, weighted by memory, apart from each other, and not above a fair share.
+//!
+//! Each (brick, partition) has a score; the brick with the highest takes the partition, so a brick that comes or
+//! goes moves only what it gains or loses. The score is `weight / -log2(hash)`: a brick of twice the memory wins
+//! twice as often. Integers only, so that every machine decides the same.
+
+use std::collections::BTreeMap;
+
+use crate::hash::hash_u64;
+use crate::keeper::entry::Entry;
+use crate::keeper::leases::Leases;
+use crate::keeper::state::{Brick, Keepers};
+use crate::maps::TableOptions;
+
+/// Memory as a weight: MiB, at least 1.
+pub(super) fn weight(brick: &Brick) -> u64 {
+    (brick.memory_bytes >> 20).max(1)
+}
+
+/// `load_a / weight_a` against `load_b / weight_b`.
+pub(super) fn compare(a: (u64, u64), b: (u64, u64)) -> std::cmp::Ordering {
+    (u128::from(a.0) * u128::from(b.1)).cmp(&(u128::from(b.0) * u128::from(a.1)))
+}
+
+/// A brick's claim to a partition.
+pub(super) fn score(brick: &Brick, partition: u32) -> u128 {
+    let hash = hash_u64(u64::from(partition) << 32 | u64::from(brick.id));
+    (u128::from(weight(brick)) << 64) / u128::from(minus_log2(hash))
+}
+
+/// `-log2(hash / 2^64)` with 32 bits behind the point, at least 1.
+fn minus_log2(hash: u64) -> u64 {
+    let hash = hash | 1;
+    let whole = 63 - hash.leading_zeros();
+    // The mantissa, in [1, 2) with 63 bits behind the point; squaring it gives the logarithm bit by bit.
+    let mut mantissa = hash << (63 - whole);
+    let mut fraction = 0u64;
+    for bit in (0..32).rev() {
+        let square = u128::from(mantissa) * u128::from(mantissa) >> 63;
+        if square >> 64 > 0 {
+            fraction |= 1 << bit;
+            mantissa = (square >> 1) as u64;
+        } else {
+            mantissa = square as u64;
+        }
+    }
+    ((64u64 << 32) - ((u64::from(whole) << 32) | fraction)).max(1)
+}
+
+/// How many pairs of these bricks share a host, and how many a rack: to be kept low, in that order.
+pub(super) fn crowding(keepers: &Keepers, bricks: &[u32]) -> (u32, u32) {
+    let (mut hosts, mut racks) = (0, 0);
+    let found: Vec<&Brick> = bricks.iter().filter_map(|brick| keepers.brick(*brick)).collect();
+    for (at, one) in found.iter().enumerate() {
+        for other in &found[..at] {
+            hosts += u32::from(!one.host.is_empty() && one.host == other.host);
+            racks += u32::from(!one.rack.is_empty() && one.rack == other.rack);
+        }
+    }
+    (hosts, racks)
+}
+
+/// The entry that makes a table, with a place for each partition.
+pub fn create_table(
+    now: u64,
+    keepers: &Keepers,
+    leases: &Leases,
+    name: &str,
+    options: TableOptions,
+) -> Result<Entry, String> {
+    let usable = |brick: &&Brick| {
+        !brick.draining && (keepers.is_endless() || leases.is_live(now, keepers, brick.id))
+    };
+    let bricks: Vec<&Brick> = keepers.bricks().filter(usable).collect();
+    if bricks.is_empty() {
+        return Err(format!(
+            "no brick is there for the table \"{name}\": see status, and try again"
+        ));
+    }
+    let mut loads: BTreeMap<u32, u64> =
+        keepers.brick_loads().into_iter().map(|(brick, load)| (brick, load as u64)).collect();
+    let mut primaries: BTreeMap<u32, u64> = BTreeMap::new();
+    for (_, group) in keepers.groups() {
+        if let Some(primary) = group.replicas.primary() {
+            *primaries.entry(primary.brick).or_default() += 1;
+        }
+    }
+    let replicas = usize::from(options.replicas).min(bricks.len()) as u64;
+    let there: u64 = bricks.iter().filter_map(|b| loads.get(&b.id)).sum();
+    let total = there + replicas * u64::from(options.partitions);
+    let weights: u64 = bricks.iter().map(|b| weight(b)).sum();
+    let mut placement = Vec::new();
+    // (A count that is no power of two is refused when the entry is applied.)
+    for n in 0..options.partitions.min(1 << crate::maps::DEPTH_MAX) {
+        let partition = keepers.next_partition.saturating_add(n);
+        let mut members: Vec<&Brick> = Vec::new();
+        while (members.len() as u64) < replicas {
+            let best =
+                bricks.iter().filter(|b| !members.iter().any(|m| m.id == b.id)).min_by(|a, b| {
+                    let key = |brick: &Brick| {
+                        let mut all: Vec<u32> = members.iter().map(|m| m.id).collect();
+                        all.push(brick.id);
+                        let load = loads.get(&brick.id).copied().unwrap_or(0);
+                        let fair = (total * weight(brick)).div_ceil(weights);
+                        (crowding(keepers, &all), load >= fair)
+                    };
+                    let load =
+                        |brick: &Brick| (loads.get(&brick.id).copied().unwrap_or(0), weight(brick));
+                    let ratio = |full: bool| {
+                        if full { compare(load(a), load(b)) } else { std::cmp::Ordering::Equal }
+                    };
+                    let (ka, kb) = (key(a), key(b));
+                    ka.cmp(&kb)
+                        .then_with(|| ratio(ka.1))
+                        .then_with(|| score(b, partition).cmp(&score(a, partition)))
+                        .then(a.id.cmp(&b.id))
+                });
+            let Some(best) = best else { break };
+            *loads.entry(best.id).or_default() += 1;
+            members.push(best);
+        }
+        lead_evenly(&mut members, &mut primaries);
+        placement.push(members.iter().map(|m| (m.id, m.incarnation)).collect());
+    }
+    Ok(Entry::CreateTable { name: name.to_owned(), options, placement })
+}
+
+/// Puts the member first that has the fewest primaries for its weight.
+fn lead_evenly(members: &mut [&Brick], primaries: &mut BTreeMap<u32, u64>) {
+    let load = |brick: &Brick| (primaries.get(&brick.id).copied().unwrap_or(0), weight(brick));
+    let least = (0..members.len()).min_by(|a, b| compare(load(members[*a]), load(members[*b])));
+    if let Some(least) = least {
+        members.swap(0, least);
+        *primaries.entry(members[0].id).or_default() += 1;
+    }
+}
