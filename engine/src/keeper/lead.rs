@@ -36,8 +36,8 @@ const KEEPERS_TIMEOUT: Duration = Duration::from_secs(20);
 pub(super) async fn lead(node: Arc<Node>) {
     let mut metrics = node.raft.server_metrics();
     loop {
-        let leads = metrics.wait_for(|metrics| metrics.state == ServerState::Leader).await;
-        if leads.is_err() {
+        let leads = metrics.wait_for(|metrics| metrics.state == ServerState::Leader).await.is_ok();
+        if !leads {
             return;
         }
         // When this is applied, everything that an earlier leader (or process) proposed is settled.
@@ -50,10 +50,10 @@ pub(super) async fn lead(node: Arc<Node>) {
         {
             let state = node.shown.lock();
             lock(&node.leases).lead(boot_ns(), &state.keepers);
-            *lock(&node.leading) = Some(term);
+            node.leading.send_replace(Some(term));
         }
         steer(&node, term).await;
-        *lock(&node.leading) = None;
+        node.leading.send_replace(None);
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use firebrick_partition::keeper::{Heartbeat, Leases};
 use openraft::{BasicNode, Config, Snapshot, SnapshotPolicy};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::disk::{DiskThread, LogStore};
@@ -76,7 +76,7 @@ pub(crate) struct Node {
     pub(super) notices: Notices,
     pub(super) leases: Mutex<Leases>,
     /// The leadership that the leases above are of, while this keeper leads; see `lead`.
-    pub(super) leading: Mutex<Option<Term>>,
+    pub(super) leading: watch::Sender<Option<Term>>,
     pub(super) beats: mpsc::Sender<Beat>,
     pub(super) proposals: Arc<Semaphore>,
     /// Something may be worth a look of the planner.
@@ -115,7 +115,7 @@ impl Node {
         let NodeSetup { folder, brick, cluster, .. } = setup;
         let config = raft_config(cluster)?;
         let (machine, shown) = Machine::open(folder)?;
-        let (log, disk) = LogStore::open(folder, &setup.notices)?;
+        let (log, disk, _) = LogStore::open(folder, &setup.notices)?;
         let pristine = log.is_pristine();
         let network = Network::new(setup.links.clone(), shown.clone());
         let id = NodeId::from(brick);
@@ -135,7 +135,7 @@ impl Node {
             links: setup.links,
             notices: setup.notices,
             leases: Mutex::default(),
-            leading: Mutex::default(),
+            leading: watch::Sender::default(),
             beats,
             proposals: Arc::new(Semaphore::new(PROPOSALS_MAX)),
             look: Notify::new(),
@@ -159,7 +159,18 @@ impl Node {
 
     /// The leadership of this keeper, if it leads.
     pub(super) fn leading(&self) -> Option<Term> {
-        *lock(&self.leading)
+        *self.leading.borrow()
+    }
+
+    /// This keeper leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.leading().is_some()
+    }
+
+    /// Waits until it leads.
+    pub(crate) async fn until_leading(&self) {
+        // The sender is in `self`: it cannot go.
+        let _ = self.leading.subscribe().wait_for(Option::is_some).await;
     }
 
     /// Who leads, as far as this keeper knows: its id and address.

@@ -108,7 +108,7 @@ pub(crate) enum Admin {
 }
 
 /// What is answered.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Answer {
     /// To Append.
