@@ -44,6 +44,8 @@ const ENDED_EVERY: Duration = Duration::from_millis(10);
 pub struct Info {
     /// Its name.
     pub name: String,
+    /// Its id in the maps.
+    pub brick: u32,
     /// Differs in every process that ran as this brick.
     pub incarnation: u64,
     /// Data cores.
@@ -64,6 +66,7 @@ impl Info {
     fn new(plan: &Plan, identity: &Identity, resp: Option<SocketAddr>, board: &Arc<Board>) -> Self {
         Self {
             name: plan.config.name.clone(),
+            brick: BRICK,
             incarnation: identity.nonce,
             cores: plan.cores.len() as u16,
             resp_port: resp.map_or(0, |a| a.port()),
@@ -78,7 +81,7 @@ impl Info {
     pub fn welcome(&self, routes: &Routes, core: u16) -> Welcome<'_> {
         Welcome {
             name: &self.name,
-            brick: BRICK,
+            brick: self.brick,
             incarnation: self.incarnation,
             cores: self.cores,
             core,
@@ -243,6 +246,10 @@ impl Brick {
         let (ends, controls): (Vec<_>, Vec<_>) =
             plan.cores.iter().map(|_| control_rings(queue.port())).unzip();
         let links = Arc::new(Links::new(ends, wakers.clone()));
+        for core in 0..plan.cores.len() {
+            // A brick alone: nobody could take its place.
+            links.send(core, FromControl::Lease { end_ns: u64::MAX });
+        }
         let routes = catalog.routes();
         let setup = control_setup(&plan, &identity, listen, resp, signals, &board, catalog);
         let control = ControlThread::spawn(setup, queue, Arc::clone(&links) as Arc<dyn Cores>)?;

@@ -25,8 +25,8 @@ impl Clock {
     }
 }
 
-/// `CLOCK_BOOTTIME`, nanoseconds: goes on while the machine is suspended. For the control thread.
-pub(crate) fn boot_ns() -> u64 {
+/// `CLOCK_BOOTTIME` now, nanoseconds: it goes on while the machine is suspended.
+pub fn boot_ns() -> u64 {
     read(libc::CLOCK_BOOTTIME)
 }
 

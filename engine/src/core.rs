@@ -56,11 +56,11 @@ impl Core for DataCore {
         let done = match self.poller.after(now.boot_ns, turn.work, load, left_ns) {
             Next::Flush => {
                 self.began_ns = Some(now.boot_ns);
-                fabric.flush()
+                self.shard.flush()
             }
             Next::Wait { want, timeout_ns } => {
                 self.shard.before_park();
-                self.shard.fabric().wait(want, timeout_ns)
+                self.shard.wait(want, timeout_ns)
             }
         };
         if let Err(error) = done {

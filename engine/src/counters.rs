@@ -89,9 +89,10 @@ figures! {
     stale_routes Counter "refusals_total" "reason=\"stale_route\"" "Requests answered with a refusal, by reason.";
     no_space Counter "refusals_total" "reason=\"no_space\"" "Requests refused for want of memory or disk.";
     too_large Counter "refusals_total" "reason=\"too_large\"" "Requests refused because key or value is too large.";
-    unavailable Counter "refusals_total" "reason=\"unavailable\"" "Requests refused while starting or stopping.";
+    unavailable Counter "refusals_total" "reason=\"unavailable\"" "Requests refused without a lease, or while starting or stopping.";
     overloaded Counter "refusals_total" "reason=\"busy\"" "Requests refused because too many were in flight.";
     errors Counter "refusals_total" "reason=\"other\"" "Requests refused for other reasons.";
+    leases_lost Counter "leases_lost_total" "" "Times a lease ran out between a read and its answer.";
     items Gauge "items" "" "Keys that have a value.";
     log_capacity_bytes Gauge "log_capacity_bytes" "" "Memory that segments may take.";
     log_used_bytes Gauge "log_used_bytes" "" "Memory that segments take.";

@@ -2,6 +2,7 @@
 //! `verbs`. A data core is generic over it (`Shard<F: Fabric>`), chosen once, not per message.
 
 use std::io;
+use std::net::SocketAddr;
 
 /// An endpoint (a queue pair, a connection). The generation makes a stale handle harmless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -198,6 +199,9 @@ pub enum Event {
 /// An interconnect as a data core sees it. All calls are for the owning thread only and none blocks,
 /// except [`Fabric::wait`].
 pub trait Fabric {
+    /// Connects. [`Event::Opened`] or [`Event::Closed`] follows for the endpoint.
+    fn dial(&mut self, address: SocketAddr, port: Port) -> io::Result<Ep>;
+
     /// Collects what happened into `out`, which the caller reuses. Bounded work per call.
     /// `boot_ns` is `CLOCK_BOOTTIME`: time is an argument.
     fn poll(&mut self, boot_ns: u64, out: &mut Vec<Event>);
@@ -233,6 +237,9 @@ pub trait Fabric {
 
     /// Closes after what is queued has been sent.
     fn close(&mut self, ep: Ep);
+
+    /// Closes at once: what is queued and not yet given to the kernel does not leave.
+    fn abort(&mut self, ep: Ep);
 
     /// Offers memory for one-sided operations.
     fn register(&mut self, region: Region) -> io::Result<Key>;

@@ -305,6 +305,8 @@ pub enum Failure {
     WrongPartition = 13,
     /// The sender's route is newer than this brick's map.
     RouteTooNew = 14,
+    /// This backup cannot tell just now: the primary can.
+    AskPrimary = 15,
 }
 
 impl Failure {
@@ -325,6 +327,7 @@ impl Failure {
             12 => Self::Malformed,
             13 => Self::WrongPartition,
             14 => Self::RouteTooNew,
+            15 => Self::AskPrimary,
             _ => return None,
         })
     }

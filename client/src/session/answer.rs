@@ -104,7 +104,7 @@ impl Session {
         let slot = self.slots.get(index);
         let uncertain = slot.uncertain;
         let error = match failure {
-            Failure::Unavailable | Failure::Busy | Failure::RouteTooNew => {
+            Failure::Unavailable | Failure::Busy | Failure::RouteTooNew | Failure::AskPrimary => {
                 return self.again_later(now_ns, index, failure);
             }
             Failure::WrongPartition => {
@@ -161,7 +161,9 @@ impl Session {
                 self.release(now_ns, partition);
             }
             Answer::StaleRoute { route } => self.handle_stale(now_ns, index, route),
-            Answer::Failed(Failure::Unavailable | Failure::Busy | Failure::RouteTooNew) => {
+            Answer::Failed(
+                Failure::Unavailable | Failure::Busy | Failure::RouteTooNew | Failure::AskPrimary,
+            ) => {
                 self.again_later(now_ns, index, Failure::Unavailable);
             }
             Answer::Failed(Failure::WrongPartition) => {
@@ -219,6 +221,9 @@ fn error_of(failure: Failure) -> Error {
         Failure::NoTable => Error::NoTable("of that name".into()),
         Failure::Busy => Error::Busy,
         Failure::Malformed => Error::protocol("the brick calls a request malformed"),
-        Failure::Unavailable | Failure::WrongPartition | Failure::RouteTooNew => Error::Unavailable,
+        Failure::Unavailable
+        | Failure::WrongPartition
+        | Failure::RouteTooNew
+        | Failure::AskPrimary => Error::Unavailable,
     }
 }

@@ -79,7 +79,7 @@ impl Session {
     fn greet(&mut self, out: &mut Vec<u8>) -> Option<Link> {
         let l = self.links.iter_mut().find(|l| !l.greeted)?;
         l.greeted = true;
-        let hello = Hello { client: &self.options.name, features: 0 };
+        let hello = Hello { client: &self.options.name, ..Hello::default() };
         wire::hello(out, HELLO_TAG, &hello);
         Some(l.link)
     }

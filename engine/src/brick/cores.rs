@@ -112,7 +112,8 @@ fn finish_core(tcp: Tcp, rest: Rest) -> DataCore {
     let Rest { mesh, routes, files, desk, control, info, wakers, poller } = rest;
     let files = Files::new(mesh.core(), files, desk);
     let eager = poller.mode() == Mode::Busy;
-    let parts = Parts { fabric: tcp, mesh, routes, files, control, info, wakers, eager };
+    let clock = Box::new(crate::clock::boot_ns);
+    let parts = Parts { fabric: tcp, mesh, routes, files, control, info, wakers, eager, clock };
     DataCore::new(Shard::new(parts), poller)
 }
 

@@ -188,6 +188,7 @@ pub fn failure_text(failure: Failure) -> &'static str {
         Failure::WrongPartition => {
             "TRYAGAIN this brick does not hold the key's partition; try again"
         }
+        Failure::AskPrimary => "TRYAGAIN this brick is a backup of the key; try again",
         Failure::RouteTooNew => "TRYAGAIN this brick's map is being brought up to date; try again",
     }
 }

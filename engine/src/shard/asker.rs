@@ -28,6 +28,11 @@ pub enum Asker {
         /// The entry.
         entry: u32,
     },
+    /// A request of the Redis front that may be tried again: its number in the table of forwards.
+    Forward {
+        /// The number.
+        slot: u32,
+    },
 }
 
 /// An endpoint in 30 bits: its slot, and enough of its generation to make a late answer harmless.
@@ -62,6 +67,7 @@ impl Asker {
                 1 << KIND_SHIFT | u64::from(conn.0) << 32 | u64::from(part)
             }
             Asker::Hop { entry } => 2 << KIND_SHIFT | u64::from(entry),
+            Asker::Forward { slot } => 3 << KIND_SHIFT | u64::from(slot),
         }
     }
 
@@ -72,7 +78,7 @@ impl Asker {
             0 => Asker::Native { conn, slot: token as u32 },
             1 => Asker::Resp { conn, part: token as u32 },
             2 => Asker::Hop { entry: token as u32 },
-            kind => panic!("token {token:#x} of kind {kind} was not made here"),
+            _ => Asker::Forward { slot: token as u32 },
         }
     }
 }
@@ -89,6 +95,7 @@ mod tests {
             Asker::Native { conn, slot: u32::MAX },
             Asker::Resp { conn, part: 7 },
             Asker::Hop { entry: u32::MAX },
+            Asker::Forward { slot: u32::MAX },
         ] {
             assert_eq!(Asker::from_token(asker.token()), asker);
         }

@@ -22,6 +22,8 @@ pub struct Native {
     pub late_bytes: usize,
     /// Requests without an answer.
     pub in_flight: u32,
+    /// The brick at the other end; 0: a client.
+    pub brick: u32,
 }
 
 /// A RESP connection and how it goes on.

@@ -43,6 +43,11 @@ const MESSAGES_MAX: usize = 1024;
 pub enum FromControl {
     /// The routes are these from now on.
     Routes(Arc<Routes>),
+    /// Clients may be answered until then, by these routes or newer ones: comes behind them in the ring.
+    Lease {
+        /// `CLOCK_BOOTTIME`; `u64::MAX`: no end.
+        end_ns: u64,
+    },
     /// An answer to a rare request.
     Answer(ControlAnswer),
     /// Take no more requests, answer those in flight, flush, end.
@@ -82,6 +87,7 @@ impl<F: Fabric> Shard<F> {
             taken += 1;
             match message {
                 FromControl::Routes(routes) => self.take_routes(routes),
+                FromControl::Lease { end_ns } => self.store.lease_end_ns = end_ns,
                 FromControl::Answer(answer) => self.on_control_answer(&answer),
                 FromControl::Stop => self.begin_stop(),
             }
@@ -98,6 +104,7 @@ impl<F: Fabric> Shard<F> {
 
     /// Takes over partitions that are new here and gives up those that left.
     pub(super) fn take_routes(&mut self, routes: Arc<Routes>) {
+        self.store.peers.set_bricks(&mut self.fabric, routes.bricks());
         self.store.set_routes(routes);
         self.files.take_routes(&mut self.store);
     }

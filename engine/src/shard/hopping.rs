@@ -8,6 +8,7 @@ use firebrick_partition::{Answer, Failure};
 use super::Shard;
 use super::asker::Asker;
 use super::hops::Hop;
+use super::peers::Holder;
 use crate::mesh::{self, Leg};
 
 /// Hops taken in one turn, so that one busy neighbour does not hold up this core's own connections.
@@ -68,6 +69,13 @@ impl<F: Fabric> Shard<F> {
                     _ => Answer::Failed(Failure::Malformed),
                 };
                 self.answer_resp(conn, part, answer);
+            }
+            Asker::Forward { slot } => {
+                let answer = match wire::decode(hop.bytes()) {
+                    Ok(Message::Answer { answer, .. }) => answer,
+                    _ => Answer::Failed(Failure::Malformed),
+                };
+                self.answer_forward(slot, Holder::Here, answer);
             }
             Asker::Hop { .. } => panic!("a request takes one hop at most"),
         }

@@ -6,6 +6,7 @@
 //! * `conns`, `native`, `resp`: what endpoints carry, and how answers reach them;
 //! * `store`: the partitions of this core and the way to the others;
 //! * `hopping`: requests of other cores, answers from them;
+//! * `peers`, `peering`: the other bricks: messages between replicas, requests that they must answer;
 //! * `files`: opening, recovering, flushing: what replicas ask of disks and of the storage thread;
 //! * `control`: routes that change, rare requests, stopping.
 
@@ -16,11 +17,14 @@ mod files;
 mod hopping;
 mod hops;
 mod native;
+mod peering;
+mod peers;
 mod resp;
 mod store;
 #[cfg(test)]
 mod tests;
 
+use std::io;
 use std::sync::Arc;
 
 use firebrick_net::{Ep, Event, Fabric, Port, Waker};
@@ -36,6 +40,7 @@ use crate::mesh::Mesh;
 use asker::Asker;
 use conns::{Conns, Kind, Native};
 use control::Stopping;
+use peers::{Holder, Peers};
 use store::Store;
 
 pub use control::{ControlEnd, FromControl, control_rings};
@@ -79,12 +84,15 @@ pub struct Shard<F: Fabric> {
     resume: Vec<Ep>,
     /// Send answers while the rest of the batch is executed: a busy core has the time.
     eager: bool,
+    clock: Box<dyn Fn() -> u64>,
     /// Partition and hash of the frames of this turn.
     near: Vec<(u32, u64)>,
     /// Where answers to native clients are built.
     reply: Vec<u8>,
     last_client: u64,
     published_ns: u64,
+    /// When another brick is dialled again.
+    peers_ns: Option<u64>,
     stopping: Option<Stopping>,
 }
 
@@ -106,17 +114,20 @@ pub struct Parts<F> {
     pub wakers: Vec<Waker>,
     /// The core never sleeps, so a system call more costs nothing.
     pub eager: bool,
+    /// `CLOCK_BOOTTIME`, read again before anything leaves: a pause in between may have cost the lease.
+    pub clock: Box<dyn Fn() -> u64>,
 }
 
 impl<F: Fabric> Shard<F> {
     /// A shard that opens its partitions.
     pub fn new(parts: Parts<F>) -> Self {
-        let Parts { fabric, mesh, routes, files, control, info, wakers, eager } = parts;
+        let Parts { fabric, mesh, routes, files, control, info, wakers, eager, clock } = parts;
+        let peers = Peers::new(info.brick, info.incarnation);
         info.board.core(usize::from(mesh.core())).set_state(CoreState::Opening);
         let mut shard = Self {
             fabric,
             conns: Conns::default(),
-            store: Store::new(mesh, Arc::clone(&routes)),
+            store: Store::new(mesh, Arc::clone(&routes), peers),
             files,
             control,
             info,
@@ -124,19 +135,47 @@ impl<F: Fabric> Shard<F> {
             events: Vec::new(),
             resume: Vec::new(),
             eager,
+            clock,
             near: Vec::new(),
             reply: Vec::new(),
             last_client: 0,
             published_ns: 0,
+            peers_ns: None,
             stopping: None,
         };
         shard.take_routes(routes);
         shard
     }
 
-    /// The fabric, for the loop around: flush and wait.
+    /// The fabric, for the loop around. What leaves goes through [`Shard::flush`] or [`Shard::wait`].
     pub fn fabric(&mut self) -> &mut F {
         &mut self.fabric
+    }
+
+    /// Submits all that was queued.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.hold_back();
+        self.fabric.flush()
+    }
+
+    /// Submits, then blocks until `want` completions or `timeout_ns`.
+    pub fn wait(&mut self, want: u32, timeout_ns: u64) -> io::Result<()> {
+        self.hold_back();
+        self.fabric.wait(want, timeout_ns)
+    }
+
+    /// The lease is checked after the reads of a batch and before anything leaves: when it has run out in
+    /// between (the process was paused), what was read may be old, so no client is told. Their connections
+    /// end, and whoever asked asks again elsewhere.
+    fn hold_back(&mut self) {
+        let end_ns = self.store.lease_end_ns;
+        if self.store.now.boot_ns >= end_ns || end_ns == u64::MAX || (self.clock)() < end_ns {
+            return;
+        }
+        self.store.counts.leases_lost += 1;
+        for (ep, _) in self.conns.iter() {
+            self.fabric.abort(ep);
+        }
     }
 
     /// One turn: take what arrived, execute it, queue what leaves. The caller flushes.
@@ -145,6 +184,7 @@ impl<F: Fabric> Shard<F> {
         let mut work = self.poll();
         work += self.take_hops();
         work += self.take_control();
+        work += self.forward_some();
         work += self.files.take_done(&mut self.fabric, &mut self.store);
         work += self.resume_waiting();
         self.files.turn(&mut self.fabric, &mut self.store, work > 0);
@@ -164,7 +204,7 @@ impl<F: Fabric> Shard<F> {
             self.on_event(event);
             if self.eager && n % EAGER_EVENTS == EAGER_EVENTS - 1 {
                 // An error is the next flush's to tell.
-                let _ = self.fabric.flush();
+                let _ = self.flush();
             }
         }
         self.events = events;
@@ -201,6 +241,7 @@ impl<F: Fabric> Shard<F> {
             Event::Drained { ep } => self.on_drained(ep),
             Event::Opened { ep, port } => self.on_opened(ep, port),
             Event::Closed { ep, .. } => self.on_closed(ep),
+            Event::Done { token, .. } if self.on_shipped(token) => {}
             Event::Done { token, result } => {
                 self.files.on_written(&mut self.fabric, &mut self.store, token, result);
             }
@@ -209,6 +250,9 @@ impl<F: Fabric> Shard<F> {
     }
 
     fn on_opened(&mut self, ep: Ep, port: Port) {
+        if self.on_peer_opened(ep) {
+            return;
+        }
         match port {
             Port::Frames => self.conns.insert(ep, Kind::Native(Box::<Native>::default())),
             Port::Stream => self.open_resp(ep),
@@ -216,6 +260,7 @@ impl<F: Fabric> Shard<F> {
     }
 
     fn on_closed(&mut self, ep: Ep) {
+        self.on_peer_closed(ep);
         if let Some(Kind::Native(mut native)) = self.conns.remove(ep) {
             for rx in native.held.drain(..) {
                 self.fabric.release(rx);
@@ -265,6 +310,7 @@ impl<F: Fabric> Shard<F> {
             Asker::Native { conn, slot } => self.answer_native(conn, slot, &answer),
             Asker::Resp { conn, part } => self.answer_resp(conn, part, answer),
             Asker::Hop { entry } => self.answer_hop(entry, &answer),
+            Asker::Forward { slot } => self.answer_forward(slot, Holder::Here, answer),
         }
     }
 
@@ -275,6 +321,9 @@ impl<F: Fabric> Shard<F> {
         let background = self.files.wants_background();
         let pressing = background || !self.resume.is_empty() || !self.store.mesh().is_idle();
         let mut next_ns = if pressing { 0 } else { self.files.next_ns(&mut self.store) };
+        for at in [self.peers_ns, self.store.peers.forwards.wake_at()].into_iter().flatten() {
+            next_ns = next_ns.min(at);
+        }
         if self.stopping.is_some() {
             // Nobody wakes this core when another one is through.
             next_ns = next_ns.min(self.store.now.boot_ns + STOP_LOOK_NS);

@@ -17,7 +17,7 @@ impl<F: Fabric> Shard<F> {
     pub(super) fn on_frame(&mut self, ep: Ep, rx: Rx) {
         let room = self.fabric.room(ep);
         let Some(native) = self.conns.native(ep) else {
-            self.fabric.release(rx);
+            self.on_dialled_frame(ep, rx);
             return;
         };
         if room == 0 || !native.held.is_empty() || !native.late.is_empty() {
@@ -71,7 +71,10 @@ impl<F: Fabric> Shard<F> {
                     }
                 }
             }
-            Ok(Message::Hello { slot, .. }) => {
+            Ok(Message::Hello { slot, hello }) => {
+                if let Some(native) = self.conns.native(ep) {
+                    native.brick = hello.brick;
+                }
                 let welcome = self.info.welcome(&self.store.routes, self.store.core());
                 wire::welcome(&mut reply, slot, &welcome);
             }

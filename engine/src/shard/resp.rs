@@ -7,7 +7,7 @@ use firebrick_net::{Ep, Fabric, Rx};
 use firebrick_partition::{Answer, Now, Op};
 
 use super::Shard;
-use super::asker::{Asker, ConnId};
+use super::asker::ConnId;
 use super::conns::{Conns, Kind, OWED_BYTES_MAX, Resp};
 use super::store::Store;
 use crate::brick::Info;
@@ -54,7 +54,7 @@ impl<F: Fabric> Backend for Front<'_, F> {
         key: &[u8],
         op: Op<'_>,
     ) -> Option<Answer<'_>> {
-        let asker = Asker::Resp { conn: ConnId::new(self.ep), part: token.number() };
+        let asker = (ConnId::new(self.ep), token.number());
         let answer = self.store.submit(asker, hash, key, op, self.own);
         // From here on this connection must see what it wrote.
         self.own |= answer.is_none();

@@ -7,8 +7,9 @@ use firebrick_partition::replica::{Actions, Outcome, Reads, Replica};
 use firebrick_partition::wire;
 use firebrick_partition::{Answer, Failure, Now, Op, Request};
 
-use super::asker::Asker;
+use super::asker::{Asker, ConnId};
 use super::hops::Hops;
+use super::peers::Peers;
 use crate::catalog::DEFAULT_TABLE;
 use crate::counters::Counts;
 use crate::mesh::Mesh;
@@ -31,6 +32,10 @@ pub struct Store {
     pub resp_table: u32,
     /// Requests are served: everything is recovered and the brick is not stopping.
     pub serving: bool,
+    /// Until when this core may answer clients, `CLOCK_BOOTTIME`.
+    pub lease_end_ns: u64,
+    /// The way to the other bricks.
+    pub peers: Peers,
     mesh: Mesh,
     replicas: Vec<Replica>,
     /// By partition id (ids are small): index into `replicas`, or `NOT_HERE`.
@@ -43,7 +48,7 @@ const NOT_HERE: u16 = u16::MAX;
 
 impl Store {
     /// No replicas yet.
-    pub fn new(mesh: Mesh, routes: Arc<Routes>) -> Self {
+    pub fn new(mesh: Mesh, routes: Arc<Routes>, peers: Peers) -> Self {
         let mut store = Self {
             now: Now::default(),
             actions: Actions::default(),
@@ -53,6 +58,8 @@ impl Store {
             routes: Arc::default(),
             resp_table: 0,
             serving: false,
+            lease_end_ns: 0,
+            peers,
             mesh,
             replicas: Vec::new(),
             local: Vec::new(),
@@ -66,6 +73,12 @@ impl Store {
     pub fn set_routes(&mut self, routes: Arc<Routes>) {
         self.resp_table = routes.table_named(DEFAULT_TABLE).map_or(0, |t| t.id);
         self.routes = routes;
+    }
+
+    /// This core has a lease: what it knows is what holds.
+    #[inline]
+    pub fn is_leased(&self) -> bool {
+        self.now.boot_ns < self.lease_end_ns
     }
 
     /// The partition is here.
@@ -133,10 +146,11 @@ impl Store {
         Some(&self.replicas[self.index_of(partition)?])
     }
 
-    /// Executes a request of this brick's own front, which has no route of its own.
+    /// Executes a request of this brick's own front, which has no route of its own. What this core cannot
+    /// answer itself goes where it can be: see `peers::forward`.
     pub fn submit(
         &mut self,
-        asker: Asker,
+        (conn, part): (ConnId, u32),
         hash: u64,
         key: &[u8],
         op: Op<'_>,
@@ -145,17 +159,28 @@ impl Store {
         let Some(entry) = self.routes.route(self.resp_table, hash) else {
             return Some(Answer::Failed(Failure::NoTable));
         };
-        let (route, core) = (entry.route, entry.core);
+        if !self.serving {
+            return Some(Answer::Failed(Failure::Unavailable));
+        }
+        let (route, core, mine) = (entry.route, entry.core, entry.mine == Some(0));
+        let asker = Asker::Resp { conn, part };
         let request = Request { route, numbered: None, key, op };
-        if core == self.mesh.core() {
+        let here = mine && core == self.mesh.core() && self.is_leased();
+        if here && !self.peers.forwards.holds_up(conn) && self.serves(route.partition) {
             return self.execute(asker, hash, &request, own);
         }
         let mut frame = std::mem::take(&mut self.scratch);
         frame.clear();
         wire::request(&mut frame, 0, &request);
-        let refused = self.relay(core, asker, &frame);
-        self.scratch = frame;
-        refused.map(Answer::Failed)
+        let now_ns = self.now.boot_ns;
+        let taken = self.peers.forwards.begin((conn, part), hash, frame, own, now_ns);
+        taken.err().map(Answer::Failed)
+    }
+
+    /// The replica of a partition of this core answers as its primary.
+    #[inline]
+    fn serves(&self, partition: u32) -> bool {
+        self.at(partition).is_some_and(Replica::is_serving)
     }
 
     /// Executes a request that came in a frame, or relays the frame to the core that holds the
@@ -169,7 +194,10 @@ impl Store {
         own: bool,
     ) -> Option<Answer<'_>> {
         let core = match self.routes.partition(request.route.partition) {
-            Some(entry) if entry.route.table == request.route.table => entry.core,
+            Some(entry) if !entry.here && entry.route != request.route => {
+                return Some(Answer::StaleRoute { route: entry.route });
+            }
+            Some(entry) if entry.here && entry.route.table == request.route.table => entry.core,
             _ if self.routes.table(request.route.table).is_none() => {
                 return Some(Answer::Failed(Failure::NoTable));
             }
@@ -182,7 +210,7 @@ impl Store {
     }
 
     /// Sends a request to the core that holds its partition; why not, when it cannot be sent.
-    fn relay(&mut self, core: u16, asker: Asker, frame: &[u8]) -> Option<Failure> {
+    pub fn relay(&mut self, core: u16, asker: Asker, frame: &[u8]) -> Option<Failure> {
         if !self.serving {
             return Some(Failure::Unavailable);
         }
@@ -204,7 +232,7 @@ impl Store {
         request: &Request<'_>,
         own: bool,
     ) -> Option<Answer<'_>> {
-        if !self.serving {
+        if !self.serving || !self.is_leased() {
             return Some(Answer::Failed(Failure::Unavailable));
         }
         let Some(at) = self.index_of(request.route.partition) else {

@@ -11,6 +11,7 @@ mod world;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::fabric::{
@@ -71,6 +72,17 @@ impl World {
         self.0.borrow_mut().cut(a.place, b.place, a.now.max(b.now));
     }
 
+    /// Cuts all connections between two fakes, and lets none be dialled until [`World::join`].
+    pub fn part(&self, a: &Fake, b: &Fake) {
+        self.0.borrow_mut().set_apart(a.place, b.place, true);
+        self.cut(a, b);
+    }
+
+    /// Ends [`World::part`].
+    pub fn join(&self, a: &Fake, b: &Fake) {
+        self.0.borrow_mut().set_apart(a.place, b.place, false);
+    }
+
     /// The earliest time at which something arrives anywhere; `None`: nothing is on its way.
     pub fn next_ns(&self) -> Option<u64> {
         self.0.borrow().next_ns()
@@ -120,6 +132,8 @@ struct End {
     link: Option<(usize, usize)>,
     port: Port,
     out: Vec<u8>,
+    /// Frames that leave with the next flush.
+    frames: Vec<Vec<u8>>,
     closing: bool,
     paused: bool,
     held: bool,
@@ -138,7 +152,19 @@ pub struct Fake {
     writes: BTreeMap<u64, DiskWrite>,
 }
 
+impl Drop for Fake {
+    /// Its process is gone: peers see their connections end, and nobody is reached here any more.
+    fn drop(&mut self) {
+        self.net.borrow_mut().vanish(self.place, self.now);
+    }
+}
+
 impl Fake {
+    /// Others may dial this address from now on.
+    pub fn listen(&mut self, address: SocketAddr) {
+        self.net.borrow_mut().listen(self.place, address);
+    }
+
     fn open(&mut self, link: usize, side: usize, port: Port) -> Ep {
         assert!(self.ends.len() < ENDPOINTS_MAX, "a fake has {ENDPOINTS_MAX} endpoints");
         let end = End {
@@ -146,6 +172,7 @@ impl Fake {
             link: Some((link, side)),
             port,
             out: Vec::new(),
+            frames: Vec::new(),
             closing: false,
             paused: false,
             held: false,
@@ -179,7 +206,10 @@ impl Fake {
 
     /// Bytes queued and not taken by the peer.
     fn queued(&self, end: &End) -> usize {
-        end.out.len() + end.link.map_or(0, |(link, side)| self.net.borrow().unread(link, side))
+        let frames: usize = end.frames.iter().map(Vec::len).sum();
+        end.out.len()
+            + frames
+            + end.link.map_or(0, |(link, side)| self.net.borrow().unread(link, side))
     }
 
     /// Disk writes in flight, by token: for a test that completes them by hand ([`Disk::ByHand`]).
@@ -204,6 +234,9 @@ impl Fake {
         for slot in std::mem::take(&mut self.dirty) {
             let end = &mut self.ends[slot as usize];
             let Some((link, side)) = end.link else { continue };
+            for frame in std::mem::take(&mut end.frames) {
+                self.net.borrow_mut().send(link, side, self.now, frame);
+            }
             if !end.out.is_empty() {
                 let bytes = std::mem::take(&mut end.out);
                 self.net.borrow_mut().send(link, side, self.now, bytes);
@@ -231,6 +264,7 @@ impl Fake {
             Arrival::End(reason) => {
                 end.link = None;
                 end.out = Vec::new();
+                end.frames = Vec::new();
                 out.push(Event::Closed { ep, reason });
             }
         }
@@ -257,8 +291,28 @@ impl Fake {
 }
 
 impl Fabric for Fake {
+    fn dial(&mut self, address: SocketAddr, port: Port) -> io::Result<Ep> {
+        let link = self.net.borrow_mut().dial(self.place, address, port);
+        if let Some(link) = link {
+            return Ok(self.open(link, 0, port));
+        }
+        let mut net = self.net.borrow_mut();
+        let nowhere = net.add_place();
+        let link = net.add_link([self.place, nowhere]);
+        drop(net);
+        let ep = self.open(link, 0, port);
+        // It never opened.
+        self.ready.pop();
+        self.net.borrow_mut().refuse(link, self.now);
+        Ok(ep)
+    }
+
     fn poll(&mut self, boot_ns: u64, out: &mut Vec<Event>) {
         self.now = self.now.max(boot_ns);
+        let incoming = self.net.borrow_mut().incoming(self.place);
+        for (link, port) in incoming {
+            self.open(link, 1, port);
+        }
         out.append(&mut self.ready);
         for _ in 0..CQES_PER_POLL_MAX {
             let done = self.net.borrow_mut().done(self.place, self.now);
@@ -286,7 +340,7 @@ impl Fabric for Fake {
 
     fn send(&mut self, ep: Ep, head: &[u8], body: Option<Body>, token: Token) -> Result<(), Full> {
         let end = self.end(ep).filter(|end| !end.closing).ok_or(Full)?;
-        let (port, (link, side)) = (end.port, end.link.ok_or(Full)?);
+        let port = end.port;
         let queued = self.queued(end);
         let mut bytes = head.to_vec();
         if let Some(body) = body {
@@ -299,13 +353,13 @@ impl Fabric for Fake {
             end.owed.set(true);
             return Err(Full);
         }
-        let mut net = self.net.borrow_mut();
         if let Some(body) = body {
+            let mut net = self.net.borrow_mut();
             let wait = net.settings.delay_ns.clone();
             net.later(self.place, self.now, &wait, (token, body.len as i32));
         }
         match port {
-            Port::Frames => net.send(link, side, self.now, bytes),
+            Port::Frames => self.ends[ep.slot as usize].frames.push(bytes),
             // Behind what was written in place.
             Port::Stream => self.ends[ep.slot as usize].out.extend_from_slice(&bytes),
         }
@@ -351,6 +405,17 @@ impl Fabric for Fake {
         let now = self.now;
         let Some(end) = self.end_mut(ep).filter(|end| !end.closing) else { return };
         end.closing = true;
+        if let Some((link, side)) = end.link {
+            self.net.borrow_mut().close(link, side, now);
+        }
+    }
+
+    fn abort(&mut self, ep: Ep) {
+        let now = self.now;
+        let Some(end) = self.end_mut(ep).filter(|end| !end.closing) else { return };
+        end.closing = true;
+        end.out = Vec::new();
+        end.frames = Vec::new();
         if let Some((link, side)) = end.link {
             self.net.borrow_mut().close(link, side, now);
         }

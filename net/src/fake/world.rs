@@ -1,9 +1,10 @@
 //! The network itself: links, what travels on them, and chance.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
-use crate::fabric::{CloseReason, Ep, Token};
+use crate::fabric::{CloseReason, Ep, Port, Token};
 
 /// A fake, or a test's peer.
 pub type Place = usize;
@@ -88,12 +89,27 @@ pub struct Network {
     links: Vec<Link>,
     later: BTreeMap<(u64, u64), (Place, Token, i32)>,
     serial: u64,
+    /// Who listens where.
+    listeners: BTreeMap<SocketAddr, Place>,
+    /// Links that a listener has not seen yet, with what they carry.
+    incoming: BTreeMap<Place, Vec<(usize, Port)>>,
+    /// Pairs of places between which nothing is dialled.
+    apart: BTreeSet<(Place, Place)>,
 }
 
 impl Network {
     pub fn new(seed: u64, settings: Settings) -> Self {
-        let (links, later) = (Vec::new(), BTreeMap::new());
-        Self { settings, random: seed, places: 0, links, later, serial: 0 }
+        Self {
+            settings,
+            random: seed,
+            places: 0,
+            links: Vec::new(),
+            later: BTreeMap::new(),
+            serial: 0,
+            listeners: BTreeMap::new(),
+            incoming: BTreeMap::new(),
+            apart: BTreeSet::new(),
+        }
     }
 
     pub fn add_place(&mut self) -> Place {
@@ -104,6 +120,46 @@ impl Network {
     pub fn add_link(&mut self, places: [Place; 2]) -> usize {
         self.links.push(Link { places, ends: [None; 2], to: Default::default() });
         self.links.len() - 1
+    }
+
+    pub fn listen(&mut self, place: Place, address: SocketAddr) {
+        self.listeners.insert(address, place);
+    }
+
+    /// Nobody is there any more: its listeners are gone, and its connections end at the other side.
+    pub fn vanish(&mut self, place: Place, now_ns: u64) {
+        self.listeners.retain(|_, at| *at != place);
+        self.incoming.remove(&place);
+        for link in 0..self.links.len() {
+            if self.links[link].places.contains(&place) {
+                self.lose(link, now_ns);
+            }
+        }
+    }
+
+    /// A new link from `place` to whoever listens at `address`; `None`: nobody does, or the way is cut.
+    pub fn dial(&mut self, place: Place, address: SocketAddr, port: Port) -> Option<usize> {
+        let there = *self.listeners.get(&address)?;
+        if self.apart.contains(&(place.min(there), place.max(there))) {
+            return None;
+        }
+        let link = self.add_link([place, there]);
+        self.incoming.entry(there).or_default().push((link, port));
+        Some(link)
+    }
+
+    /// Links that were dialled to a place since it last asked.
+    pub fn incoming(&mut self, place: Place) -> Vec<(usize, Port)> {
+        self.incoming.remove(&place).unwrap_or_default()
+    }
+
+    pub fn set_apart(&mut self, a: Place, b: Place, apart: bool) {
+        let pair = (a.min(b), a.max(b));
+        if apart {
+            self.apart.insert(pair);
+        } else {
+            self.apart.remove(&pair);
+        }
     }
 
     pub fn set_end(&mut self, link: usize, side: usize, ep: Ep) {
@@ -167,6 +223,12 @@ impl Network {
             lane.ended = false;
             lane.push(due, Arrival::End(CloseReason::Io(libc::ECONNRESET)));
         }
+    }
+
+    /// Nobody answers.
+    pub fn refuse(&mut self, link: usize, now_ns: u64) {
+        let due = now_ns + self.delay_ns();
+        self.links[link].to[0].push(due, Arrival::End(CloseReason::Io(libc::ECONNREFUSED)));
     }
 
     pub fn cut(&mut self, a: Place, b: Place, now_ns: u64) {

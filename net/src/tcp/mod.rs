@@ -23,8 +23,8 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use io_uring::{cqueue, opcode, types};
 
 use crate::fabric::{
-    Body, Counters, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region, Remote, Rx,
-    RxInner, Token,
+    Body, CloseReason, Counters, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region,
+    Remote, Rx, RxInner, Token,
 };
 use crate::frame::Hello;
 use crate::limits::{
@@ -145,26 +145,6 @@ impl Tcp {
         Ok(bound)
     }
 
-    /// Connects. [`Event::Opened`] or [`Event::Closed`] follows for the endpoint.
-    pub fn dial(&mut self, address: SocketAddr, port: Port) -> io::Result<Ep> {
-        let fd = socket::stream(address)?;
-        let Some(ep) = self.table.insert(fd.as_raw_fd(), port, State::Connecting) else {
-            return Err(io::Error::other("all endpoints of this core are in use"));
-        };
-        let raw = Box::new(socket::Address::new(address));
-        let connect = opcode::Connect::new(types::Fd(fd.into_raw_fd()), raw.as_ptr(), raw.len())
-            .build()
-            .user_data(Op::Connect.tag(ep));
-        self.dials.insert(ep.slot, raw);
-        let endpoint = self.table.at(ep.slot);
-        endpoint.dialled = true;
-        endpoint.connecting = true;
-        self.greetings.push_back((self.now + HANDSHAKE_NS_MAX, ep));
-        // SAFETY: the address stays in `dials` until the completion.
-        unsafe { self.ring.push(&connect)? };
-        Ok(ep)
-    }
-
     /// A handle with which other threads wake this core.
     pub fn waker(&self) -> Waker {
         self.bell.waker()
@@ -220,6 +200,25 @@ impl Tcp {
 }
 
 impl Fabric for Tcp {
+    fn dial(&mut self, address: SocketAddr, port: Port) -> io::Result<Ep> {
+        let fd = socket::stream(address)?;
+        let Some(ep) = self.table.insert(fd.as_raw_fd(), port, State::Connecting) else {
+            return Err(io::Error::other("all endpoints of this core are in use"));
+        };
+        let raw = Box::new(socket::Address::new(address));
+        let connect = opcode::Connect::new(types::Fd(fd.into_raw_fd()), raw.as_ptr(), raw.len())
+            .build()
+            .user_data(Op::Connect.tag(ep));
+        self.dials.insert(ep.slot, raw);
+        let endpoint = self.table.at(ep.slot);
+        endpoint.dialled = true;
+        endpoint.connecting = true;
+        self.greetings.push_back((self.now + HANDSHAKE_NS_MAX, ep));
+        // SAFETY: the address stays in `dials` until the completion.
+        unsafe { self.ring.push(&connect)? };
+        Ok(ep)
+    }
+
     fn poll(&mut self, boot_ns: u64, out: &mut Vec<Event>) {
         self.now = self.now.max(boot_ns);
         self.turn_window();
@@ -289,6 +288,12 @@ impl Fabric for Tcp {
     fn close(&mut self, ep: Ep) {
         if self.table.get(ep).is_some() {
             self.drain(ep);
+        }
+    }
+
+    fn abort(&mut self, ep: Ep) {
+        if self.table.get(ep).is_some() {
+            self.fail(ep, CloseReason::Finished);
         }
     }
 

@@ -17,6 +17,8 @@ pub struct RouteEntry {
     pub replicas: Replicas,
     /// Where this brick is in the group; `None`: it is not. 0 is the primary.
     pub mine: Option<u8>,
+    /// This brick is a member or a learner: the partition has a replica here.
+    pub here: bool,
     /// The data core of this brick that owns the partition, or else the primary's on its own brick.
     pub core: u16,
 }
@@ -60,7 +62,8 @@ impl RouteTable {
             let partition = leaf.partition;
             let replicas = map.groups.get(partition).ok_or(MapError::NoGroup(partition))?.clone();
             let mine = replicas.position(brick);
-            let core = replicas.members[mine.unwrap_or(0)].core;
+            let own = replicas.of(brick);
+            let core = own.unwrap_or(replicas.members[0]).core;
             let fingerprint = fingerprint(map.id, leaf, &replicas);
             let route = Route { table: map.id, partition, epoch: replicas.epoch, fingerprint };
             entries.push(RouteEntry {
@@ -68,6 +71,7 @@ impl RouteTable {
                 leaf: *leaf,
                 replicas,
                 mine: mine.map(|at| at as u8),
+                here: own.is_some(),
                 core,
             });
         }

@@ -112,6 +112,11 @@ impl Replicas {
         self.members.first().copied()
     }
 
+    /// A brick's part in it, as a member or a learner.
+    pub fn of(&self, brick: u32) -> Option<Member> {
+        self.members.iter().chain(&self.learners).find(|m| m.brick == brick).copied()
+    }
+
     /// Where in the group a brick is.
     pub fn position(&self, brick: u32) -> Option<usize> {
         self.members.iter().position(|m| m.brick == brick)

@@ -10,12 +10,16 @@ use super::{Kind, Message, WireError, access, archive, prefix};
 use crate::maps::{ArchivedMaps, Maps};
 
 /// A client's first message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hello<'a> {
     /// Name of the program, for `status`.
     pub client: &'a str,
     /// Features it can use; none is defined yet.
     pub features: u64,
+    /// The brick that dialled, and its incarnation; 0 and 0 for a client.
+    pub brick: u32,
+    /// See `brick`.
+    pub incarnation: u64,
 }
 
 /// What a brick accepts.
@@ -53,6 +57,8 @@ pub struct Welcome<'a> {
 #[derive(Archive, Serialize)]
 struct HelloRoot<'a> {
     features: u64,
+    incarnation: u64,
+    brick: u32,
     #[rkyv(with = InlineAsBox)]
     client: &'a str,
 }
@@ -95,7 +101,8 @@ impl fmt::Debug for MapView<'_> {
 
 pub(super) fn encode_hello(out: &mut Vec<u8>, slot: u32, hello: &Hello<'_>) {
     prefix(out, Kind::Hello, 0, 0, slot);
-    archive(&HelloRoot { features: hello.features, client: hello.client }, out);
+    let Hello { client, features, brick, incarnation } = *hello;
+    archive(&HelloRoot { features, incarnation, brick, client }, out);
 }
 
 pub(super) fn encode_welcome(out: &mut Vec<u8>, slot: u32, welcome: &Welcome<'_>) {
@@ -135,7 +142,12 @@ pub(super) fn decode(
     Ok(match kind {
         Kind::Hello => {
             let root = access::<ArchivedHelloRoot>(kind, body)?;
-            let hello = Hello { client: &root.client, features: root.features.to_native() };
+            let hello = Hello {
+                client: &root.client,
+                features: root.features.to_native(),
+                brick: root.brick.to_native(),
+                incarnation: root.incarnation.to_native(),
+            };
             Message::Hello { slot, hello }
         }
         Kind::Welcome => Message::Welcome { slot, welcome: welcome(kind, body)? },

@@ -189,9 +189,9 @@ proptest! {
 #[test]
 fn rare_messages_arrive() {
     let mut out = Vec::new();
-    super::hello(&mut out, 1, &Hello { client: "test", features: 5 });
+    super::hello(&mut out, 1, &Hello { client: "test", features: 5, brick: 3, incarnation: 9 });
     let Ok(Message::Hello { slot: 1, hello }) = decode(&out) else { panic!("no hello") };
-    assert_eq!(hello, Hello { client: "test", features: 5 });
+    assert_eq!(hello, Hello { client: "test", features: 5, brick: 3, incarnation: 9 });
 
     out.clear();
     let sent = Welcome {

@@ -74,6 +74,7 @@ impl NativeClient {
         let slot = self.next;
         self.next += 1;
         self.fake.send(self.ep, frame, None, Token(0)).unwrap();
+        self.fake.flush().unwrap();
         self.waiting.insert(slot, now);
         slot
     }

@@ -113,6 +113,7 @@ impl Rig {
         let (notices, heard) = Notices::heard();
         let info = Arc::new(Info {
             name: "test".into(),
+            brick: 1,
             incarnation: nonce,
             cores: build.cores,
             resp_port: 0,
@@ -130,7 +131,8 @@ impl Rig {
         let meshes = Mesh::connect(usize::from(build.cores));
         let cores = meshes.into_iter().map(|mesh| {
             let (desk, window) = Window::by_hand();
-            let (control, end) = control_rings(queue.port());
+            let (mut control, end) = control_rings(queue.port());
+            control.push(FromControl::Lease { end_ns: u64::MAX }).unwrap();
             let shard = Shard::new(Parts {
                 fabric: world.fake(),
                 files: Files::new(mesh.core(), setup.clone(), desk),
@@ -140,6 +142,7 @@ impl Rig {
                 info: Arc::clone(&info),
                 wakers: vec![waker.clone(); usize::from(build.cores)],
                 eager: false,
+                clock: Box::new(|| 0),
             });
             let (jobs, writes, turn) = (VecDeque::new(), BTreeMap::new(), Turn::default());
             Core { shard, turn, window, jobs, writes, control, stopped: false, turns: 0 }

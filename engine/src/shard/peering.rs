@@ -1,0 +1,136 @@
+//! This core and the other bricks: ways that open and end, requests that another brick must answer.
+
+use firebrick_net::{Ep, Fabric, Rx, Token};
+use firebrick_partition::replica::OwnedAnswer;
+use firebrick_partition::wire::{self, Message};
+use firebrick_partition::{Answer, Failure};
+
+use super::Shard;
+use super::asker::Asker;
+use super::peers::{Forward, Holder, is_temporary};
+
+/// Forwarded requests tried in one turn.
+const FORWARDS_PER_TURN_MAX: usize = 512;
+
+impl<F: Fabric> Shard<F> {
+    /// Log bytes have been sent and need no pin any more. `false`: the completion was another's.
+    pub(super) fn on_shipped(&mut self, token: Token) -> bool {
+        let Some(shipped) = self.store.peers.shipped(token) else { return false };
+        if let Some(replica) = self.store.at(shipped.partition) {
+            replica.log().unpin(shipped.loc);
+        }
+        true
+    }
+
+    /// A connection that this core dialled has opened.
+    pub(super) fn on_peer_opened(&mut self, ep: Ep) -> bool {
+        self.store.peers.on_opened(&mut self.fabric, ep).is_some()
+    }
+
+    /// A connection has ended. Requests that the brick at its end had are in doubt.
+    pub(super) fn on_peer_closed(&mut self, ep: Ep) {
+        let Some(brick) = self.store.peers.on_closed(ep, self.store.now.boot_ns) else { return };
+        for forward in self.store.peers.forwards.lost(brick) {
+            self.deliver(forward.asker(), Answer::Failed(Failure::InDoubt));
+        }
+    }
+
+    /// A frame on a connection that this core dialled: answers to forwarded requests.
+    pub(super) fn on_dialled_frame(&mut self, ep: Ep, rx: Rx) {
+        let mut answered = None;
+        if let Some(brick) = self.store.peers.dialled(ep) {
+            match wire::decode(self.fabric.bytes(&rx)) {
+                Ok(Message::Answer { slot, answer }) => {
+                    let forward = self.store.peers.forwards.answered(slot, Holder::Brick(brick));
+                    answered = forward.map(|f| (f, OwnedAnswer::new(&answer)));
+                }
+                Ok(Message::Welcome { .. }) => {}
+                Ok(_) | Err(_) => self.fabric.abort(ep),
+            }
+        }
+        self.fabric.release(rx);
+        if let Some((forward, answer)) = answered {
+            self.on_forward_answer(forward, answer.get());
+        }
+    }
+
+    /// A forwarded request was answered by a replica of this brick.
+    pub(super) fn answer_forward(&mut self, slot: u32, holder: Holder, answer: Answer<'_>) {
+        if let Some(forward) = self.store.peers.forwards.answered(slot, holder) {
+            self.on_forward_answer(forward, answer);
+        }
+    }
+
+    /// What says "nothing was done" is tried again; the rest is the client's.
+    fn on_forward_answer(&mut self, forward: Forward, answer: Answer<'_>) {
+        if is_temporary(&answer) && self.store.serving {
+            let now_ns = self.store.now.boot_ns;
+            if let Err(forward) = self.store.peers.forwards.wait(forward, now_ns) {
+                self.deliver(forward.asker(), Answer::Failed(Failure::Unavailable));
+            }
+        } else {
+            self.deliver(forward.asker(), answer);
+        }
+    }
+
+    /// Tries requests that no replica of this core answered at once, and dials whom something waits for.
+    pub(super) fn forward_some(&mut self) -> usize {
+        let now_ns = self.store.now.boot_ns;
+        let mut tried = 0;
+        while tried < FORWARDS_PER_TURN_MAX
+            && let Some(next) = self.store.peers.forwards.next(now_ns)
+        {
+            tried += 1;
+            match next {
+                Ok(forward) => self.try_forward(forward),
+                Err(late) => self.deliver(late.asker(), Answer::Failed(Failure::Unavailable)),
+            }
+        }
+        self.peers_ns = self.store.peers.poll(&mut self.fabric, now_ns);
+        tried
+    }
+
+    /// Gives a request to whoever serves its partition now.
+    fn try_forward(&mut self, mut forward: Forward) {
+        let encoded = std::mem::take(&mut forward.request);
+        let Ok(Message::Request { mut request, .. }) = wire::decode(&encoded) else {
+            unreachable!("this process encoded it")
+        };
+        let Some(entry) = self.store.routes.route(self.store.resp_table, forward.hash) else {
+            return self.deliver(forward.asker(), Answer::Failed(Failure::NoTable));
+        };
+        request.route = entry.route;
+        let (mine, core) = (entry.mine == Some(0), entry.core);
+        let primary = entry.replicas.primary().map_or(0, |m| m.brick);
+        let slot = self.store.peers.forwards.take_slot();
+        let asker = Asker::Forward { slot };
+        let mut frame = Vec::with_capacity(encoded.len());
+        wire::request(&mut frame, slot, &request);
+        if mine && core == self.store.core() {
+            forward.holder = Holder::Here;
+            let (hash, own) = (forward.hash, forward.own);
+            forward.request = frame;
+            self.store.peers.forwards.sent(slot, forward);
+            let answer = self.store.execute(asker, hash, &request, own);
+            if let Some(answer) = answer.as_ref().map(OwnedAnswer::new) {
+                self.answer_forward(slot, Holder::Here, answer.get());
+            }
+        } else if mine {
+            forward.holder = Holder::Here;
+            let refused = self.store.relay(core, asker, &frame);
+            forward.request = frame;
+            self.store.peers.forwards.sent(slot, forward);
+            if let Some(failure) = refused {
+                self.answer_forward(slot, Holder::Here, Answer::Failed(failure));
+            }
+        } else if self.store.peers.send(&mut self.fabric, primary, &frame) {
+            forward.holder = Holder::Brick(primary);
+            forward.request = frame;
+            self.store.peers.forwards.sent(slot, forward);
+        } else {
+            self.store.peers.forwards.give_slot(slot);
+            forward.request = frame;
+            self.on_forward_answer(forward, Answer::Failed(Failure::Unavailable));
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Requests of this brick's Redis front that cannot be answered on the spot: another brick is the primary, or
+//! nobody serves the partition just now.
+//!
+//! A request that was sent and got no answer is an error to its client, because it may have been applied; one
+//! that was answered "not here" or never left is tried again until its time is over, because nothing was
+//! appended. So a move or a failover costs a Redis client time, and no error while it is short.
+//!
+//! The requests of one connection keep their order: one that waits holds up those behind it, and one that
+//! comes back while a later one is on its way is not tried again.
+
+use std::collections::VecDeque;
+
+use firebrick_partition::{Answer, Failure};
+
+use crate::shard::asker::{Asker, ConnId};
+
+/// A request waits at most this long for somebody who serves it.
+const PATIENCE_NS: u64 = 2_000_000_000;
+/// Between two tries.
+const RETRY_NS: u64 = 1_000_000;
+/// Requests that another brick has, or that wait.
+const FORWARDS_MAX: usize = 64 << 10;
+
+/// Who has a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Nobody yet.
+    Nobody,
+    /// A replica of this brick.
+    Here,
+    /// Another brick.
+    Brick(u32),
+}
+
+/// A request on its way.
+#[derive(Debug)]
+pub struct Forward {
+    /// The connection that gets the answer.
+    pub conn: ConnId,
+    /// The front's number of the reply.
+    pub part: u32,
+    /// Who has it.
+    pub holder: Holder,
+    /// Hash of its key.
+    pub hash: u64,
+    /// Encoded; its route and number are those of its last try.
+    pub request: Vec<u8>,
+    /// Its connection has writes in flight.
+    pub own: bool,
+    order: u64,
+    deadline_ns: u64,
+    retry_ns: u64,
+}
+
+impl Forward {
+    /// Who gets the answer.
+    pub fn asker(&self) -> Asker {
+        Asker::Resp { conn: self.conn, part: self.part }
+    }
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub struct Forwards {
+    /// By the number that the request carries.
+    sent: Vec<Option<Forward>>,
+    free: Vec<u32>,
+    fresh: VecDeque<Forward>,
+    waiting: VecDeque<Forward>,
+    orders: u64,
+}
+
+/// Whether an answer says that nothing was done and another try may go better.
+pub fn is_temporary(answer: &Answer<'_>) -> bool {
+    matches!(
+        answer,
+        Answer::StaleRoute { .. }
+            | Answer::Failed(
+                Failure::Unavailable
+                    | Failure::RouteTooNew
+                    | Failure::WrongPartition
+                    | Failure::AskPrimary
+            )
+    )
+}
+
+impl Forwards {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.sent.len() - self.free.len() + self.fresh.len() + self.waiting.len()
+    }
+
+    /// Takes a request in. `Err`: there are too many.
+    pub fn begin(
+        &mut self,
+        (conn, part): (ConnId, u32),
+        hash: u64,
+        request: Vec<u8>,
+        own: bool,
+        now_ns: u64,
+    ) -> Result<(), Failure> {
+        if self.len() >= FORWARDS_MAX {
+            return Err(Failure::Busy);
+        }
+        self.orders += 1;
+        self.fresh.push_back(Forward {
+            conn,
+            part,
+            holder: Holder::Nobody,
+            hash,
+            request,
+            own,
+            order: self.orders,
+            deadline_ns: now_ns + PATIENCE_NS,
+            retry_ns: now_ns,
+        });
+        Ok(())
+    }
+
+    /// A request of this connection waits for its turn: those behind it wait too.
+    #[inline]
+    pub fn holds_up(&self, conn: ConnId) -> bool {
+        (!self.fresh.is_empty() || !self.waiting.is_empty())
+            && self.fresh.iter().chain(&self.waiting).any(|f| f.conn == conn)
+    }
+
+    /// The next request to be tried. `Err`: it has waited long enough.
+    pub fn next(&mut self, now_ns: u64) -> Option<Result<Forward, Forward>> {
+        if self.waiting.front().is_some_and(|f| f.retry_ns <= now_ns) {
+            let forward = self.waiting.pop_front()?;
+            return Some(if forward.deadline_ns <= now_ns { Err(forward) } else { Ok(forward) });
+        }
+        for _ in 0..self.fresh.len() {
+            let forward = self.fresh.pop_front()?;
+            if !self.waiting.iter().any(|f| f.conn == forward.conn) {
+                return Some(Ok(forward));
+            }
+            self.waiting.push_back(forward);
+        }
+        None
+    }
+
+    /// A number for a request that is about to be sent or executed.
+    pub fn take_slot(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.sent.push(None);
+            self.sent.len() as u32 - 1
+        })
+    }
+
+    /// The request has gone to its holder under this number.
+    pub fn sent(&mut self, slot: u32, forward: Forward) {
+        self.sent[slot as usize] = Some(forward);
+    }
+
+    /// It did not go: the number is free again.
+    pub fn give_slot(&mut self, slot: u32) {
+        self.free.push(slot);
+    }
+
+    /// The request that its holder has answered.
+    pub fn answered(&mut self, slot: u32, holder: Holder) -> Option<Forward> {
+        let forward = self.sent.get_mut(slot as usize)?.take_if(|f| f.holder == holder)?;
+        self.free.push(slot);
+        Some(forward)
+    }
+
+    /// The requests whose answers will not come: the connection to the brick is gone.
+    pub fn lost(&mut self, brick: u32) -> Vec<Forward> {
+        let mut lost = Vec::new();
+        for (slot, entry) in self.sent.iter_mut().enumerate() {
+            if let Some(forward) = entry.take_if(|f| f.holder == Holder::Brick(brick)) {
+                self.free.push(slot as u32);
+                lost.push(forward);
+            }
+        }
+        lost
+    }
+
+    /// Nothing was done: the request is tried again later. `Err`: a later one of its connection is on its
+    /// way, which it would overtake.
+    pub fn wait(&mut self, mut forward: Forward, now_ns: u64) -> Result<(), Forward> {
+        let overtaken = |f: &Forward| f.conn == forward.conn && f.order > forward.order;
+        if self.sent.iter().flatten().any(overtaken) {
+            return Err(forward);
+        }
+        forward.holder = Holder::Nobody;
+        forward.retry_ns = now_ns + RETRY_NS;
+        // Behind those of its connection that came before it, in front of those that came after.
+        let later = |f: &Forward| f.conn == forward.conn && f.order > forward.order;
+        match self.waiting.iter().position(later) {
+            Some(at) => self.waiting.insert(at, forward),
+            None => self.waiting.push_back(forward),
+        }
+        Ok(())
+    }
+
+    /// When [`Self::next`] has something.
+    pub fn wake_at(&self) -> Option<u64> {
+        let fresh = self.fresh.front().map(|f| f.retry_ns);
+        fresh.or(self.waiting.front().map(|f| f.retry_ns))
+    }
+}

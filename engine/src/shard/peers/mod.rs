@@ -1,0 +1,245 @@
+//! The way to the other bricks: one connection to each that this core has something for.
+//!
+//! Each side dials its own, so a connection carries peer messages one way. What finds no open connection is
+//! dropped: the protocol sends again, and [`Shard`](super::Shard) tells the replicas when a way has opened.
+//!
+//! * `forward`: requests of this brick's Redis front that another brick must answer.
+
+mod forward;
+
+use std::net::SocketAddr;
+
+use firebrick_net::{Body, Ep, Fabric, Full, Port, Token};
+use firebrick_partition::log::Loc;
+use firebrick_partition::maps::BrickEntry;
+use firebrick_partition::wire::{self, Hello};
+
+pub use forward::{Forward, Forwards, Holder, is_temporary};
+
+/// Between two tries to dial a brick that could not be reached: at first, and at most.
+const RETRY_NS_MIN: u64 = 5_000_000;
+const RETRY_NS_MAX: u64 = 200_000_000;
+/// A body up to this long is copied behind its head: cheaper than a completion.
+const COPIED_BYTES_MAX: usize = 8 << 10;
+/// Marks the completion of a shipped body, where a write to disk has its own numbers.
+const SHIP: u64 = 1 << 63;
+/// A frame without a body has no completion, so its token is never seen.
+const NO_TOKEN: Token = Token(u64::MAX);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Down,
+    Dialling(Ep),
+    Open(Ep),
+}
+
+#[derive(Debug)]
+struct Peer {
+    brick: u32,
+    incarnation: u64,
+    address: Option<SocketAddr>,
+    link: Link,
+    /// Something was to be sent since the last look.
+    wanted: bool,
+    retry_ns: u64,
+    wait_ns: u64,
+}
+
+/// Log bytes that are being sent from where they lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shipped {
+    /// Whose log.
+    pub partition: u32,
+    /// Pinned there.
+    pub loc: Loc,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Peers {
+    brick: u32,
+    incarnation: u64,
+    peers: Vec<Peer>,
+    ships: Vec<Option<Shipped>>,
+    ships_free: Vec<u32>,
+    /// Requests that other bricks have.
+    pub forwards: Forwards,
+    scratch: Vec<u8>,
+}
+
+impl Peers {
+    /// No way to anybody yet.
+    pub fn new(brick: u32, incarnation: u64) -> Self {
+        Self {
+            brick,
+            incarnation,
+            peers: Vec::new(),
+            ships: Vec::new(),
+            ships_free: Vec::new(),
+            forwards: Forwards::default(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The bricks are these from now on. A brick that has restarted or moved is dialled anew.
+    pub fn set_bricks<F: Fabric>(&mut self, fabric: &mut F, bricks: &[BrickEntry]) {
+        for entry in bricks.iter().filter(|b| b.id != self.brick) {
+            let address = entry.listen.parse().ok();
+            let at = match self.peers.binary_search_by_key(&entry.id, |p| p.brick) {
+                Ok(at) => at,
+                Err(at) => {
+                    self.peers.insert(at, Peer::new(entry.id));
+                    at
+                }
+            };
+            let peer = &mut self.peers[at];
+            if peer.address != address || peer.incarnation != entry.incarnation {
+                (peer.address, peer.incarnation) = (address, entry.incarnation);
+                (peer.retry_ns, peer.wait_ns) = (0, 0);
+                peer.hang_up(fabric);
+            }
+        }
+        for peer in &mut self.peers {
+            if !bricks.iter().any(|b| b.id == peer.brick) {
+                peer.address = None;
+                peer.hang_up(fabric);
+            }
+        }
+    }
+
+    fn peer(&mut self, brick: u32) -> Option<&mut Peer> {
+        let at = self.peers.binary_search_by_key(&brick, |p| p.brick).ok()?;
+        Some(&mut self.peers[at])
+    }
+
+    /// The open connection to a brick; one that is not open is wanted from now on.
+    fn way(&mut self, brick: u32) -> Option<Ep> {
+        let peer = self.peer(brick)?;
+        if let Link::Open(ep) = peer.link {
+            return Some(ep);
+        }
+        peer.wanted = true;
+        None
+    }
+
+    /// Sends one message. `false`: it did not leave.
+    pub fn send<F: Fabric>(&mut self, fabric: &mut F, brick: u32, message: &[u8]) -> bool {
+        self.way(brick).is_some_and(|ep| fabric.send(ep, message, None, NO_TOKEN) != Err(Full))
+    }
+
+    /// Sends a head and log bytes behind it. `true`: the bytes stay in use until [`Self::shipped`] names
+    /// them, and their owner must pin them.
+    pub fn ship<F: Fabric>(
+        &mut self,
+        fabric: &mut F,
+        brick: u32,
+        head: &[u8],
+        body: Body,
+        shipped: Shipped,
+    ) -> bool {
+        let Some(ep) = self.way(brick) else { return false };
+        if body.len as usize <= COPIED_BYTES_MAX {
+            self.scratch.clear();
+            self.scratch.extend_from_slice(head);
+            // SAFETY: the log keeps the slice mapped and unchanged during this call, which copies it.
+            let bytes = unsafe { std::slice::from_raw_parts(body.ptr, body.len as usize) };
+            self.scratch.extend_from_slice(bytes);
+            let _ = fabric.send(ep, &self.scratch, None, NO_TOKEN);
+            return false;
+        }
+        let at = self.ships_free.pop().unwrap_or_else(|| {
+            self.ships.push(None);
+            self.ships.len() as u32 - 1
+        });
+        let sent = fabric.send(ep, head, Some(body), Token(SHIP | u64::from(at)));
+        if sent == Err(Full) {
+            self.ships_free.push(at);
+            return false;
+        }
+        self.ships[at as usize] = Some(shipped);
+        true
+    }
+
+    /// A completion: the log bytes that are free again, if it was one of ours.
+    pub fn shipped(&mut self, token: Token) -> Option<Shipped> {
+        if token.0 & SHIP == 0 {
+            return None;
+        }
+        let at = (token.0 & !SHIP) as u32;
+        let shipped = self.ships.get_mut(at as usize)?.take()?;
+        self.ships_free.push(at);
+        Some(shipped)
+    }
+
+    /// Dials whom something waits for. `Some` time: look again then.
+    pub fn poll<F: Fabric>(&mut self, fabric: &mut F, now_ns: u64) -> Option<u64> {
+        let mut next = None;
+        for peer in self.peers.iter_mut().filter(|p| p.wanted && p.link == Link::Down) {
+            let Some(address) = peer.address else { continue };
+            if peer.retry_ns <= now_ns
+                && let Ok(ep) = fabric.dial(address, Port::Frames)
+            {
+                peer.link = Link::Dialling(ep);
+                continue;
+            }
+            peer.retry_ns = peer.retry_ns.max(now_ns + 1);
+            next = Some(next.unwrap_or(u64::MAX).min(peer.retry_ns));
+        }
+        next
+    }
+
+    /// A connection has opened: to which brick, when this core dialled it.
+    pub fn on_opened<F: Fabric>(&mut self, fabric: &mut F, ep: Ep) -> Option<u32> {
+        let (brick, incarnation) = (self.brick, self.incarnation);
+        let peer = self.peers.iter_mut().find(|p| p.link == Link::Dialling(ep))?;
+        peer.link = Link::Open(ep);
+        (peer.wanted, peer.wait_ns) = (false, 0);
+        let hello = Hello { client: "brick", features: 0, brick, incarnation };
+        self.scratch.clear();
+        wire::hello(&mut self.scratch, 0, &hello);
+        // The first frame always has room.
+        let _ = fabric.send(ep, &self.scratch, None, NO_TOKEN);
+        Some(peer.brick)
+    }
+
+    /// The brick at the other end of a connection that this core dialled.
+    pub fn dialled(&self, ep: Ep) -> Option<u32> {
+        let ours = |p: &&Peer| p.link == Link::Open(ep) || p.link == Link::Dialling(ep);
+        self.peers.iter().find(ours).map(|p| p.brick)
+    }
+
+    /// A connection has ended: to which brick, when this core dialled it.
+    pub fn on_closed(&mut self, ep: Ep, now_ns: u64) -> Option<u32> {
+        let ours = |p: &&mut Peer| p.link == Link::Open(ep) || p.link == Link::Dialling(ep);
+        let peer = self.peers.iter_mut().find(ours)?;
+        // A connection that worked is dialled again at once.
+        if peer.link != Link::Open(ep) {
+            peer.wait_ns = (peer.wait_ns * 2).clamp(RETRY_NS_MIN, RETRY_NS_MAX);
+        }
+        peer.retry_ns = now_ns + peer.wait_ns;
+        peer.link = Link::Down;
+        peer.wanted = true;
+        Some(peer.brick)
+    }
+}
+
+impl Peer {
+    fn new(brick: u32) -> Self {
+        Self {
+            brick,
+            incarnation: 0,
+            address: None,
+            link: Link::Down,
+            wanted: false,
+            retry_ns: 0,
+            wait_ns: 0,
+        }
+    }
+
+    /// The link stays ours until its end is reported, so that what waits on it is told.
+    fn hang_up<F: Fabric>(&mut self, fabric: &mut F) {
+        if let Link::Open(ep) | Link::Dialling(ep) = self.link {
+            fabric.abort(ep);
+        }
+    }
+}
