@@ -259,7 +259,7 @@ fn spawn(options: &Options, [native, resp, http]: [SocketAddr; 3], folder: &Path
         .args(["brick", "--name", "test", "--poll", "park", "--cores", options.cores])
         .args(["--durability", options.durability, "--memory", options.memory])
         .args(["--listen", &native.to_string(), "--resp", &resp.to_string()])
-        .args(["--http", &http.to_string()])
+        .args(["--http", &http.to_string(), "--control", "127.0.0.1:0"])
         .arg("--config")
         .arg(config)
         .arg("--memory-dir")

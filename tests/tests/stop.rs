@@ -138,6 +138,8 @@ fn a_port_in_use_is_named() {
             &resp,
             "--http",
             &http,
+            "--control",
+            "127.0.0.1:0",
             "--data-dir",
             data,
             "--memory-dir",

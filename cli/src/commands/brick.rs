@@ -35,6 +35,18 @@ pub struct BrickArgs {
     /// HTTP (/metrics, /healthz, /readyz), or `off` [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Addresses")]
     pub http: Option<String>,
+    /// Control port, for other bricks [default: the port behind --listen's]
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
+    pub control: Option<String>,
+    /// Control ports of a cluster to join, when this brick is new
+    #[arg(long, value_name = "HOST:PORT,...", help_heading = "Cluster")]
+    pub join: Option<String>,
+    /// IP address under which others reach this brick [default: that of --listen]
+    #[arg(long, value_name = "ADDR", help_heading = "Cluster")]
+    pub advertise: Option<String>,
+    /// Bricks that hold each partition of a new table [default: 2]
+    #[arg(long, value_name = "N", help_heading = "Cluster")]
+    pub replicas: Option<String>,
     /// Where records live while the brick runs: a folder in tmpfs, or `auto`, which is /dev/shm when
     /// it has room [default: auto]
     #[arg(long, value_name = "DIR", help_heading = "Storage")]
@@ -101,6 +113,10 @@ impl BrickArgs {
             poll: self.tuning.poll.map(|poll| poll.word().to_owned()),
             memory: self.tuning.memory.clone(),
             durability: self.tuning.durability.clone(),
+            control: self.control.clone(),
+            join: self.join.clone(),
+            advertise: self.advertise.clone(),
+            replicas: self.replicas.clone(),
             ..Overrides::default()
         }
     }
@@ -116,6 +132,10 @@ impl BrickArgs {
             ("--listen", text(&self.listen)),
             ("--resp", text(&self.resp)),
             ("--http", text(&self.http)),
+            ("--control", text(&self.control)),
+            ("--join", text(&self.join)),
+            ("--advertise", text(&self.advertise)),
+            ("--replicas", text(&self.replicas)),
             ("--memory-dir", path(&self.memory_dir)),
             ("--data-dir", path(&self.data_dir)),
             ("--cores", text(&self.tuning.cores)),

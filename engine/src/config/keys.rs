@@ -1,5 +1,6 @@
 //! The keys, one row each, and the two ways to set them.
 
+use firebrick_partition::maps::REPLICAS_MAX;
 use toml::de::{DeTable, DeValue};
 
 use super::parse;
@@ -110,6 +111,39 @@ pub static KEYS: &[Key] = &[
         show: |c| c.durability.to_string(),
     },
     Key {
+        name: "replicas",
+        set: |c, v| parse::parse_number(v, 1, REPLICAS_MAX as u32).map(|v| c.replicas = v as u8),
+        show: |c| c.replicas.to_string(),
+    },
+    Key {
+        name: "keeper.listen",
+        set: |c, v| parse::parse_auto(v, parse::parse_address).map(|v| c.keeper.listen = v),
+        show: |c| or(c.keeper.listen, "auto"),
+    },
+    Key {
+        name: "keeper.join",
+        set: |c, v| parse::parse_places(v).map(|v| c.keeper.join = v),
+        show: |c| if c.keeper.join.is_empty() { "none".into() } else { c.keeper.join.join(",") },
+    },
+    Key {
+        name: "keeper.advertise",
+        set: |c, v| parse::parse_auto(v, parse::parse_ip).map(|v| c.keeper.advertise = v),
+        show: |c| or(c.keeper.advertise, "auto"),
+    },
+    Key {
+        name: "keeper.host",
+        set: |c, v| parse::parse_auto(v, parse::parse_name).map(|v| c.keeper.host = v),
+        show: |c| or(c.keeper.host.as_ref(), "auto"),
+    },
+    Key {
+        name: "keeper.rack",
+        set: |c, v| {
+            let rack = if v == "none" { Ok(String::new()) } else { parse::parse_name(v) };
+            rack.map(|rack| c.keeper.rack = rack)
+        },
+        show: |c| if c.keeper.rack.is_empty() { "none".into() } else { c.keeper.rack.clone() },
+    },
+    Key {
         name: "limits.connections_max",
         set: |c, v| parse::parse_number(v, 1, 1_000_000).map(|v| c.limits.connections_max = v),
         show: |c| c.limits.connections_max.to_string(),
@@ -184,6 +218,10 @@ impl BrickConfig {
             ("memory", flags.memory.clone()),
             ("partitions", flags.partitions.clone()),
             ("durability", flags.durability.clone()),
+            ("replicas", flags.replicas.clone()),
+            ("keeper.listen", flags.control.clone()),
+            ("keeper.join", flags.join.clone()),
+            ("keeper.advertise", flags.advertise.clone()),
         ];
         // Paths need not be text, so they do not go through the keys' parsers.
         if let Some(folder) = &flags.memory_dir {
@@ -198,7 +236,10 @@ impl BrickConfig {
                 continue;
             };
             if let Err(help) = (key.set)(self, &value) {
-                let flag = name.replace('_', "-");
+                let flag = match name {
+                    "keeper.listen" => "control".to_owned(),
+                    name => name.trim_start_matches("keeper.").replace('_', "-"),
+                };
                 mistakes.push(format!("--{flag} \"{value}\" is not allowed: {help}"));
             }
         }

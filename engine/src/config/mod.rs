@@ -9,7 +9,7 @@ mod parse;
 mod tests;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::error::BrickError;
@@ -50,6 +50,21 @@ pub enum Cores {
     List(Vec<usize>),
 }
 
+/// This brick's part in its cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeeperConfig {
+    /// The control port; `None` is auto: the port behind `listen`'s.
+    pub listen: Option<SocketAddr>,
+    /// Control ports of a cluster to join, `HOST:PORT`; none: a new brick founds its own.
+    pub join: Vec<String>,
+    /// The address under which others reach this brick; `None` is auto.
+    pub advertise: Option<IpAddr>,
+    /// What fails together: bricks of one host. `None` is auto: the host's name.
+    pub host: Option<String>,
+    /// Hosts of one rack; empty: not known.
+    pub rack: String,
+}
+
 /// Bounds that a person may want to move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -88,6 +103,10 @@ pub struct BrickConfig {
     pub partitions: u32,
     /// Durability of the table `default`.
     pub durability: Durability,
+    /// How many bricks hold each partition of a new table, when there are as many.
+    pub replicas: u8,
+    /// This brick's part in its cluster.
+    pub keeper: KeeperConfig,
     /// Bounds.
     pub limits: Limits,
 }
@@ -107,6 +126,8 @@ impl Default for BrickConfig {
             memory: None,
             partitions: 4,
             durability: Durability::Async { behind_ms: 1000 },
+            replicas: 2,
+            keeper: KeeperConfig::default(),
             limits: Limits {
                 connections_max: 12_000,
                 in_flight_max: 4096,
@@ -143,6 +164,14 @@ pub struct Overrides {
     pub partitions: Option<String>,
     /// `--durability`
     pub durability: Option<String>,
+    /// `--replicas`
+    pub replicas: Option<String>,
+    /// `--control`
+    pub control: Option<String>,
+    /// `--join`
+    pub join: Option<String>,
+    /// `--advertise`
+    pub advertise: Option<String>,
 }
 
 impl BrickConfig {
@@ -169,9 +198,31 @@ impl BrickConfig {
         if mistakes.is_empty() { Ok(config) } else { Err(BrickError::Config(mistakes)) }
     }
 
+    /// The address of the control port: when none is given, the first port behind `listen`'s that no
+    /// other key names.
+    pub fn control(&self) -> SocketAddr {
+        if let Some(address) = self.keeper.listen {
+            return address;
+        }
+        let mut address = self.listen;
+        while address.port() != 0 {
+            address.set_port(address.port().wrapping_add(1));
+            let is_taken = [self.resp, self.http].iter().flatten().any(|a| a.port() == address.port());
+            if !is_taken {
+                break;
+            }
+        }
+        address
+    }
+
     /// Checks that take more than one key.
     fn check_together(&self) -> Vec<String> {
-        let named = [("listen", Some(self.listen)), ("resp", self.resp), ("http", self.http)];
+        let named = [
+            ("listen", Some(self.listen)),
+            ("resp", self.resp),
+            ("http", self.http),
+            ("keeper.listen", self.keeper.listen),
+        ];
         let mut mistakes = Vec::new();
         for (at, (key, address)) in named.iter().enumerate() {
             for (other, taken) in &named[..at] {
@@ -191,6 +242,16 @@ impl BrickConfig {
             ));
         }
         mistakes
+    }
+}
+
+impl From<Durability> for firebrick_partition::maps::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Memory => Self::Memory,
+            Durability::Async { behind_ms } => Self::Async { ms: behind_ms },
+            Durability::Sync => Self::Sync,
+        }
     }
 }
 

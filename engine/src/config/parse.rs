@@ -1,7 +1,7 @@
 //! Values of the configuration from text. Each error is the part of a sentence that follows the value:
 //! what is allowed, and what to do.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::{Cores, Durability, Poll};
@@ -122,6 +122,46 @@ pub(super) fn parse_address_or_off(text: &str) -> Result<Option<SocketAddr>, Str
         return Ok(None);
     }
     parse_address(text).map(Some).map_err(|help| format!("{help}, or \"off\""))
+}
+
+/// `auto`, or what `parse` takes.
+pub(super) fn parse_auto<T>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, String> {
+    if text.trim() == "auto" {
+        return Ok(None);
+    }
+    parse(text).map(Some).map_err(|help| format!("{help}, or \"auto\""))
+}
+
+pub(super) fn parse_ip(text: &str) -> Result<IpAddr, String> {
+    let address: Option<IpAddr> = text.trim().parse().ok();
+    address.filter(|address| !address.is_unspecified()).ok_or_else(|| {
+        "give the IP address under which other bricks and clients reach this one".to_owned()
+    })
+}
+
+/// Places joined.
+const PLACES_MAX: usize = 16;
+
+/// `HOST:PORT`, several with commas; "none".
+pub(super) fn parse_places(text: &str) -> Result<Vec<String>, String> {
+    if text.trim() == "none" {
+        return Ok(Vec::new());
+    }
+    let help = "give \"none\", or control ports of a cluster like \"10.0.0.1:7401,10.0.0.2:7401\"";
+    let is_place = |place: &str| {
+        place.len() <= 256
+            && place.rsplit_once(':').is_some_and(|(host, port)| {
+                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+            })
+    };
+    let places: Vec<String> = text.split(',').map(|place| place.trim().to_owned()).collect();
+    if places.len() > PLACES_MAX || !places.iter().all(|place| is_place(place)) {
+        return Err(help.to_owned());
+    }
+    Ok(places)
 }
 
 pub(super) fn parse_name(text: &str) -> Result<String, String> {

@@ -13,6 +13,7 @@ const PLACES_MAX: usize = 64;
 const HOPS_MAX: usize = 3;
 
 /// Where keepers may be; the best guess first.
+#[derive(Clone)]
 pub(crate) struct Finder {
     links: Links,
     /// This brick's own keeper, once it runs.

@@ -6,14 +6,13 @@
 //! | missing | none | it founds a cluster and is its first keeper |
 //! | missing | addresses | it asks a keeper there for an id |
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use firebrick_partition::keeper::Registration;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
 
 use super::ask::Finder;
 use super::member::{self, Member};
@@ -38,6 +37,8 @@ pub struct KeeperSetup {
     pub data_dir: PathBuf,
     /// The open control port.
     pub listener: TcpListener,
+    /// Its address.
+    pub control: SocketAddr,
     /// Where to ask for a cluster, when the brick is new.
     pub join: Vec<String>,
     /// Who it is.
@@ -59,7 +60,7 @@ pub(crate) struct Begun {
 
 /// See the module's text. Waits for the keepers as long as it takes.
 pub(crate) async fn begin(setup: KeeperSetup) -> Result<Begun, BrickError> {
-    let KeeperSetup { data_dir, listener, join, registration, notices } = setup;
+    let KeeperSetup { data_dir, listener, join, registration, notices, .. } = setup;
     let links = Links::default();
     let found = member::read(&data_dir)?;
     let has_log = found.is_some();

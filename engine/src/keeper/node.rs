@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use firebrick_partition::keeper::{Heartbeat, Leases};
-use openraft::{BasicNode, Config, Snapshot, SnapshotPolicy};
+use openraft::{BasicNode, Config, ServerState, Snapshot, SnapshotPolicy};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -23,6 +23,7 @@ use super::machine::{Machine, Shown};
 use super::net::{Answer, Ask, Handler, Hello, Lane, Links};
 use super::network::Network;
 use super::types::{NodeId, Raft, Term};
+use crate::clock::boot_ns;
 use crate::error::BrickError;
 use crate::notices::Notices;
 
@@ -125,6 +126,14 @@ impl Node {
             let first = BTreeMap::from([(id, BasicNode { addr: setup.control.clone() })]);
             raft.initialize(first).await.map_err(|error| thread_error(&error))?;
         }
+        // The only keeper waits for nobody.
+        let waits = raft.with_raft_state(move |state| {
+            let voters = state.membership_state.effective().voter_ids();
+            voters.eq([id]) && state.server_state == ServerState::Follower
+        });
+        if waits.await.map_err(|error| thread_error(&error))? {
+            raft.trigger().elect().await.map_err(|error| thread_error(&error))?;
+        }
         let (beats, waiting) = mpsc::channel(BEATS_MAX);
         let node = Arc::new(Self {
             brick,
@@ -157,6 +166,11 @@ impl Node {
         join.await.map_err(|error| thread_error(&error))?
     }
 
+    /// This brick's id.
+    pub(crate) fn brick(&self) -> u32 {
+        self.brick
+    }
+
     /// The leadership of this keeper, if it leads.
     pub(super) fn leading(&self) -> Option<Term> {
         *self.leading.borrow()
@@ -165,6 +179,11 @@ impl Node {
     /// This keeper leads, as far as it knows.
     pub(crate) fn leads(&self) -> bool {
         self.leading().is_some()
+    }
+
+    /// Tells the version of the maps whenever this keeper has applied something.
+    pub(crate) fn watch_maps(&self) -> watch::Receiver<u64> {
+        self.shown.watch()
     }
 
     /// Waits until it leads.
@@ -194,6 +213,40 @@ impl Node {
         };
         let voters: Vec<NodeId> = membership.membership().voter_ids().collect();
         membership.membership().nodes().filter(|(id, _)| voters.contains(id)).map(at).collect()
+    }
+
+    /// What this keeper knows, for people. Not checked with the others: it may be old for a moment.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let metrics = self.raft.metrics();
+        let (membership, term, leader) = {
+            let metrics = metrics.borrow();
+            (Arc::clone(&metrics.membership_config), metrics.current_term, metrics.current_leader)
+        };
+        let voters: Vec<NodeId> = membership.membership().voter_ids().collect();
+        let state = self.shown.lock();
+        let now = boot_ns();
+        let leases = lock(&self.leases);
+        let leads = self.leads();
+        let bricks = state.keepers.bricks().map(|brick| {
+            serde_json::json!({
+                "id": brick.id,
+                "name": brick.name,
+                "listen": brick.listen,
+                "control": brick.control,
+                "keeper": voters.contains(&NodeId::from(brick.id)),
+                "draining": brick.draining,
+                // Only the leader knows.
+                "live": leads.then(|| leases.is_live(now, &state.keepers, brick.id)),
+            })
+        });
+        serde_json::json!({
+            "id": format!("{:016x}", self.cluster),
+            "brick": self.brick,
+            "leader": leader,
+            "term": term,
+            "maps_version": state.keepers.version(),
+            "bricks": bricks.collect::<Vec<_>>(),
+        })
     }
 
     /// This keeper's process is the only keeper there is.

@@ -10,7 +10,7 @@ use firebrick_partition::{Answer, Failure, Now, Op, Request};
 use super::asker::{Asker, ConnId};
 use super::hops::Hops;
 use super::peers::Peers;
-use crate::catalog::DEFAULT_TABLE;
+use firebrick_partition::keeper::DEFAULT_TABLE;
 use crate::counters::Counts;
 use crate::mesh::Mesh;
 

@@ -76,6 +76,7 @@ impl Stage {
             listen: Some(self.listen.to_string()),
             resp: Some(self.resp.to_string()),
             http: Some(self.http.to_string()),
+            control: Some("127.0.0.1:0".to_owned()),
             memory_dir: Some(match &self.memory_dir {
                 Some(dir) => dir.path().join("memory"),
                 None => path.join("memory"),

@@ -8,7 +8,7 @@ mod snapshot;
 mod tests;
 mod thread;
 
-pub(crate) use log::{LogReader, LogStore};
+pub(crate) use log::LogStore;
 pub(crate) use snapshot::{SnapshotFile, Stored};
 pub(crate) use thread::DiskThread;
 

@@ -10,7 +10,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use frame::{FRAME_BYTES_MAX, Greeting, Hello};
+pub(crate) use frame::Hello;
 pub(crate) use link::{Lane, LinkError, Links};
 pub(crate) use message::{Admin, Answer, Ask, JoinAnswer};
 pub(crate) use server::{Handler, serve};

@@ -134,7 +134,7 @@ impl Files {
         if !replica.begin(store.now, entry.route, &mut self.scratch) {
             let (tail, epoch) = (replica.tail_epoch(), entry.route.epoch);
             self.failed.get_or_insert(format!(
-                "partition {partition} has records of epoch {tail} and the catalog says {epoch}: \
+                "partition {partition} has records of epoch {tail} and the maps say {epoch}: \
                  catalog and data are not of the same brick; put back the catalog that belongs to \
                  this data_dir"
             ));
