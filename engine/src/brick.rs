@@ -240,13 +240,18 @@ fn remove_dropped(storage: &mut Storage, dropped: &[u32]) -> Result<(), BrickErr
 }
 
 /// Waits for the keepers, who may take their time, until the brick is told to stop.
-fn await_keepers(control: ControlThread, board: &Board) -> Result<(ControlThread, Started), BrickError> {
+fn await_keepers(
+    control: ControlThread,
+    board: &Board,
+) -> Result<(ControlThread, Started), BrickError> {
     loop {
         let error = match control.started(STARTED_EVERY) {
             Some(Ok(started)) => return Ok((control, started)),
             Some(Err(error)) => error,
             None if !board.is_stopping() => continue,
-            None => BrickError::Core("the brick was stopped while it waited for its keepers".into()),
+            None => {
+                BrickError::Core("the brick was stopped while it waited for its keepers".into())
+            }
         };
         // What it was told first says more than how it ended.
         let _ = control.finish();

@@ -20,7 +20,9 @@ pub(super) fn keeper_setup(
 ) -> Result<KeeperSetup, BrickError> {
     let config = &plan.config;
     let listener = keeper::listen(config.control())?;
-    let control = listener.local_addr().map_err(|e| BrickError::listen("keeper.listen", config.control(), e))?;
+    let control = listener
+        .local_addr()
+        .map_err(|e| BrickError::listen("keeper.listen", config.control(), e))?;
     let at = |address: SocketAddr| advertised(config, address).to_string();
     let [(device, inode), _] =
         lock.lock_files().map_err(BrickError::file("look at the lock file in", &plan.data_dir))?;
@@ -43,7 +45,8 @@ pub(super) fn keeper_setup(
         http: config.http.map(at).unwrap_or_default(),
     };
     let (data_dir, join) = (plan.data_dir.clone(), config.keeper.join.clone());
-    Ok(KeeperSetup { data_dir, listener, control, join, registration, notices })
+    let snapshot_entries = keeper::SNAPSHOT_ENTRIES;
+    Ok(KeeperSetup { data_dir, listener, control, join, registration, snapshot_entries, notices })
 }
 
 /// Where others reach an address of this brick.

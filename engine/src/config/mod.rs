@@ -207,7 +207,8 @@ impl BrickConfig {
         let mut address = self.listen;
         while address.port() != 0 {
             address.set_port(address.port().wrapping_add(1));
-            let is_taken = [self.resp, self.http].iter().flatten().any(|a| a.port() == address.port());
+            let is_taken =
+                [self.resp, self.http].iter().flatten().any(|a| a.port() == address.port());
             if !is_taken {
                 break;
             }

@@ -317,7 +317,9 @@ impl Change {
                 Err(_) => "they gave no answer in time".into(),
             };
             if Instant::now() + AGAIN >= end {
-                return Err(format!("the keepers did not decide: {why}; it may be done or not, see status"));
+                return Err(format!(
+                    "the keepers did not decide: {why}; it may be done or not, see status"
+                ));
             }
             sleep(AGAIN).await;
         }

@@ -45,7 +45,8 @@ impl Finder {
     pub(crate) async fn ask(&mut self, ask: &Ask, within: Duration) -> Result<Answer, String> {
         let mut next = match &self.own {
             Some(own) if own.leads() => {
-                let answered = tokio::time::timeout(within, own.ask_leader(true, ask.clone())).await;
+                let answered =
+                    tokio::time::timeout(within, own.ask_leader(true, ask.clone())).await;
                 match answered {
                     Ok(Answer::NotLeader { leader }) => leader,
                     Ok(answer) => return Ok(answer),

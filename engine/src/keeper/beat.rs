@@ -90,7 +90,9 @@ impl Beats {
     pub(crate) async fn first(&mut self) -> Result<Arc<Routes>, BrickError> {
         loop {
             match self.ask().await {
-                Ok(None) if self.maps.table(DEFAULT_TABLE).is_some() || !self.setup.founder => break,
+                Ok(None) if self.maps.table(DEFAULT_TABLE).is_some() || !self.setup.founder => {
+                    break;
+                }
                 Ok(None) => self.create_default().await?,
                 Ok(Some(Ended::Superseded)) => return Err(superseded()),
                 Err(_) => sleep(AGAIN).await,
@@ -234,7 +236,8 @@ impl Beats {
             self.setup.cores.give(core as u16, routes, next.end_ns);
             *pushed = Pushed { what: next, at: Instant::now() };
         }
-        let given = self.pushed.iter().filter(|p| p.what.version == version || p.at.elapsed() < LATE_MAX);
+        let given =
+            self.pushed.iter().filter(|p| p.what.version == version || p.at.elapsed() < LATE_MAX);
         let shown = given.map(|pushed| pushed.what.version).min().unwrap_or(version);
         if shown > *self.shown.borrow() {
             self.shown.send_replace(shown);

@@ -43,6 +43,8 @@ pub struct KeeperSetup {
     pub join: Vec<String>,
     /// Who it is.
     pub registration: Registration,
+    /// Entries of the keepers' log after which a snapshot is made.
+    pub snapshot_entries: u64,
     /// Sentences for the operator.
     pub(crate) notices: Notices,
 }
@@ -60,7 +62,8 @@ pub(crate) struct Begun {
 
 /// See the module's text. Waits for the keepers as long as it takes.
 pub(crate) async fn begin(setup: KeeperSetup) -> Result<Begun, BrickError> {
-    let KeeperSetup { data_dir, listener, join, registration, notices, .. } = setup;
+    let KeeperSetup { data_dir, listener, join, registration, snapshot_entries, notices, .. } =
+        setup;
     let links = Links::default();
     let found = member::read(&data_dir)?;
     let has_log = found.is_some();
@@ -98,6 +101,7 @@ pub(crate) async fn begin(setup: KeeperSetup) -> Result<Begun, BrickError> {
         cluster: member.cluster,
         founder: member.founder,
         control: registration.control.clone(),
+        snapshot_entries,
         links,
         notices: notices.clone(),
     };

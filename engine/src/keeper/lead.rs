@@ -105,7 +105,10 @@ fn follow_keepers(node: &Arc<Node>) -> Option<JoinHandle<()>> {
     let wanted: Vec<(NodeId, String)> = {
         let state = node.shown.lock();
         let wanted = state.keepers.keepers().iter();
-        wanted.filter_map(|id| state.keepers.brick(*id)).map(|b| (u64::from(b.id), b.control.clone())).collect()
+        wanted
+            .filter_map(|id| state.keepers.brick(*id))
+            .map(|b| (u64::from(b.id), b.control.clone()))
+            .collect()
     };
     let ids: BTreeSet<NodeId> = wanted.iter().map(|(id, _)| *id).collect();
     let metrics = node.raft.metrics();
@@ -123,7 +126,8 @@ fn follow_keepers(node: &Arc<Node>) -> Option<JoinHandle<()>> {
             match timeout(KEEPERS_TIMEOUT, added).await {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => {
-                    node.notices.say(format!("brick {id} at {at} cannot become a keeper now: {error}"));
+                    node.notices
+                        .say(format!("brick {id} at {at} cannot become a keeper now: {error}"));
                     return sleep(Duration::from_secs(1)).await;
                 }
                 Err(_) => return,
@@ -171,7 +175,8 @@ impl Node {
             let written = node.raft.client_write(proposal).await;
             lock(&node.leases).settled(ticket);
             node.look.notify_one();
-            let written = written.map_err(|error| format!("it may not have been agreed on: {error}"))?;
+            let written =
+                written.map_err(|error| format!("it may not have been agreed on: {error}"))?;
             Ok((written.data, node.shown.lock().keepers.version()))
         })
     }

@@ -20,13 +20,13 @@ mod news;
 mod node;
 mod requests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 
 pub(crate) use ask::Finder;
 pub(crate) use beat::{BeatSetup, Beats, Ended, superseded};
-pub(crate) use begin::{Begun, begin};
 pub use begin::KeeperSetup;
+pub(crate) use begin::{Begun, begin};
 pub(crate) use net::{Admin, Answer, Ask};
 pub(crate) use news::News;
-pub(crate) use node::{Node, listen};
+pub(crate) use node::{Node, SNAPSHOT_ENTRIES, listen};

@@ -46,7 +46,9 @@ impl News {
         if heard.reports.len() >= REPORTS_MAX {
             heard.reports.retain(|_, said| said.elapsed() < REPORT_AGE_MAX);
         }
-        if heard.reports.len() < REPORTS_MAX && heard.reports.insert(report, Instant::now()).is_none() {
+        if heard.reports.len() < REPORTS_MAX
+            && heard.reports.insert(report, Instant::now()).is_none()
+        {
             self.urgent.notify_one();
         }
     }
@@ -55,7 +57,8 @@ impl News {
     pub(crate) fn figures(&self, figures: Vec<Figure>) {
         let mut heard = lock(&self.heard);
         for figure in figures {
-            if heard.figures.len() < PARTITIONS_MAX || heard.figures.contains_key(&figure.partition) {
+            if heard.figures.len() < PARTITIONS_MAX || heard.figures.contains_key(&figure.partition)
+            {
                 heard.figures.insert(figure.partition, figure);
             }
         }

@@ -31,9 +31,8 @@ const HEARTBEAT_MS: u64 = 50;
 const ELECTION_MS: (u64, u64) = (100, 150);
 /// For one part of a snapshot to be taken, and the last one to be installed.
 const SNAPSHOT_MS: u64 = 10_000;
-/// Entries after which a snapshot is made, and how many stay in the log behind one for followers.
-const SNAPSHOT_ENTRIES: u64 = 2_000;
-const ENTRIES_KEPT: u64 = 500;
+/// Entries after which a snapshot is made. A quarter of them stays in the log behind one, for followers.
+pub(crate) const SNAPSHOT_ENTRIES: u64 = 2_000;
 /// A snapshot that comes in is not larger.
 const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
 /// Heartbeats that wait for the next check of the leadership.
@@ -60,6 +59,8 @@ pub(crate) struct NodeSetup<'a> {
     pub(crate) founder: bool,
     /// Where its control port is reached.
     pub(crate) control: String,
+    /// Entries after which a snapshot is made.
+    pub(crate) snapshot_entries: u64,
     /// For connections.
     pub(crate) links: Links,
     /// For sentences.
@@ -91,16 +92,16 @@ pub(crate) struct Running {
     disk: DiskThread,
 }
 
-fn raft_config(cluster: u64) -> Result<Arc<Config>, BrickError> {
+fn raft_config(cluster: u64, snapshot_entries: u64) -> Result<Arc<Config>, BrickError> {
     let config = Config {
         cluster_name: format!("{cluster:016x}"),
         heartbeat_interval: HEARTBEAT_MS,
         election_timeout_min: ELECTION_MS.0,
         election_timeout_max: ELECTION_MS.1,
         install_snapshot_timeout: SNAPSHOT_MS,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
-        replication_lag_threshold: SNAPSHOT_ENTRIES,
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_entries),
+        replication_lag_threshold: snapshot_entries,
+        max_in_snapshot_log_to_keep: snapshot_entries / 4,
         ..Config::default()
     };
     config.validate().map(Arc::new).map_err(|error| thread_error(&error))
@@ -114,7 +115,7 @@ impl Node {
     /// Opens the keeper's folder and starts its tasks. On the control thread's runtime.
     pub(crate) async fn start(setup: NodeSetup<'_>) -> Result<(Arc<Self>, Running), BrickError> {
         let NodeSetup { folder, brick, cluster, .. } = setup;
-        let config = raft_config(cluster)?;
+        let config = raft_config(cluster, setup.snapshot_entries)?;
         let (machine, shown) = Machine::open(folder)?;
         let (log, disk, _) = LogStore::open(folder, &setup.notices)?;
         let pristine = log.is_pristine();
@@ -198,7 +199,8 @@ impl Node {
         let metrics = metrics.borrow();
         let leader = metrics.current_leader?;
         let known = self.shown.lock().keepers.brick(leader as u32).map(|b| b.control.clone());
-        let first = || metrics.membership_config.membership().get_node(&leader).map(|n| n.addr.clone());
+        let first =
+            || metrics.membership_config.membership().get_node(&leader).map(|n| n.addr.clone());
         known.or_else(first).map(|at| (leader as u32, at))
     }
 
@@ -286,7 +288,9 @@ impl Node {
                     && bytes.len() + part.len() <= SNAPSHOT_BYTES_MAX
             }) else {
                 *coming = None;
-                return Answer::Refused("the parts of the snapshot do not follow each other".into());
+                return Answer::Refused(
+                    "the parts of the snapshot do not follow each other".into(),
+                );
             };
             bytes.extend_from_slice(&part);
             if !last {

@@ -223,7 +223,11 @@ fn read_frame(bytes: &[u8], at: usize, n: u32) -> Result<&[u8], Bad> {
     if crc32fast::hash(body) == head.crc {
         return Ok(body);
     }
-    if has_zero_sector(bytes, begin, end) { Err(Bad::Torn) } else { Err(Bad::Damaged("has a wrong checksum")) }
+    if has_zero_sector(bytes, begin, end) {
+        Err(Bad::Torn)
+    } else {
+        Err(Bad::Damaged("has a wrong checksum"))
+    }
 }
 
 /// Whether all that `begin..end` has of some sector is zeros: it was never written.

@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{
-    LogId, LogState, OptionalSend, RaftLogId as _, RaftLogReader, StorageError, StorageIOError, Vote,
+    LogId, LogState, OptionalSend, RaftLogId as _, RaftLogReader, StorageError, StorageIOError,
+    Vote,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
@@ -266,9 +267,9 @@ impl RaftLogStorage<Keeping> for LogStore {
 
     async fn save_vote(&mut self, vote: &Vote<NodeId>) -> Result<(), Failed> {
         let bytes = self.append_bytes(&Record::Vote(*vote));
-        self.flushed(|done| Job::Append(bytes, done)).await.map_err(|error| {
-            StorageError::from(StorageIOError::write_vote(&error))
-        })?;
+        self.flushed(|done| Job::Append(bytes, done))
+            .await
+            .map_err(|error| StorageError::from(StorageIOError::write_vote(&error)))?;
         self.reader.lock().vote = Some(*vote);
         Ok(())
     }

@@ -39,7 +39,10 @@ impl SnapshotFile {
         let path = folder.join(FILE);
         let stored: Option<Stored> = durable::read(&path, KIND)?;
         if let Some(stored) = &stored {
-            stored.state.check().map_err(|what| BrickError::Damaged { path: path.clone(), what })?;
+            stored
+                .state
+                .check()
+                .map_err(|what| BrickError::Damaged { path: path.clone(), what })?;
         }
         let newest = Mutex::new(stored.as_ref().and_then(Stored::index));
         Ok((Self { path, newest }, stored))

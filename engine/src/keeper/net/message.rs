@@ -1,6 +1,8 @@
 //! Messages of the control port.
 
-use firebrick_partition::keeper::{Applied, Heartbeat, LeaseAnswer, MapDelta, Registration, Settings};
+use firebrick_partition::keeper::{
+    Applied, Heartbeat, LeaseAnswer, MapDelta, Registration, Settings,
+};
 use firebrick_partition::maps::TableOptions;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,

@@ -60,7 +60,8 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>) {
         };
         open.retain(|(_, task)| !task.is_finished());
         if open.len() >= CONNECTIONS_MAX {
-            let silent = open.iter().enumerate().min_by_key(|(_, (at, _))| at.load(Ordering::Relaxed));
+            let silent =
+                open.iter().enumerate().min_by_key(|(_, (at, _))| at.load(Ordering::Relaxed));
             if let Some((at, _)) = silent {
                 open.swap_remove(at).1.abort();
             }
@@ -99,6 +100,10 @@ async fn connection<H: Handler>(
         }
         let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
         let Some(frame) = timeout(IDLE_MAX, frame::read(&mut from, bytes_max)).await?? else {
+            // It asks no more, and may still listen.
+            drop(out);
+            let all = async { while tasks.join_next().await.is_some() {} };
+            let _ = timeout(WRITE_TIMEOUT, all).await;
             return Ok(());
         };
         heard();
