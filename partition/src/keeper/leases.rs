@@ -11,8 +11,8 @@ use super::heartbeat::{Figure, Heartbeat, LeaseAnswer, Report, Room};
 use super::state::Keepers;
 
 const MS: u64 = 1_000_000;
-/// A report that was not repeated for so long counts no more.
-const REPORT_NS: u64 = 5_000 * MS;
+/// A report that was not repeated for so long counts no more. (Replicas repeat them each 100 ms.)
+const REPORT_NS: u64 = 1_000 * MS;
 
 /// An entry that is proposed and not yet applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +38,43 @@ struct Hold {
     partitions: Vec<u32>,
     /// Bricks about which nothing else is proposed.
     busy: Vec<u32>,
+}
+
+impl Hold {
+    fn of(keepers: &Keepers, entry: &Entry) -> Self {
+        let mut hold = Self::default();
+        match *entry {
+            Entry::TakeOut { brick, incarnation } => {
+                hold.bricks.push((brick, incarnation));
+                hold.busy.push(brick);
+            }
+            Entry::Register { ref registration, replaces: Some(old), proof: Proof::LeaseEnded } => {
+                if let Some(brick) = keepers.brick_of(registration.identity) {
+                    hold.bricks.push((brick.id, old));
+                }
+            }
+            Entry::Lead { partition, brick, .. } => {
+                let group = keepers.group(partition);
+                let members = group.iter().flat_map(|group| &group.replicas.members);
+                let others = members.filter(|m| m.brick != brick);
+                hold.bricks.extend(others.map(|m| (m.brick, m.incarnation)));
+                hold.partitions.push(partition);
+            }
+            Entry::NameLearner { partition, .. }
+            | Entry::DropLearner { partition, .. }
+            | Entry::Promote { partition, .. }
+            | Entry::SetIntent { partition, .. }
+            | Entry::Withdraw { partition, .. }
+            | Entry::Leave { partition, .. }
+            | Entry::StepDown { partition, .. }
+            | Entry::Damaged { partition, .. } => hold.partitions.push(partition),
+            Entry::Active { ref groups, .. } => {
+                hold.partitions.extend(groups.iter().map(|group| group.0));
+            }
+            _ => {}
+        }
+        hold
+    }
 }
 
 /// One brick's process, as heard.
@@ -211,7 +248,7 @@ impl Leases {
     /// Call before proposing any entry. `None`: a lease on which it rests is not over, or something about the
     /// same is under way; do not propose it. While the ticket is out, those whose lease must stay over get no answers.
     pub fn proposed(&mut self, now: u64, keepers: &Keepers, entry: &Entry) -> Option<Ticket> {
-        let hold = self.hold_for(keepers, entry);
+        let hold = Hold::of(keepers, entry);
         let over = |(brick, incarnation): &(u32, u64)| {
             !keepers.is_current(*brick, *incarnation) || !self.is_held_now(now, keepers, *brick)
         };
@@ -230,41 +267,6 @@ impl Leases {
         self.holds.remove(&ticket);
     }
 
-    fn hold_for(&self, keepers: &Keepers, entry: &Entry) -> Hold {
-        let mut hold = Hold::default();
-        match *entry {
-            Entry::TakeOut { brick, incarnation } => {
-                hold.bricks.push((brick, incarnation));
-                hold.busy.push(brick);
-            }
-            Entry::Register { ref registration, replaces: Some(old), proof: Proof::LeaseEnded } => {
-                if let Some(brick) = keepers.brick_of(registration.identity) {
-                    hold.bricks.push((brick.id, old));
-                }
-            }
-            Entry::Lead { partition, brick, .. } => {
-                let group = keepers.group(partition);
-                let members = group.iter().flat_map(|group| &group.replicas.members);
-                let others = members.filter(|m| m.brick != brick);
-                hold.bricks.extend(others.map(|m| (m.brick, m.incarnation)));
-                hold.partitions.push(partition);
-            }
-            Entry::NameLearner { partition, .. }
-            | Entry::DropLearner { partition, .. }
-            | Entry::Promote { partition, .. }
-            | Entry::SetIntent { partition, .. }
-            | Entry::Withdraw { partition, .. }
-            | Entry::Leave { partition, .. }
-            | Entry::StepDown { partition, .. }
-            | Entry::Damaged { partition, .. } => hold.partitions.push(partition),
-            Entry::Active { ref groups, .. } => {
-                hold.partitions.extend(groups.iter().map(|group| group.0));
-            }
-            _ => {}
-        }
-        hold
-    }
-
     /// Something about the partition is proposed.
     pub(super) fn is_busy(&self, partition: u32) -> bool {
         self.holds.values().any(|hold| hold.partitions.contains(&partition))
@@ -275,14 +277,10 @@ impl Leases {
         self.holds.values().any(|hold| hold.busy.contains(&brick))
     }
 
-    /// The brick is not answered until it was taken out.
-    pub(super) fn suspend(&mut self, brick: u32) {
-        self.suspended.insert(brick);
-    }
-
-    /// Those that are not answered.
-    pub(super) fn suspended(&mut self) -> &mut BTreeSet<u32> {
-        &mut self.suspended
+    /// These bricks get no more answers until they were taken out.
+    pub(super) fn suspend(&mut self, keepers: &Keepers, bricks: BTreeSet<u32>) {
+        self.suspended.extend(bricks);
+        self.suspended.retain(|id| keepers.brick(*id).is_some_and(|b| keepers.can_be_taken_out(b)));
     }
 
     /// The only brick gave up its lease without end for somebody who wants to join.
