@@ -75,7 +75,7 @@ fn usage_errors_are_json_too() {
         &["put", "k", "--json"],
         &["brick", "--cores", "all", "--json"],
         &["brick", "--memory", "3 potatoes", "--json"],
-        &["up", "--bricks", "3", "--json"],
+        &["up", "--bricks", "17", "--json"],
         &["get", "k", "--connect", "nowhere", "--json"],
         &["table", "drop", "t", "--json"],
     ] {
@@ -87,11 +87,11 @@ fn usage_errors_are_json_too() {
 }
 
 #[test]
-fn more_than_one_brick_is_refused_with_the_reason() {
-    let up = run(&["up", "--bricks", "3"]);
+fn too_many_bricks_are_refused_with_the_number() {
+    let up = run(&["up", "--bricks", "17"]);
     assert_eq!(up.status.code(), Some(2));
     let said = String::from_utf8(up.stderr).unwrap();
-    assert!(said.contains("do not replicate"), "{said}");
+    assert!(said.contains("--bricks 17: give a number from 1 to 16"), "{said}");
 }
 
 #[test]

@@ -4,6 +4,8 @@
 //! work is in [`storage`], called on the storage thread. No sockets, no async, no clock.
 
 mod corrupt;
+#[cfg(test)]
+mod fuzz;
 pub mod limits;
 mod loc;
 mod log;
@@ -16,7 +18,8 @@ pub mod storage;
 pub use corrupt::Corrupt;
 pub use loc::Loc;
 pub use log::{
-    AppendError, Ask, CleanProgress, Cleaner, Durability, FlushId, FlushOp, Found, Log, LogConfig,
-    LogStats, Outcome, Room, Scan, ScanProgress, ScanReport, Verdict, Want, Written,
+    AppendError, Ask, CleanProgress, Cleaner, Cursor, Durability, FlushId, FlushOp, Found, Log,
+    LogConfig, LogStats, Outcome, Part, Room, Scan, ScanProgress, ScanReport, SegmentCount, Slice,
+    Verdict, Want, Written,
 };
 pub use record::{Body, HEADER_BYTES, Header, Kind, Meta, Record, Unchecked, Version};

@@ -5,8 +5,8 @@ use std::hint::black_box;
 
 use firebrick_log::{Durability, Log, LogConfig};
 use firebrick_partition::index::Index;
-use firebrick_partition::maps::Leaf;
-use firebrick_partition::replica::{Actions, Outcome, Replica};
+use firebrick_partition::maps::{Leaf, Replicas};
+use firebrick_partition::replica::{Actions, Me, Outcome, Replica};
 use firebrick_partition::{
     Answer, Condition, Expiry, Now, Op, Request, Route, Version, hash_key, hash_u64, wire,
 };
@@ -66,7 +66,8 @@ fn replica(keys: u64) {
     let mut replica = Replica::new(Log::in_heap(cfg), Leaf { depth: 0, suffix: 0, partition: 1 });
     let route = Route { table: 1, partition: 1, epoch: 1, fingerprint: 9 };
     let (now, mut out) = (Now { boot_ns: 1, unix_ms: 1 }, Actions::default());
-    assert!(replica.begin(now, route, &mut out), "begun");
+    let me = Me { brick: 1, incarnation: 1 };
+    assert!(replica.set_group(now, me, route, &Replicas::alone(1, 1, 0, 1), &mut out), "begun");
     let name = |n: u64| format!("key:{n:012}").into_bytes();
     let names: Vec<Vec<u8>> = (0..keys).map(name).collect();
     let value = [7u8; 64];

@@ -88,7 +88,7 @@ class Server:
     def answers(self):
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-                # Not PING, which a brick answers while it is still loading.
+                # A command that needs the data.
                 connection.sendall(b"EXISTS x\r\n" if self.speaks_resp else b"version\r\n")
                 return connection.recv(64)[:3] in (b":0\r", b":1\r", b"VER")
         except OSError:
@@ -165,9 +165,11 @@ class Brick(Server):
     def __init__(self, binary, data_base, poll="park", durability="memory", memory="1GiB"):
         self.memory_dir, self.data_dir = folder("/dev/shm"), folder(data_base)
         self.native, self.http, port = free_port(), free_port(), free_port()
+        self.control = free_port()
         command = [
             binary, "brick", "--name", "bench", "--cores", str(SERVER_CPU), "--poll", poll,
             "--listen", f"127.0.0.1:{self.native}", "--resp", f"127.0.0.1:{port}",
+            "--control", f"127.0.0.1:{self.control}",
             "--http", f"127.0.0.1:{self.http}", "--memory-dir", self.memory_dir,
             "--data-dir", f"{self.data_dir}/data", "--durability", durability, "--memory", memory]
         super().__init__(command, port, f"{self.data_dir}/log")

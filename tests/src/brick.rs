@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::binary::firebrick;
-use crate::machine::{free_port, signal};
+use crate::machine::{forbid, free_port, signal};
 use crate::resp::Resp;
 
 /// How long a brick may take to start or stop on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to start a brick.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// Text of a configuration file.
     pub config: &'static str,
+    /// A system call that the kernel refuses it, and the errno.
+    pub forbidden: Option<(i64, i32)>,
 }
 
 impl Default for Options {
@@ -42,6 +44,7 @@ impl Default for Options {
             memory_dir: None,
             data_dir: None,
             config: "",
+            forbidden: None,
         }
     }
 }
@@ -62,6 +65,8 @@ pub struct Brick {
     child: Child,
     /// Native protocol.
     pub native: SocketAddr,
+    /// Keepers, heartbeats, joins.
+    pub control: SocketAddr,
     /// RESP.
     pub resp: SocketAddr,
     /// HTTP.
@@ -87,27 +92,31 @@ impl Brick {
             .tempdir_in(memory_parent)
             .expect("a folder in memory");
         let address = || SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let (native, resp, http) = (address(), address(), address());
+        let (native, control, resp, http) = (address(), address(), address(), address());
         let mut options = options.clone();
         options.memory_dir.get_or_insert_with(|| memory_folder.path().join("memory"));
         options.data_dir.get_or_insert_with(|| folder.path().join("data"));
-        let child = spawn(&options, [native, resp, http], folder.path());
-        let mut brick = Self { options, child, native, resp, http, folder, memory_folder };
+        let child = spawn(&options, [native, control, resp, http], folder.path());
+        let mut brick = Self { options, child, native, control, resp, http, folder, memory_folder };
         brick.wait_until_ready()?;
         Ok(brick)
+    }
+
+    fn addresses(&self) -> [SocketAddr; 4] {
+        [self.native, self.control, self.resp, self.http]
     }
 
     /// Starts the same brick again, on the same folders and ports.
     pub fn restart(&mut self) -> Result<(), Refused> {
         assert!(self.child.try_wait().expect("wait").is_some(), "the old process still runs");
-        self.child = spawn(&self.options, [self.native, self.resp, self.http], self.folder.path());
+        self.child = spawn(&self.options, self.addresses(), self.folder.path());
         self.wait_until_ready()
     }
 
     /// Starts the same brick again and kills it this much later, wherever its start is then.
     pub fn restart_and_kill(&mut self, later: Duration) {
         assert!(self.child.try_wait().expect("wait").is_some(), "the old process still runs");
-        self.child = spawn(&self.options, [self.native, self.resp, self.http], self.folder.path());
+        self.child = spawn(&self.options, self.addresses(), self.folder.path());
         std::thread::sleep(later);
         self.kill9();
     }
@@ -248,18 +257,27 @@ impl Drop for Brick {
     }
 }
 
-fn spawn(options: &Options, [native, resp, http]: [SocketAddr; 3], folder: &Path) -> Child {
+fn spawn(
+    options: &Options,
+    [native, control, resp, http]: [SocketAddr; 4],
+    folder: &Path,
+) -> Child {
     let log = OpenOptions::new().create(true).append(true).open(folder.join("log"));
     let log = log.expect("a log file");
     let again = File::try_clone(&log).expect("the log file again");
     let config = folder.join("firebrick.toml");
     std::fs::write(&config, options.config).expect("the configuration");
     let dir = |dir: &Option<PathBuf>| dir.clone().expect("set by the caller");
-    Command::new(firebrick())
+    let mut command = Command::new(firebrick());
+    if let Some((call, errno)) = options.forbidden {
+        forbid(&mut command, call, errno);
+    }
+    command
         .args(["brick", "--name", "test", "--poll", "park", "--cores", options.cores])
         .args(["--durability", options.durability, "--memory", options.memory])
-        .args(["--listen", &native.to_string(), "--resp", &resp.to_string()])
-        .args(["--http", &http.to_string(), "--control", "127.0.0.1:0"])
+        .args(["--listen", &native.to_string(), "--control", &control.to_string()])
+        .args(["--resp", &resp.to_string()])
+        .args(["--http", &http.to_string()])
         .arg("--config")
         .arg(config)
         .arg("--memory-dir")

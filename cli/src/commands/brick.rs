@@ -29,22 +29,30 @@ pub struct BrickArgs {
     /// Native protocol [default: 127.0.0.1:7400]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Addresses")]
     pub listen: Option<String>,
+    /// Control port: keepers, heartbeats, joins [default: 127.0.0.1:7401]
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Addresses")]
+    pub control: Option<String>,
     /// Redis protocol (RESP2 and RESP3), or `off` [default: 127.0.0.1:7379]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Addresses")]
     pub resp: Option<String>,
     /// HTTP (/metrics, /healthz, /readyz), or `off` [default: 127.0.0.1:7480]
     #[arg(long, value_name = "ADDR:PORT", help_heading = "Addresses")]
     pub http: Option<String>,
-    /// Control port, for other bricks [default: the port behind --listen's]
-    #[arg(long, value_name = "ADDR:PORT", help_heading = "Cluster")]
-    pub control: Option<String>,
-    /// Control ports of a cluster to join, when this brick is new
-    #[arg(long, value_name = "HOST:PORT,...", help_heading = "Cluster")]
+    /// Join the cluster of these bricks: their control ports, separated by commas. Without it a new
+    /// brick is a cluster of its own; one that was a member stays it.
+    #[arg(long, value_name = "ADDR:PORT,...", help_heading = "Cluster")]
     pub join: Option<String>,
+    /// The host this brick runs on: no two replicas are put on one host when there is another
+    /// [default: the address of --listen]
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    pub host: Option<String>,
+    /// The rack it is in, likewise.
+    #[arg(long, value_name = "NAME", help_heading = "Cluster")]
+    pub rack: Option<String>,
     /// IP address under which others reach this brick [default: that of --listen]
     #[arg(long, value_name = "ADDR", help_heading = "Cluster")]
     pub advertise: Option<String>,
-    /// Bricks that hold each partition of a new table [default: 2]
+    /// Bricks that hold each partition of a new table, when there are as many [default: 2]
     #[arg(long, value_name = "N", help_heading = "Cluster")]
     pub replicas: Option<String>,
     /// Where records live while the brick runs: a folder in tmpfs, or `auto`, which is /dev/shm when
@@ -105,6 +113,12 @@ impl BrickArgs {
         Overrides {
             name: self.name.clone(),
             listen: self.listen.clone(),
+            control: self.control.clone(),
+            join: self.join.clone(),
+            host: self.host.clone(),
+            rack: self.rack.clone(),
+            advertise: self.advertise.clone(),
+            replicas: self.replicas.clone(),
             resp: self.resp.clone(),
             http: self.http.clone(),
             memory_dir: self.memory_dir.clone(),
@@ -113,10 +127,6 @@ impl BrickArgs {
             poll: self.tuning.poll.map(|poll| poll.word().to_owned()),
             memory: self.tuning.memory.clone(),
             durability: self.tuning.durability.clone(),
-            control: self.control.clone(),
-            join: self.join.clone(),
-            advertise: self.advertise.clone(),
-            replicas: self.replicas.clone(),
             ..Overrides::default()
         }
     }
@@ -130,12 +140,14 @@ impl BrickArgs {
             ("--name", text(&self.name)),
             ("--config", path(&self.config)),
             ("--listen", text(&self.listen)),
-            ("--resp", text(&self.resp)),
-            ("--http", text(&self.http)),
             ("--control", text(&self.control)),
             ("--join", text(&self.join)),
+            ("--host", text(&self.host)),
+            ("--rack", text(&self.rack)),
             ("--advertise", text(&self.advertise)),
             ("--replicas", text(&self.replicas)),
+            ("--resp", text(&self.resp)),
+            ("--http", text(&self.http)),
             ("--memory-dir", path(&self.memory_dir)),
             ("--data-dir", path(&self.data_dir)),
             ("--cores", text(&self.tuning.cores)),

@@ -30,7 +30,7 @@ pub fn json(output: &Output, code: i32) -> serde_json::Value {
 pub struct Up {
     child: Child,
     brick: u32,
-    ports: [u16; 3],
+    ports: [u16; 4],
     dir: TempDir,
     _memory: TempDir,
 }
@@ -49,7 +49,7 @@ impl Up {
             .arg("--memory-dir")
             .arg(memory.path())
             .args(["--port", &ports[0].to_string(), "--resp-port", &ports[1].to_string()])
-            .args(["--http-port", &ports[2].to_string()])
+            .args(["--http-port", &ports[2].to_string(), "--control-port", &ports[3].to_string()])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -114,11 +114,11 @@ impl Drop for Up {
 
 /// Below the ports of outgoing connections, one of which could else take a port while its brick is
 /// started again.
-fn free_ports() -> [u16; 3] {
+fn free_ports() -> [u16; 4] {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 10_000 + (std::process::id() % 100) as u16 * 60;
-    [(); 3].map(|()| {
+    let base = 10_000 + (std::process::id() % 100) as u16 * 80;
+    [(); 4].map(|()| {
         loop {
             let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
             if TcpListener::bind(("127.0.0.1", port)).is_ok() {

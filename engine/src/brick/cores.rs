@@ -167,5 +167,5 @@ pub(super) fn ports_are_free(config: &BrickConfig) -> Result<(), BrickError> {
     port_is_free("listen", Some(config.listen))?;
     port_is_free("resp", config.resp)?;
     port_is_free("http", config.http)?;
-    port_is_free("keeper.listen", Some(config.control()))
+    port_is_free("control", Some(config.control))
 }

@@ -19,10 +19,9 @@ pub(super) fn keeper_setup(
     notices: Notices,
 ) -> Result<KeeperSetup, BrickError> {
     let config = &plan.config;
-    let listener = keeper::listen(config.control())?;
-    let control = listener
-        .local_addr()
-        .map_err(|e| BrickError::listen("keeper.listen", config.control(), e))?;
+    let listener = keeper::listen(config.control)?;
+    let control =
+        listener.local_addr().map_err(|e| BrickError::listen("control", config.control, e))?;
     let at = |address: SocketAddr| advertised(config, address).to_string();
     let [(device, inode), _] =
         lock.lock_files().map_err(BrickError::file("look at the lock file in", &plan.data_dir))?;
@@ -37,21 +36,21 @@ pub(super) fn keeper_setup(
         damaged: Vec::new(),
         cores: plan.cores.len() as u16,
         memory_bytes: plan.memory_bytes,
-        host: config.keeper.host.clone().unwrap_or_else(host_name),
-        rack: config.keeper.rack.clone(),
+        host: config.host.clone().unwrap_or_else(|| advertised(config, listen).ip().to_string()),
+        rack: config.rack.clone().unwrap_or_default(),
         listen: at(listen),
         control: at(control),
         resp: resp.map(at).unwrap_or_default(),
         http: config.http.map(at).unwrap_or_default(),
     };
-    let (data_dir, join) = (plan.data_dir.clone(), config.keeper.join.clone());
+    let (data_dir, join) = (plan.data_dir.clone(), config.join.clone());
     let snapshot_entries = keeper::SNAPSHOT_ENTRIES;
     Ok(KeeperSetup { data_dir, listener, control, join, registration, snapshot_entries, notices })
 }
 
 /// Where others reach an address of this brick.
 fn advertised(config: &BrickConfig, address: SocketAddr) -> SocketAddr {
-    let ip = match config.keeper.advertise {
+    let ip = match config.advertise {
         Some(ip) => ip,
         None if address.ip().is_unspecified() => own_ip(),
         None => address.ip(),
@@ -68,10 +67,4 @@ fn own_ip() -> IpAddr {
         socket.local_addr()
     });
     found.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
-}
-
-/// The kernel's name of this host; empty when it cannot be read: a failure domain of its own.
-fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().chars().take(64).collect()
 }

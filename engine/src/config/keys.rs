@@ -72,6 +72,31 @@ pub static KEYS: &[Key] = &[
         show: |c| c.listen.to_string(),
     },
     Key {
+        name: "control",
+        set: |c, v| parse::parse_address(v).map(|v| c.control = v),
+        show: |c| c.control.to_string(),
+    },
+    Key {
+        name: "join",
+        set: |c, v| parse::parse_peers(v).map(|v| c.join = v),
+        show: |c| if c.join.is_empty() { "none".into() } else { c.join.join(",") },
+    },
+    Key {
+        name: "host",
+        set: |c, v| parse::parse_place(v).map(|v| c.host = Some(v).filter(|v| v != "auto")),
+        show: |c| or(c.host.as_ref(), "auto"),
+    },
+    Key {
+        name: "rack",
+        set: |c, v| parse::parse_place(v).map(|v| c.rack = Some(v).filter(|v| v != "none")),
+        show: |c| or(c.rack.as_ref(), "none"),
+    },
+    Key {
+        name: "advertise",
+        set: |c, v| parse::parse_advertise(v).map(|v| c.advertise = v),
+        show: |c| or(c.advertise, "auto"),
+    },
+    Key {
         name: "resp",
         set: |c, v| parse::parse_address_or_off(v).map(|v| c.resp = v),
         show: |c| or(c.resp, "off"),
@@ -114,34 +139,6 @@ pub static KEYS: &[Key] = &[
         name: "replicas",
         set: |c, v| parse::parse_number(v, 1, REPLICAS_MAX as u32).map(|v| c.replicas = v as u8),
         show: |c| c.replicas.to_string(),
-    },
-    Key {
-        name: "keeper.listen",
-        set: |c, v| parse::parse_auto(v, parse::parse_address).map(|v| c.keeper.listen = v),
-        show: |c| or(c.keeper.listen, "auto"),
-    },
-    Key {
-        name: "keeper.join",
-        set: |c, v| parse::parse_places(v).map(|v| c.keeper.join = v),
-        show: |c| if c.keeper.join.is_empty() { "none".into() } else { c.keeper.join.join(",") },
-    },
-    Key {
-        name: "keeper.advertise",
-        set: |c, v| parse::parse_auto(v, parse::parse_ip).map(|v| c.keeper.advertise = v),
-        show: |c| or(c.keeper.advertise, "auto"),
-    },
-    Key {
-        name: "keeper.host",
-        set: |c, v| parse::parse_auto(v, parse::parse_name).map(|v| c.keeper.host = v),
-        show: |c| or(c.keeper.host.as_ref(), "auto"),
-    },
-    Key {
-        name: "keeper.rack",
-        set: |c, v| {
-            let rack = if v == "none" { Ok(String::new()) } else { parse::parse_name(v) };
-            rack.map(|rack| c.keeper.rack = rack)
-        },
-        show: |c| if c.keeper.rack.is_empty() { "none".into() } else { c.keeper.rack.clone() },
     },
     Key {
         name: "limits.connections_max",
@@ -213,15 +210,17 @@ impl BrickConfig {
             ("poll", flags.poll.clone()),
             ("spin_us", flags.spin_us.clone()),
             ("listen", flags.listen.clone()),
+            ("control", flags.control.clone()),
+            ("join", flags.join.clone()),
+            ("host", flags.host.clone()),
+            ("rack", flags.rack.clone()),
             ("resp", flags.resp.clone()),
             ("http", flags.http.clone()),
             ("memory", flags.memory.clone()),
             ("partitions", flags.partitions.clone()),
             ("durability", flags.durability.clone()),
             ("replicas", flags.replicas.clone()),
-            ("keeper.listen", flags.control.clone()),
-            ("keeper.join", flags.join.clone()),
-            ("keeper.advertise", flags.advertise.clone()),
+            ("advertise", flags.advertise.clone()),
         ];
         // Paths need not be text, so they do not go through the keys' parsers.
         if let Some(folder) = &flags.memory_dir {
@@ -236,10 +235,7 @@ impl BrickConfig {
                 continue;
             };
             if let Err(help) = (key.set)(self, &value) {
-                let flag = match name {
-                    "keeper.listen" => "control".to_owned(),
-                    name => name.trim_start_matches("keeper.").replace('_', "-"),
-                };
+                let flag = name.replace('_', "-");
                 mistakes.push(format!("--{flag} \"{value}\" is not allowed: {help}"));
             }
         }

@@ -50,21 +50,6 @@ pub enum Cores {
     List(Vec<usize>),
 }
 
-/// This brick's part in its cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeeperConfig {
-    /// The control port; `None` is auto: the port behind `listen`'s.
-    pub listen: Option<SocketAddr>,
-    /// Control ports of a cluster to join, `HOST:PORT`; none: a new brick founds its own.
-    pub join: Vec<String>,
-    /// The address under which others reach this brick; `None` is auto.
-    pub advertise: Option<IpAddr>,
-    /// What fails together: bricks of one host. `None` is auto: the host's name.
-    pub host: Option<String>,
-    /// Hosts of one rack; empty: not known.
-    pub rack: String,
-}
-
 /// Bounds that a person may want to move.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -89,6 +74,16 @@ pub struct BrickConfig {
     pub spin_us: u32,
     /// Native protocol.
     pub listen: SocketAddr,
+    /// Keepers, heartbeats, joins.
+    pub control: SocketAddr,
+    /// Control ports of the cluster to join, `HOST:PORT` each; none: a new brick is a cluster of its own.
+    pub join: Vec<String>,
+    /// The host, as the placement of replicas sees it; `None`: the address of `listen`.
+    pub host: Option<String>,
+    /// The rack, likewise; `None`: not known.
+    pub rack: Option<String>,
+    /// The address under which others reach this brick; `None` is auto.
+    pub advertise: Option<IpAddr>,
     /// Redis protocol; `None` is off.
     pub resp: Option<SocketAddr>,
     /// Metrics and health; `None` is off.
@@ -105,8 +100,6 @@ pub struct BrickConfig {
     pub durability: Durability,
     /// How many bricks hold each partition of a new table, when there are as many.
     pub replicas: u8,
-    /// This brick's part in its cluster.
-    pub keeper: KeeperConfig,
     /// Bounds.
     pub limits: Limits,
 }
@@ -119,6 +112,11 @@ impl Default for BrickConfig {
             poll: Poll::Adaptive,
             spin_us: 50,
             listen: SocketAddr::from(([127, 0, 0, 1], 7400)),
+            control: SocketAddr::from(([127, 0, 0, 1], 7401)),
+            join: Vec::new(),
+            host: None,
+            rack: None,
+            advertise: None,
             resp: Some(SocketAddr::from(([127, 0, 0, 1], 7379))),
             http: Some(SocketAddr::from(([127, 0, 0, 1], 7480))),
             memory_dir: None,
@@ -127,7 +125,6 @@ impl Default for BrickConfig {
             partitions: 4,
             durability: Durability::Async { behind_ms: 1000 },
             replicas: 2,
-            keeper: KeeperConfig::default(),
             limits: Limits {
                 connections_max: 12_000,
                 in_flight_max: 4096,
@@ -150,6 +147,14 @@ pub struct Overrides {
     pub spin_us: Option<String>,
     /// `--listen`
     pub listen: Option<String>,
+    /// `--control`
+    pub control: Option<String>,
+    /// `--join`
+    pub join: Option<String>,
+    /// `--host`
+    pub host: Option<String>,
+    /// `--rack`
+    pub rack: Option<String>,
     /// `--resp`
     pub resp: Option<String>,
     /// `--http`
@@ -166,10 +171,6 @@ pub struct Overrides {
     pub durability: Option<String>,
     /// `--replicas`
     pub replicas: Option<String>,
-    /// `--control`
-    pub control: Option<String>,
-    /// `--join`
-    pub join: Option<String>,
     /// `--advertise`
     pub advertise: Option<String>,
 }
@@ -198,31 +199,13 @@ impl BrickConfig {
         if mistakes.is_empty() { Ok(config) } else { Err(BrickError::Config(mistakes)) }
     }
 
-    /// The address of the control port: when none is given, the first port behind `listen`'s that no
-    /// other key names.
-    pub fn control(&self) -> SocketAddr {
-        if let Some(address) = self.keeper.listen {
-            return address;
-        }
-        let mut address = self.listen;
-        while address.port() != 0 {
-            address.set_port(address.port().wrapping_add(1));
-            let is_taken =
-                [self.resp, self.http].iter().flatten().any(|a| a.port() == address.port());
-            if !is_taken {
-                break;
-            }
-        }
-        address
-    }
-
     /// Checks that take more than one key.
     fn check_together(&self) -> Vec<String> {
         let named = [
             ("listen", Some(self.listen)),
+            ("control", Some(self.control)),
             ("resp", self.resp),
             ("http", self.http),
-            ("keeper.listen", self.keeper.listen),
         ];
         let mut mistakes = Vec::new();
         for (at, (key, address)) in named.iter().enumerate() {

@@ -77,6 +77,46 @@ pub(super) fn parse_cores(text: &str) -> Result<Cores, String> {
     Ok(Cores::List(cpus))
 }
 
+/// Bricks that `join` may name.
+const PEERS_MAX: usize = 64;
+
+/// `HOST:PORT`, several separated by commas, or `none`.
+pub(super) fn parse_peers(text: &str) -> Result<Vec<String>, String> {
+    let help = "give control ports like \"10.0.0.1:7401,10.0.0.2:7401\", or \"none\"";
+    if text.trim() == "none" {
+        return Ok(Vec::new());
+    }
+    let peers: Vec<String> = text.split(',').map(|peer| peer.trim().to_owned()).collect();
+    let named = |peer: &String| {
+        let (host, port) = peer.rsplit_once(':')?;
+        let port = port.parse::<u16>().ok().filter(|&port| port > 0)?;
+        (!host.is_empty()).then_some(port)
+    };
+    if peers.len() > PEERS_MAX || peers.iter().any(|peer| named(peer).is_none()) {
+        return Err(help.into());
+    }
+    Ok(peers)
+}
+
+/// The name of a host or a rack.
+pub(super) fn parse_place(text: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if text.is_empty() || text.len() > 64 || !text.chars().all(fine) {
+        return Err("give 1 to 64 letters, digits, '-', '_', '.' or ':'".into());
+    }
+    Ok(text.to_owned())
+}
+
+pub(super) fn parse_advertise(text: &str) -> Result<Option<IpAddr>, String> {
+    if text.trim() == "auto" {
+        return Ok(None);
+    }
+    let address: Option<IpAddr> = text.trim().parse().ok();
+    address.filter(|address| !address.is_unspecified()).map(Some).ok_or_else(|| {
+        "give the IP address under which others reach this brick, or \"auto\"".to_owned()
+    })
+}
+
 pub(super) fn parse_poll(text: &str) -> Result<Poll, String> {
     match text {
         "busy" => Ok(Poll::Busy),
@@ -122,46 +162,6 @@ pub(super) fn parse_address_or_off(text: &str) -> Result<Option<SocketAddr>, Str
         return Ok(None);
     }
     parse_address(text).map(Some).map_err(|help| format!("{help}, or \"off\""))
-}
-
-/// `auto`, or what `parse` takes.
-pub(super) fn parse_auto<T>(
-    text: &str,
-    parse: impl Fn(&str) -> Result<T, String>,
-) -> Result<Option<T>, String> {
-    if text.trim() == "auto" {
-        return Ok(None);
-    }
-    parse(text).map(Some).map_err(|help| format!("{help}, or \"auto\""))
-}
-
-pub(super) fn parse_ip(text: &str) -> Result<IpAddr, String> {
-    let address: Option<IpAddr> = text.trim().parse().ok();
-    address.filter(|address| !address.is_unspecified()).ok_or_else(|| {
-        "give the IP address under which other bricks and clients reach this one".to_owned()
-    })
-}
-
-/// Places joined.
-const PLACES_MAX: usize = 16;
-
-/// `HOST:PORT`, several with commas; "none".
-pub(super) fn parse_places(text: &str) -> Result<Vec<String>, String> {
-    if text.trim() == "none" {
-        return Ok(Vec::new());
-    }
-    let help = "give \"none\", or control ports of a cluster like \"10.0.0.1:7401,10.0.0.2:7401\"";
-    let is_place = |place: &str| {
-        place.len() <= 256
-            && place.rsplit_once(':').is_some_and(|(host, port)| {
-                !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
-            })
-    };
-    let places: Vec<String> = text.split(',').map(|place| place.trim().to_owned()).collect();
-    if places.len() > PLACES_MAX || !places.iter().all(|place| is_place(place)) {
-        return Err(help.to_owned());
-    }
-    Ok(places)
 }
 
 pub(super) fn parse_name(text: &str) -> Result<String, String> {

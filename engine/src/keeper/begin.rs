@@ -1,6 +1,6 @@
 //! A brick starts: it finds out which brick of which cluster it is, starts its keeper, and registers.
 //!
-//! | `keeper/member` | `keeper.join` | |
+//! | `keeper/member` | `join` | |
 //! | --- | --- | --- |
 //! | there | | the brick goes on as what it is |
 //! | missing | none | it founds a cluster and is its first keeper |
@@ -73,7 +73,7 @@ pub(crate) async fn begin(setup: KeeperSetup) -> Result<Begun, BrickError> {
         Some(member) => {
             if !join.is_empty() && member.founder && member.keepers.is_empty() {
                 notices.say(
-                    "keeper.join is ignored: this brick is in a cluster already, that of its data_dir",
+                    "join is ignored: this brick is in a cluster already, that of its data_dir",
                 );
             }
             member

@@ -340,7 +340,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Opens the control port.
 pub(crate) fn listen(address: SocketAddr) -> Result<std::net::TcpListener, BrickError> {
     let listener = std::net::TcpListener::bind(address)
-        .map_err(|error| BrickError::listen("keeper.listen", address, error))?;
+        .map_err(|error| BrickError::listen("control", address, error))?;
     listener.set_nonblocking(true).map_err(|error| thread_error(&error))?;
     Ok(listener)
 }

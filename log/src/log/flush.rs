@@ -105,6 +105,13 @@ pub(super) struct Flush {
     pub sick: bool,
 }
 
+impl Flush {
+    /// Nothing is dirty any more.
+    pub fn forget_dirt(&mut self) {
+        self.dirty_since_ns = None;
+    }
+}
+
 struct Piece {
     slot: u32,
     what: What,
@@ -307,6 +314,8 @@ impl Log {
                 self.flush.dirty_since_ns = None;
                 Written::Tail(self.flush.flushed.seq)
             }
+            // The segment may be settled no longer; if it is, it is written again.
+            What::Settled if flight.cuts != self.flush.cuts => Written::Other,
             What::Settled => {
                 let segment = self.segment_mut(flight.slot);
                 segment.written = flight.to;

@@ -67,6 +67,12 @@ impl Log {
             self.settled_slots.extend(below.iter().filter(|&&s| s != slot));
         }
         self.settled_slots.retain(|&s| s != slot);
+        self.manifest.settled = self.list_settled();
+        self.change_manifest(|_| ())
+    }
+
+    /// Settled segments as the manifest lists them.
+    pub(super) fn list_settled(&self) -> Vec<Listed> {
         let listed = |log: &Log, s: u32| {
             let segment = log.segment(s);
             let end = if log.has_disk() { segment.durable } else { segment.end };
@@ -74,13 +80,8 @@ impl Log {
         };
         let unlisted =
             |s: u32| self.cleaning.emptied.iter().any(|e| e.slot == s && e.ticket.is_some());
-        self.manifest.settled = self
-            .settled_slots
-            .iter()
-            .filter(|&&s| !unlisted(s))
-            .map(|&s| listed(self, s))
-            .collect();
-        self.change_manifest(|_| ())
+        let slots = self.settled_slots.iter().filter(|&&s| !unlisted(s));
+        slots.map(|&s| listed(self, s)).collect()
     }
 
     /// The slot may be used again; the files go.

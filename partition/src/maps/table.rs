@@ -16,6 +16,7 @@ pub const REPLICAS_MAX: usize = 16;
     Clone,
     Copy,
     Debug,
+    Default,
     PartialEq,
     Eq,
     Hash,

@@ -1,7 +1,8 @@
 //! What a replica returns: answers now or later, and what it wants done.
 
-use firebrick_log::{Ask, Corrupt};
+use firebrick_log::{Ask, Corrupt, Slice};
 
+pub use crate::keeper::Report;
 use crate::op::Answer;
 
 /// How a request went.
@@ -81,6 +82,32 @@ pub enum Action {
     Log(Ask),
     /// A stored record is damaged: report it. It is not served.
     Corrupt(Corrupt),
+    /// A write of this request is prepared and will be decided by another primary: it is never
+    /// answered. A native connection is closed (the client asks again with the same number); whoever
+    /// cannot ask again is told that it is in doubt.
+    Unanswered {
+        /// The request's.
+        token: u64,
+    },
+    /// A small message to a brick.
+    Send {
+        /// Brick id.
+        to: u32,
+        /// A payload, encoded.
+        message: Vec<u8>,
+    },
+    /// Records to a brick: one payload of `head` and then `body`. The body is pinned already: call
+    /// [`Log::unpin`](firebrick_log::Log::unpin) of `body.loc` once it was sent or given up.
+    Ship {
+        /// Brick id.
+        to: u32,
+        /// The message's beginning.
+        head: Vec<u8>,
+        /// Its end.
+        body: Slice,
+    },
+    /// Something for the keepers. Repeated until the map shows that they know.
+    Report(Report),
 }
 
 /// A buffer of actions, used again.

@@ -14,6 +14,7 @@ mod actions;
 mod clean;
 mod commit;
 mod execute;
+mod group;
 mod held;
 mod lookup;
 mod number;
@@ -37,8 +38,9 @@ use crate::maps::Leaf;
 use crate::op::{Now, Route, Version};
 use crate::sessions::{Rebuild, Sessions};
 
-pub use actions::{Action, Actions, Outcome, OwnedAnswer};
+pub use actions::{Action, Actions, Outcome, OwnedAnswer, Report};
 pub use execute::Reads;
+pub use group::Me;
 pub use recover::Recovering;
 pub use tick::Budget;
 
@@ -106,6 +108,7 @@ pub struct Replica {
     waiters: Vec<commit::Waiter>,
     held: VecDeque<held::Held>,
     held_bytes: usize,
+    held_slice: held::HeldSlice,
     /// A held request runs: it need not queue behind the others.
     running_held: bool,
     /// A value being made, or an answer's bytes.
@@ -130,7 +133,7 @@ struct Recovery {
 }
 
 impl Replica {
-    /// A replica over an empty log. [`Replica::begin`] makes it serve.
+    /// A replica over an empty log. [`Replica::set_group`] makes it serve.
     pub fn new(log: Log, leaf: Leaf) -> Self {
         Self {
             route: Route { partition: leaf.partition, ..Route::default() },
@@ -147,6 +150,7 @@ impl Replica {
             waiters: Vec::new(),
             held: VecDeque::new(),
             held_bytes: 0,
+            held_slice: held::HeldSlice::default(),
             running_held: false,
             scratch: Vec::new(),
             results: Vec::new(),
@@ -161,7 +165,7 @@ impl Replica {
     }
 
     /// A replica over what an earlier process left: [`Replica::recover_step`] until it is done, then
-    /// [`Replica::begin`].
+    /// [`Replica::set_group`].
     pub fn open(log: Log, scan: Scan, leaf: Leaf) -> Self {
         let mut replica = Self::new(log, leaf);
         replica.state = State::Recovering;
@@ -320,6 +324,11 @@ impl Replica {
 
     /// When to call [`Replica::poll`] without another reason; boot time in nanoseconds.
     pub fn wake_at(&self) -> Option<u64> {
-        self.log.wake_at()
+        if self.wants_poll() { Some(0) } else { self.log.wake_at() }
+    }
+
+    /// [`Replica::poll`] left work for the next turn.
+    pub fn wants_poll(&self) -> bool {
+        self.held_slice.more
     }
 }

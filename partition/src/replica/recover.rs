@@ -31,7 +31,7 @@ pub(super) struct Sweep {
 pub enum Recovering {
     /// Call again.
     More,
-    /// [`Replica::begin`] may be called.
+    /// [`Replica::set_group`] may be called.
     Done,
 }
 
@@ -233,7 +233,7 @@ impl Replica {
     /// Begins an epoch as its primary and only member: what was prepared commits, requests are served
     /// from then on. The route's epoch is above [`Replica::tail_epoch`]; `false` when it is not, or
     /// when the log is not there yet.
-    pub fn begin(&mut self, now: Now, route: Route, out: &mut super::Actions) -> bool {
+    pub(super) fn begin(&mut self, now: Now, route: Route, out: &mut super::Actions) -> bool {
         let above = route.epoch > self.log.tail().epoch;
         if self.state == State::Recovering || !above || route.partition != self.leaf.partition {
             return false;

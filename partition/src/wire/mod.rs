@@ -7,6 +7,7 @@
 
 mod answer;
 mod hello;
+pub mod peer;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::maps::Maps;
 use crate::op::{Answer, Request};
 
 pub use hello::{Hello, Limits, MapView, Welcome};
+pub use peer::Peer;
 
 /// The version of the messages, exchanged in the fabric's handshake.
 pub const WIRE_VERSION: u16 = 1;
@@ -71,6 +73,10 @@ pub enum Kind {
     CopyDone = 26,
     /// Between replicas: compare contents.
     Digest = 27,
+    /// Source to learner: what there is.
+    CopyListing = 28,
+    /// Source to learner: records.
+    CopyData = 29,
 }
 
 impl Kind {
@@ -97,6 +103,8 @@ impl Kind {
             25 => Self::CopyRead,
             26 => Self::CopyDone,
             27 => Self::Digest,
+            28 => Self::CopyListing,
+            29 => Self::CopyData,
             _ => return None,
         })
     }
@@ -162,6 +170,13 @@ pub enum Message<'a> {
         /// JSON.
         json: &'a str,
     },
+    /// Between the replicas of a partition.
+    Peer {
+        /// The partition.
+        partition: u32,
+        /// It.
+        peer: Peer<'a>,
+    },
 }
 
 /// Why a payload is not a message.
@@ -221,6 +236,10 @@ pub fn decode(payload: &[u8]) -> Result<Message<'_>, WireError> {
     match head[0] {
         3 => Ok(Message::Request { slot, request: request::decode(code, flags, body)? }),
         4 => Ok(Message::Answer { slot, answer: answer::decode(code, flags, body)? }),
+        16..=29 => {
+            let kind = Kind::parse(head[0]).ok_or(WireError::Kind(head[0]))?;
+            Ok(Message::Peer { partition: slot, peer: peer::decode(kind, code, flags, body)? })
+        }
         kind => {
             let kind = Kind::parse(kind).ok_or(WireError::Kind(kind))?;
             hello::decode(kind, code, flags, slot, body)

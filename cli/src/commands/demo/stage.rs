@@ -30,6 +30,7 @@ pub struct Stage {
     dir: TempDir,
     memory: u64,
     listen: SocketAddr,
+    control: SocketAddr,
     resp: SocketAddr,
     http: SocketAddr,
 }
@@ -53,8 +54,8 @@ impl Stage {
             )));
         }
         let dir = folder_in(&temp)?;
-        let [listen, resp, http] = free_ports()?;
-        Ok(Self { brick: None, memory_dir, dir, memory, listen, resp, http })
+        let [listen, control, resp, http] = free_ports()?;
+        Ok(Self { brick: None, memory_dir, dir, memory, listen, control, resp, http })
     }
 
     /// One line for people.
@@ -74,9 +75,9 @@ impl Stage {
         let args = BrickArgs {
             name: Some("demo".to_owned()),
             listen: Some(self.listen.to_string()),
+            control: Some(self.control.to_string()),
             resp: Some(self.resp.to_string()),
             http: Some(self.http.to_string()),
-            control: Some("127.0.0.1:0".to_owned()),
             memory_dir: Some(match &self.memory_dir {
                 Some(dir) => dir.path().join("memory"),
                 None => path.join("memory"),

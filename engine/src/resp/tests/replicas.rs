@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use firebrick_partition::log::{Durability, Log, LogConfig};
-use firebrick_partition::maps::Leaf;
-use firebrick_partition::replica::{Action, Actions, Outcome, OwnedAnswer, Replica};
+use firebrick_partition::maps::{Leaf, Replicas as Group};
+use firebrick_partition::replica::{Action, Actions, Me, Outcome, OwnedAnswer, Replica};
 use firebrick_partition::{Answer, Now, Op, Request, Route};
 
 use super::Core;
@@ -34,8 +34,9 @@ impl Replicas {
             });
             let leaf = Leaf { depth: DEPTH, suffix: partition, partition };
             let mut replica = Replica::new(log, leaf);
+            let me = Me { brick: 1, incarnation: 1 };
             let route = Route { table: 1, partition, epoch: 1, fingerprint: 9 };
-            assert!(replica.begin(now, route, &mut actions));
+            assert!(replica.set_group(now, me, route, &Group::alone(1, 1, 0, 1), &mut actions));
             replica
         };
         let all = (0..1 << DEPTH).map(&mut begun).collect();
@@ -68,6 +69,10 @@ impl Core for Replicas {
 impl Backend for Replicas {
     fn now(&self) -> Now {
         self.now
+    }
+
+    fn is_serving(&self) -> bool {
+        self.all.iter().all(Replica::is_serving)
     }
 
     fn prefetch_bucket(&self, hash: u64) {

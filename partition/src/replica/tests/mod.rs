@@ -1,6 +1,7 @@
 //! One replica against a model: what it answers, what it keeps through a crash, and what it never
 //! shows.
 
+mod counts;
 mod exactly_once;
 mod model;
 mod small;
@@ -8,9 +9,9 @@ mod sync;
 
 use firebrick_log::{Durability, Log, LogConfig};
 
-use super::{Action, Actions, Budget, Outcome, OwnedAnswer, Recovering, Replica};
+use super::{Action, Actions, Budget, Me, Outcome, OwnedAnswer, Recovering, Replica};
 use crate::hash::hash_key;
-use crate::maps::Leaf;
+use crate::maps::{Leaf, Replicas};
 use crate::op::{Now, Numbered, Op, Request, Route};
 
 pub(super) const PARTITION: u32 = 3;
@@ -33,6 +34,12 @@ pub(super) fn config(durability: Durability) -> LogConfig {
     }
 }
 
+/// The group is this replica alone.
+pub(super) fn set_alone(replica: &mut Replica, now: Now, route: Route, out: &mut Actions) -> bool {
+    let me = Me { brick: 1, incarnation: 1 };
+    replica.set_group(now, me, route, &Replicas::alone(route.epoch, 1, 0, 1), out)
+}
+
 /// A replica with its clock and what it said.
 pub(super) struct World {
     pub replica: Replica,
@@ -47,7 +54,7 @@ impl World {
         let replica = Replica::new(Log::in_heap(config(durability)), leaf());
         let now = Now { boot_ns: 1_000_000, unix_ms: 1_000_000 };
         let mut world = Self { replica, now, epoch: 1, out: Actions::default(), token: 0 };
-        assert!(world.replica.begin(now, route(1), &mut world.out));
+        assert!(set_alone(&mut world.replica, now, route(1), &mut world.out));
         world
     }
 
@@ -96,7 +103,7 @@ impl World {
         self.replica = Replica::open(log, scan, leaf());
         while self.replica.recover_step(self.now, 7) == Recovering::More {}
         self.epoch = self.epoch.max(self.replica.tail_epoch()) + 1;
-        assert!(self.replica.begin(self.now, route(self.epoch), &mut self.out));
+        assert!(set_alone(&mut self.replica, self.now, route(self.epoch), &mut self.out));
     }
 
     pub fn clean(&mut self) {

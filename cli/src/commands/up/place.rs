@@ -1,0 +1,118 @@
+//! Where one brick of `up` lives and listens.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::UpArgs;
+use crate::child::{BrickProcess, Orphan};
+use crate::commands::brick::BrickArgs;
+use crate::error::CliError;
+
+/// Between the ports of two bricks.
+const PORTS_APART: u16 = 10;
+
+/// See the module's text.
+#[derive(Clone)]
+pub struct Place {
+    dir: PathBuf,
+    /// Its flags.
+    pub brick: BrickArgs,
+    listen: SocketAddr,
+    control: SocketAddr,
+    resp: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Place {
+    /// That of the brick with this number, from 0; makes its folder.
+    pub fn new(args: &UpArgs, root: &Path, number: u32) -> Result<Self, CliError> {
+        let name = format!("brick-{}", number + 1);
+        let dir = root.join(&name);
+        std::fs::create_dir_all(&dir).map_err(|e| {
+            CliError::io(&format!("cannot make {}; give another with --dir", dir.display()), &e)
+        })?;
+        let ports = |number: u32| {
+            let at = |first: u16| {
+                let port = first.checked_add(PORTS_APART * number as u16).ok_or_else(|| {
+                    CliError::Usage(format!(
+                        "there is no port {PORTS_APART} x {number} above {first}"
+                    ))
+                })?;
+                Ok::<_, CliError>(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+            };
+            Ok::<_, CliError>([
+                at(args.port)?,
+                at(args.control_port)?,
+                at(args.resp_port)?,
+                at(args.http_port)?,
+            ])
+        };
+        let [listen, control, resp, http] = ports(number)?;
+        // The first one makes the cluster; each of the others asks whoever is there already.
+        let mut join = Vec::new();
+        for other in (0..args.bricks).filter(|&other| number > 0 && other != number) {
+            join.push(ports(other)?[1].to_string());
+        }
+        let brick = BrickArgs {
+            name: Some(name.clone()),
+            listen: Some(listen.to_string()),
+            control: Some(control.to_string()),
+            resp: Some(resp.to_string()),
+            http: Some(http.to_string()),
+            join: (!join.is_empty()).then(|| join.join(",")),
+            data_dir: Some(dir.clone()),
+            memory_dir: args.memory_dir.as_ref().map(|memory| memory.join(&name)),
+            tuning: args.tuning.clone(),
+            ..BrickArgs::default()
+        };
+        Ok(Self { dir, brick, listen, control, resp, http })
+    }
+
+    /// The brick's name.
+    pub fn name(&self) -> &str {
+        self.brick.name.as_deref().unwrap_or("brick")
+    }
+
+    /// Starts it.
+    pub fn start(&self) -> Result<BrickProcess, CliError> {
+        BrickProcess::start(&self.brick.to_args(), self.http, Stdio::inherit(), Orphan::Stop)
+    }
+
+    /// For programs.
+    pub fn to_json(&self, pid: Option<u32>) -> Value {
+        let Self { dir, listen, control, resp, http, .. } = self;
+        json!({
+            "name": self.brick.name, "listen": listen, "control": control, "resp": resp,
+            "http": http, "dir": dir.display().to_string(), "pid": pid,
+        })
+    }
+
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let Self { dir, listen, resp, http, .. } = self;
+        format!(
+            "{} is ready\n\
+             \x20 native  {listen}   firebrick --connect {listen} status\n\
+             \x20 RESP    {resp}   redis-cli -p {}\n\
+             \x20 HTTP    {http}   curl http://{http}/metrics\n\
+             \x20 data    {}\n",
+            self.name(),
+            resp.port(),
+            dir.display()
+        )
+    }
+}
+
+/// `$XDG_DATA_HOME/firebrick`, else `~/.local/share/firebrick`.
+pub fn default_dir() -> Result<PathBuf, CliError> {
+    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    from("XDG_DATA_HOME")
+        .or_else(|| from("HOME").map(|home| home.join(".local/share")))
+        .map(|base| base.join("firebrick"))
+        .ok_or_else(|| {
+            CliError::Usage("HOME is not set: say where the data is to live with --dir".to_owned())
+        })
+}

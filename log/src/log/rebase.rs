@@ -1,0 +1,83 @@
+//! A learner's log begins again: its tail goes on at the first record that it will be shipped, and
+//! everything older comes by a copy.
+
+use super::Log;
+use super::free::Emptied;
+use crate::manifest::Manifest;
+use crate::record::Version;
+
+impl Log {
+    /// The next record is `below.seq + 1`. What is there becomes settled (`keep`; all of it is
+    /// committed) or is thrown away. The ticket of the manifest that says so, after `change`.
+    ///
+    /// When nothing is kept, no location of this log means anything any more.
+    pub fn rebase(
+        &mut self,
+        below: Version,
+        keep: bool,
+        change: impl FnOnce(&mut Manifest),
+    ) -> u64 {
+        assert!(self.ready && (!keep || self.tail.seq <= self.commit), "an uncommitted record");
+        self.flush.cuts += 1;
+        self.flush.behind.clear();
+        self.flush.forget_dirt();
+        let next = self.tails.next.front().map(|&slot| self.segment(slot).name().n);
+        self.manifest.lowest = next.unwrap_or(self.tails.next_n);
+        self.manifest.below = below;
+        if keep {
+            self.settle_tail();
+        } else {
+            self.throw_away();
+        }
+        self.tail = below;
+        self.commit = below.seq;
+        self.flush.flushed = below;
+        self.manifest.settled = self.list_settled();
+        self.change_manifest(change)
+    }
+
+    fn settle_tail(&mut self) {
+        let has_disk = self.has_disk();
+        for slot in std::mem::take(&mut self.tail_slots) {
+            let segment = self.segment_mut(slot);
+            segment.closed = true;
+            segment.written = segment.durable;
+            let dirty = (segment.end - segment.durable) as u64;
+            if has_disk && dirty > 0 {
+                self.flush.settled_written += dirty;
+                self.flush.settled_dirty.push_back(slot);
+            }
+            self.settled_slots.push(slot);
+        }
+    }
+
+    fn throw_away(&mut self) {
+        self.cleaning.victim = None;
+        self.cleaning.draft = None;
+        self.settled_open = None;
+        self.flush.settled_dirty.clear();
+        self.flush.settled_durable = self.flush.settled_written;
+        self.flush.zeros.clear();
+        self.manifest.dropped = 0;
+        // The manifest that is going to be changed.
+        let ticket = Some(self.manifest_changed + 1);
+        for emptied in &mut self.cleaning.emptied {
+            emptied.ticket = emptied.ticket.or(ticket);
+        }
+        let tail = std::mem::take(&mut self.tail_slots);
+        let settled = std::mem::take(&mut self.settled_slots);
+        for slot in tail.into_iter().chain(settled) {
+            if !self.cleaning.emptied.iter().any(|e| e.slot == slot) {
+                let segment = self.segment_mut(slot);
+                segment.closed = true;
+                segment.count_nothing();
+                self.cleaning.emptied.push(Emptied { slot, copies_at: 0, judged_at: 0, ticket });
+            }
+        }
+    }
+
+    /// What a copy brought is as safe as the table promises.
+    pub fn settled_is_flushed(&self) -> bool {
+        !self.has_disk() || self.flush.settled_durable >= self.flush.settled_written
+    }
+}

@@ -1,0 +1,43 @@
+//! What a history of calls and answers must satisfy, whoever recorded it: the simulator or clients of
+//! real processes. Shares no code with what it checks.
+//!
+//! Linearizability is local: a history is linearizable when the history of each key is, so each key is
+//! checked alone ([`linear`]).
+
+mod classes;
+mod explain;
+mod frontier;
+pub mod history;
+mod linear;
+mod need;
+mod state;
+
+pub use explain::Violation;
+pub use history::{Back, Bytes, Call, History, Line, Operation, Version};
+pub use linear::{Verdict, check_key};
+
+/// Checks every key; the first violation, in the order of keys.
+pub fn check(history: &History) -> Result<Checked, Violation> {
+    let mut checked = Checked::default();
+    for (key, operations) in history.by_key() {
+        checked.keys += 1;
+        checked.operations += operations.len();
+        checked.unknown += operations.iter().filter(|o| o.back.is_none()).count();
+        match check_key(&operations) {
+            Verdict::Linearizable => {}
+            verdict => return Err(Violation::find(key, operations, verdict)),
+        }
+    }
+    Ok(checked)
+}
+
+/// How much was checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Keys.
+    pub keys: usize,
+    /// Calls.
+    pub operations: usize,
+    /// Calls whose outcome nobody knows.
+    pub unknown: usize,
+}
