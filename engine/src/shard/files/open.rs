@@ -154,9 +154,9 @@ impl Files {
         if !replica.set_group(store.now, me, entry.route, &entry.replicas, &mut self.scratch) {
             let (tail, epoch) = (replica.tail_epoch(), entry.route.epoch);
             self.failed.get_or_insert(format!(
-                "partition {partition} has records of epoch {tail} and the catalog says {epoch}: \
-                 catalog and data are not of the same brick; put back the catalog that belongs to \
-                 this data_dir"
+                "partition {partition} has records of epoch {tail} and the maps say {epoch}: \
+                 keepers and data do not belong together; put back the folder \"keeper\" that belongs \
+                 to this data_dir"
             ));
         }
         store.add(replica);
