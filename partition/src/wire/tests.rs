@@ -329,19 +329,19 @@ mod replicas {
 
     fn vote() -> impl Strategy<Value = Vote> {
         let flags = any::<(bool, bool, bool)>();
-        (any::<[u64; 3]>(), flags).prop_map(|([seq, held, room], (below, gap, whole))| Vote {
-            seq,
-            held,
-            room,
-            below,
-            gap,
-            whole,
+        (any::<[u64; 4]>(), flags).prop_map(|([seq, held, commit, room], (below, gap, whole))| {
+            Vote { seq, held, commit, room, below, gap, whole }
         })
     }
 
     fn peer() -> impl Strategy<Value = Peer<'static>> {
-        let why =
-            prop_oneof![Just(Why::NoSpace), Just(Why::Sick), Just(Why::Behind), Just(Why::NoCopy)];
+        let why = prop_oneof![
+            Just(Why::NoSpace),
+            Just(Why::Sick),
+            Just(Why::Behind),
+            Just(Why::NoCopy),
+            Just(Why::Again)
+        ];
         let history = proptest::collection::vec(version(), 0..9).prop_map(|list| {
             let mut packed = Vec::new();
             pack_history(&list, &mut packed);
