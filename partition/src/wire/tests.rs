@@ -199,6 +199,10 @@ fn corpus() -> Vec<Vec<u8>> {
         let sent = answer().new_tree(&mut runner).expect("an answer").current();
         super::answer(&mut back, slot, &sent);
         all.extend([one, back]);
+        let mut between = Vec::new();
+        let sent = replicas::peer().new_tree(&mut runner).expect("a message").current();
+        super::peer::encode(&mut between, slot, &sent);
+        all.push(between);
     }
     for _ in 0..40 {
         let mut rare = vec![Vec::new(), Vec::new(), Vec::new(), Vec::new()];
@@ -338,7 +342,7 @@ mod replicas {
         })
     }
 
-    fn peer() -> impl Strategy<Value = Peer<'static>> {
+    pub(super) fn peer() -> impl Strategy<Value = Peer<'static>> {
         let why = prop_oneof![
             Just(Why::NoSpace),
             Just(Why::Sick),
