@@ -126,9 +126,8 @@ impl Session {
     fn refused_for_now(&mut self, now_ns: u64, index: u32, failure: Failure) -> bool {
         let at = self.sent_to(index);
         match failure {
-            Failure::Busy => self.again_elsewhere(now_ns, index, failure),
-            // The brick fetches the map that this session has.
-            Failure::RouteTooNew => self.again_elsewhere(now_ns, index, failure),
+            // (`RouteTooNew`: the brick fetches the map that this session has.)
+            Failure::Busy | Failure::RouteTooNew => self.again_elsewhere(now_ns, index, failure),
             Failure::Unavailable => {
                 if self.peers.iter().count() > 1 {
                     self.want_map(now_ns, at.map_or(Hint::Anyone, Hint::NotFrom));

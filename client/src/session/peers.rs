@@ -153,15 +153,12 @@ impl Peers {
             return at;
         }
         let peer = Some(Peer::new(address.clone()));
-        match self.all.iter().position(Option::is_none) {
-            Some(at) => {
-                self.all[at] = peer;
-                at as u32
-            }
-            None => {
-                self.all.push(peer);
-                self.all.len() as u32 - 1
-            }
+        if let Some(at) = self.all.iter().position(Option::is_none) {
+            self.all[at] = peer;
+            at as u32
+        } else {
+            self.all.push(peer);
+            self.all.len() as u32 - 1
         }
     }
 
