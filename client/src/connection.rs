@@ -47,12 +47,14 @@ pub(crate) struct Connection {
     state: State,
     /// The session was told that no more fits.
     pub blocked: bool,
+    /// The socket did not take all at the last write.
+    pub was_full: bool,
 }
 
 impl Connection {
     pub fn dial(link: Link, address: Arc<str>, silence: Duration) -> Self {
         let dial = Box::pin(dial(address.clone(), silence));
-        Self { link, address, state: State::Dialling(dial), blocked: false }
+        Self { link, address, state: State::Dialling(dial), blocked: false, was_full: false }
     }
 
     pub fn is_up(&self) -> bool {

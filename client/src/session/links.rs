@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 
 /// Nobody is up and a dial has taken so long: the next address is tried beside it.
 const STAGGER_NS: u64 = 100_000_000;
-/// What is under way may take so long beside: a large value on a slow link (4 MB/s) is no silence.
-const NS_PER_BYTE: u64 = 250;
+/// What is under way may take so long beside: a large value on a slow link (2 MB/s) is no silence.
+const NS_PER_BYTE: u64 = 500;
 const SENDING_NS_MAX: u64 = NS_PER_BYTE * (crate::VALUE_BYTES_MAX + crate::KEY_BYTES_MAX) as u64;
 /// The time of silence doubles so often at most.
 const DOUBLINGS_MAX: u32 = 4;
@@ -179,6 +179,15 @@ impl Session {
             peer.why = None;
             peer.backoff.reset();
             self.peers.refresh();
+        }
+    }
+
+    /// The peer takes what is sent to it: no word, but no silence either.
+    pub fn handle_sent(&mut self, now_ns: u64, link: Link) {
+        let Some(line) = self.peers.line_mut(link) else { return };
+        line.heard_ns = now_ns;
+        if line.probed_ns != 0 {
+            line.probed_ns = now_ns;
         }
     }
 
