@@ -22,7 +22,8 @@ fn has_disk(durability: maps::Durability) -> bool {
 /// short of replicas this brick may be asked to take it again, and then it needs only what it missed.
 fn is_over(routes: &Routes, entry: &RouteEntry) -> bool {
     let wanted = routes.table(entry.route.table).map_or(1, |t| usize::from(t.options.replicas));
-    !entry.here && entry.replicas.members.len() >= wanted && entry.replicas.learners.is_empty()
+    let group = &entry.replicas;
+    !entry.here && group.is_active() && group.members.len() >= wanted && group.learners.is_empty()
 }
 
 fn log_durability(durability: maps::Durability) -> Durability {
