@@ -202,7 +202,11 @@ fn corpus() -> Vec<Vec<u8>> {
     }
     for _ in 0..40 {
         let mut rare = vec![Vec::new(), Vec::new(), Vec::new(), Vec::new()];
-        super::hello(&mut rare[0], 1, &Hello { client: "test", features: 5 });
+        super::hello(
+            &mut rare[0],
+            1,
+            &Hello { client: "test", features: 5, brick: 3, incarnation: 9 },
+        );
         let limits = Limits { key_bytes: 1, value_bytes: 2, in_flight: 3 };
         let (name, brick, incarnation, map_version) = ("b1", 7, 99, 12);
         let welcome = Welcome {
