@@ -76,6 +76,12 @@ impl Log {
         }
     }
 
+    /// A copy is whole: what it brought is listed, and the log is complete. The manifest's ticket.
+    pub fn complete(&mut self) -> u64 {
+        self.manifest.settled = self.list_settled();
+        self.change_manifest(|manifest| manifest.complete = true)
+    }
+
     /// A source dropped tombstones up to here. Saved with the next change of the manifest.
     pub fn raise_dropped(&mut self, seq: u64) {
         self.manifest.dropped = self.manifest.dropped.max(seq);
