@@ -26,6 +26,8 @@ pub const FLUSH_BYTES_MAX: usize = 1 << 20;
 pub const FLUSH_BYTES_AIM: usize = 256 << 10;
 /// One write of a settled segment to disk.
 pub const FLUSH_SETTLED_BYTES_MAX: usize = 256 << 10;
+/// Bytes of memory that one step of a truncation zeroes: some 30 us.
+pub const ZERO_SLICE_BYTES: usize = 256 << 10;
 /// Tail segments that may be waiting for the disk; past that votes wait.
 pub const UNFLUSHED_SEGMENTS_MAX: usize = 2;
 /// Reports of corruption that a scan keeps in full; past that it counts.

@@ -81,8 +81,12 @@ fn point_04_a_failed_spare_leaves_no_file_and_is_no_space() {
     // A folder that does not take files.
     let mut rig = rig(Durability::Sync);
     std::fs::create_dir(rig.data.join("spare-77.tmp")).unwrap();
-    let job =
-        Job::CreateSpare { id: firebrick_log::storage::SpareId(77), bytes: 1 << 20, disk: true };
+    let job = Job::CreateSpare {
+        id: firebrick_log::storage::SpareId(77),
+        bytes: 1 << 20,
+        disk: true,
+        zeroed: false,
+    };
     let done = rig.storage.perform(job);
     assert!(matches!(done, firebrick_log::storage::Done::Spare { result: Err(_), .. }), "{done:?}");
     assert!(!rig.memory.join("spare-77.seg").exists() && !rig.memory.join("spare-77.tmp").exists());

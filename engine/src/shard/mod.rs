@@ -182,6 +182,7 @@ impl<F: Fabric> Shard<F> {
     /// One turn: take what arrived, execute it, queue what leaves. The caller flushes.
     pub fn turn(&mut self, now: Now) -> Turn {
         self.store.now = now;
+        self.files.begin_turn(&mut self.store);
         let mut work = self.poll();
         work += self.take_hops();
         work += self.take_control();
@@ -338,7 +339,8 @@ impl<F: Fabric> Shard<F> {
         if self.store.now.boot_ns >= self.published_ns + PUBLISH_NS {
             self.publish();
         }
-        let awaits_disk = self.store.replicas().iter().any(Replica::awaits_votes);
+        let votes = self.store.replicas().iter().any(Replica::awaits_votes);
+        let awaits_disk = votes && !self.files.is_gathering();
         Turn { work, next_ns, background, awaits_disk, stopped: self.is_stopped() }
     }
 

@@ -114,7 +114,7 @@ impl Log {
         }
         if let Some(&slot) = self.tail_slots.back()
             && self.segment(slot).fits(stride)
-            && self.ready
+            && self.appendable
         {
             return Ok(slot);
         }
@@ -123,7 +123,7 @@ impl Log {
 
     #[cold]
     fn roll(&mut self, stride: usize, room: Room) -> Result<u32, AppendError> {
-        if !self.ready || self.disk_is_behind() {
+        if !self.appendable || self.disk_is_behind() {
             return Err(AppendError::NotYet);
         }
         loop {

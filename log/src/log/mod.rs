@@ -11,6 +11,7 @@
 //! * a segment is freed only after everything that made its records dead is as durable as the table
 //!   promises (`free.rs`).
 
+mod age;
 mod append;
 mod clean;
 mod count;
@@ -132,6 +133,8 @@ pub struct Log {
     copying: bool,
     /// The scan at start is over.
     ready: bool,
+    /// It is, and memory has nothing left of what a truncation dropped.
+    appendable: bool,
     /// Makes its own segments, in heap memory: how many it may still make.
     heap: Option<usize>,
     /// Whether `Ask::Job` and `Ask::Write` are emitted; a log in heap answers itself.
@@ -145,7 +148,7 @@ impl Log {
         manifest.intact = true;
         let mut log = Self::empty(cfg, manifest);
         log.heap = Some(usize::MAX);
-        log.ready = true;
+        log.set_ready();
         log
     }
 
@@ -178,6 +181,7 @@ impl Log {
             full: false,
             copying: false,
             ready: false,
+            appendable: false,
             heap: None,
             has_files: false,
         }
@@ -298,6 +302,7 @@ impl Log {
     /// What the log wants done next; `None` when there is nothing until [`Log::wake_at`], an answer
     /// or an append.
     pub fn poll_ask(&mut self, boot_ns: u64) -> Option<Ask> {
+        self.zero_slice();
         self.advance_frees();
         if let Some(job) = self.jobs.pop_front() {
             return Some(Ask::Job(job));
@@ -362,6 +367,11 @@ impl Log {
         }
         self.flush.sick = true;
         Outcome::Sick(error)
+    }
+
+    fn set_ready(&mut self) {
+        self.ready = true;
+        self.appendable = true;
     }
 
     fn has_disk(&self) -> bool {

@@ -18,6 +18,8 @@ impl Log {
         change: impl FnOnce(&mut Manifest),
     ) -> u64 {
         assert!(self.ready && (!keep || self.tail.seq <= self.commit), "an uncommitted record");
+        // The segments go: nothing may be zeroed in them later.
+        self.zero_all();
         self.flush.cuts += 1;
         self.flush.behind.clear();
         self.flush.forget_dirt();

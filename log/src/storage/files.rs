@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use memmap2::MmapOptions;
@@ -15,6 +15,9 @@ use crate::memory::{MEMORY_ALIGN, Memory};
 
 /// `STATX_DIOALIGN`.
 const STATX_DIOALIGN: libc::c_uint = 0x2000;
+
+/// One write of zeros to a new data file: small, so that it holds no flush back for long.
+const ZERO_WRITE_BYTES: usize = 256 << 10;
 
 /// One of the two directories.
 #[derive(Debug)]
@@ -122,11 +125,13 @@ fn allocate(file: &File, bytes: usize) -> io::Result<()> {
     if error.raw_os_error() != Some(libc::EOPNOTSUPP) {
         return Err(error);
     }
-    // SAFETY: as above; glibc writes zeros where the file system cannot allocate.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
+    // ext2 and the like. Not posix_fallocate, which writes single bytes: O_DIRECT refuses those.
+    let zeros = Memory::heap(ZERO_WRITE_BYTES);
+    for at in (0..bytes).step_by(ZERO_WRITE_BYTES) {
+        let len = ZERO_WRITE_BYTES.min(bytes - at);
+        file.write_all_at(&zeros.bytes()[..len], at as u64)?;
     }
+    Ok(())
 }
 
 /// Creates a file of `bytes` zeros, all of them allocated, and maps it with its pages there.
@@ -159,6 +164,23 @@ pub(super) fn create_disk(path: &Path, bytes: usize) -> Result<DiskFile, Storage
     allocate(&disk.file, bytes).map_err(io_error("allocate", path))?;
     disk.file.sync_all().map_err(io_error("flush", path))?;
     Ok(disk)
+}
+
+/// Writes zeros over a new data file, whose `memory` is all zeros still: a later durable write finds
+/// written blocks. The file system has nothing to note then, and the write waits for no journal.
+pub(super) fn write_zeros(
+    disk: &DiskFile,
+    memory: &Memory,
+    path: &Path,
+) -> Result<(), StorageError> {
+    for (n, chunk) in memory.bytes().chunks(ZERO_WRITE_BYTES).enumerate() {
+        match disk.file.write_all_at(chunk, (n * ZERO_WRITE_BYTES) as u64) {
+            // Not to be written to around the page cache after all: the first flush deals with that.
+            Err(error) if disk.direct && error.raw_os_error() == Some(libc::EINVAL) => break,
+            written => written.map_err(io_error("write", path))?,
+        }
+    }
+    disk.file.sync_all().map_err(io_error("flush", path))
 }
 
 pub(super) fn open_disk(path: &Path) -> Result<DiskFile, StorageError> {
