@@ -46,8 +46,9 @@ use store::Store;
 pub use control::{ControlEnd, FromControl, control_rings};
 pub use files::{Files, FilesSetup};
 
-/// Events after which an eager core sends what it has.
-const EAGER_EVENTS: usize = 16;
+/// Events after which an eager core sends what it has: its clients begin while it goes on, and a system call is
+/// paid for by this many.
+const EAGER_EVENTS: usize = 32;
 /// Between two publications of the core's figures.
 const PUBLISH_NS: u64 = 20_000_000;
 

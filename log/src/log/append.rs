@@ -55,7 +55,9 @@ impl Log {
         let at = segment.end;
         build(segment.memory.slice_mut(at, len), meta, partition, body);
         segment.memory.publish(at, len as u32);
-        Ok(self.appended(slot, at, len, version, body.kind()))
+        let loc = self.appended(slot, at, len, version, body.kind());
+        self.prefetch_tail();
+        Ok(loc)
     }
 
     /// Appends a record that another replica built: the same bytes.

@@ -214,11 +214,25 @@ impl Log {
         }
     }
 
-    /// Fetches the record's first cache lines.
+    /// Fetches the record's first cache lines: as many as a small record has, because its key's length
+    /// lies at its end.
     #[inline]
     pub fn prefetch(&self, loc: Loc) {
         if let Some(Some(segment)) = self.slots.get(loc.slot()) {
-            memory::prefetch(segment.memory.as_ptr().wrapping_add(loc.offset()));
+            let record = segment.memory.as_ptr().wrapping_add(loc.offset());
+            memory::prefetch(record);
+            memory::prefetch(record.wrapping_add(128));
+        }
+    }
+
+    /// Fetches the cache lines that the next record will be written to.
+    #[inline]
+    pub fn prefetch_tail(&self) {
+        if let Some(&slot) = self.tail_slots.back() {
+            let segment = self.segment(slot);
+            let end = segment.memory.as_ptr().wrapping_add(segment.end);
+            memory::prefetch(end);
+            memory::prefetch(end.wrapping_add(128));
         }
     }
 

@@ -8,9 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use memmap2::MmapOptions;
-
-use super::{DiskFile, StorageError};
+use super::{DiskFile, StorageError, map};
 use crate::memory::{MEMORY_ALIGN, Memory};
 
 /// `STATX_DIOALIGN`.
@@ -115,9 +113,10 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), Storag
 }
 
 /// Takes all the space a file will need, so that no later write meets a full disk.
-fn allocate(file: &File, bytes: usize) -> io::Result<()> {
+pub(super) fn allocate(file: &File, from: usize, bytes: usize) -> io::Result<()> {
+    let (offset, len) = (from as libc::off_t, bytes as libc::off_t);
     // SAFETY: a plain system call on an open descriptor.
-    let failed = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) } != 0;
+    let failed = unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, len) } != 0;
     if !failed {
         return Ok(());
     }
@@ -127,8 +126,9 @@ fn allocate(file: &File, bytes: usize) -> io::Result<()> {
     }
     // ext2 and the like. Not posix_fallocate, which writes single bytes: O_DIRECT refuses those.
     let zeros = Memory::heap(ZERO_WRITE_BYTES);
-    for at in (0..bytes).step_by(ZERO_WRITE_BYTES) {
-        let len = ZERO_WRITE_BYTES.min(bytes - at);
+    let end = from + bytes;
+    for at in (from..end).step_by(ZERO_WRITE_BYTES) {
+        let len = ZERO_WRITE_BYTES.min(end - at);
         file.write_all_at(&zeros.bytes()[..len], at as u64)?;
     }
     Ok(())
@@ -142,26 +142,20 @@ pub(super) fn create_memory(path: &Path, bytes: usize) -> Result<Memory, Storage
         .create_new(true)
         .open(path)
         .map_err(io_error("create", path))?;
-    allocate(&file, bytes).map_err(io_error("allocate", path))?;
-    file.sync_all().map_err(io_error("flush", path))?;
-    map(&file, path)
+    map::create(&file, bytes).map_err(io_error("allocate", path))
 }
 
 pub(super) fn open_memory(path: &Path) -> Result<Memory, StorageError> {
     let file =
         OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))?;
-    map(&file, path)
-}
-
-fn map(file: &File, path: &Path) -> Result<Memory, StorageError> {
-    let map = MmapOptions::new().populate().map_raw(file).map_err(io_error("map", path))?;
-    Ok(Memory::mapped(map))
+    let bytes = file.metadata().map_err(io_error("look at", path))?.len();
+    map::whole(&file, bytes as usize).map_err(io_error("map", path))
 }
 
 /// Creates a data file of `bytes`, all of them allocated.
 pub(super) fn create_disk(path: &Path, bytes: usize) -> Result<DiskFile, StorageError> {
     let disk = open_disk_with(path, true)?;
-    allocate(&disk.file, bytes).map_err(io_error("allocate", path))?;
+    allocate(&disk.file, 0, bytes).map_err(io_error("allocate", path))?;
     disk.file.sync_all().map_err(io_error("flush", path))?;
     Ok(disk)
 }
