@@ -223,6 +223,28 @@ fn a_backup_that_did_not_compare_does_not_vote() {
     assert_eq!(net.value(3, b"old"), None);
 }
 
+/// One guard of execution 14 alone: what goes on behind the same record, before the comparison.
+#[test]
+fn a_prepare_of_an_epoch_that_was_not_compared_is_not_stored() {
+    let mut net = Net::new(3, 3, 1);
+    net.settle();
+    let group = net.group.clone();
+    net.change(group);
+    net.tell_all();
+    let to_3 = |s: &super::net::Sent| s.to == 3;
+    net.sent.retain(|s| !to_3(s));
+    net.settle_without(3);
+    net.ask(1, b"k", put(b"v"), None);
+    net.poll(1);
+    let at = net.sent.iter().position(|s| !versions(s).is_empty()).expect("shipped to 2");
+    let mut sent = net.sent.remove(at);
+    assert_eq!(sent.to, 2);
+    sent.to = 3;
+    let tail = net.replica(3).log().tail();
+    net.deliver(&sent);
+    assert_eq!(net.replica(3).log().tail(), tail);
+}
+
 /// The other guard of execution 14: the record before must be the same one.
 #[test]
 fn a_prepare_behind_another_record_is_not_stored() {
@@ -232,10 +254,10 @@ fn a_prepare_behind_another_record_is_not_stored() {
     net.poll(1);
     let mut sent = net.sent.remove(0);
     let before = crate::wire::peer::PREPARE_HEAD_BYTES - 4;
-    sent.bytes[before] ^= 7;
+    sent.bytes[before] ^= 1;
     net.deliver(&sent);
     assert_eq!(net.replica(2).log().tail().seq, 1);
-    sent.bytes[before] ^= 7;
+    sent.bytes[before] ^= 1;
     net.deliver(&sent);
     assert_eq!(net.replica(2).log().tail().seq, 2);
 }
