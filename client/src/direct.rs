@@ -404,6 +404,7 @@ const WAIT_NS_MAX: u64 = 1_000_000_000;
 /// A larger frame buffer is given back.
 const FRAME_KEPT_BYTES: usize = 256 << 10;
 
+#[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn local(error: std::io::Error) -> Error {
     Error::Local(error.to_string().into())
 }
