@@ -14,7 +14,7 @@ use crate::machine::signal;
 use crate::network::Network;
 
 /// How long a cluster may take to be as a test wants it, on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The ports of every brick: each has a host of its own.
 const NATIVE: u16 = 7400;

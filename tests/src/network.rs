@@ -49,17 +49,17 @@ impl Network {
     fn make(&self) -> Result<(), String> {
         let switch = self.switch();
         run("ip", &["netns", "add", &switch])?;
-        self.ip(&switch, "link add name br0 type bridge")?;
-        self.ip(&switch, "link set br0 up")?;
+        ip(&switch, "link add name br0 type bridge")?;
+        ip(&switch, "link set br0 up")?;
         for host in 0..self.hosts {
             let name = self.name(host);
             run("ip", &["netns", "add", &name])?;
             let port = format!("p{host}");
-            self.ip(&name, &format!("link add eth0 type veth peer name {port} netns {switch}"))?;
-            self.ip(&switch, &format!("link set {port} master br0 up"))?;
-            self.ip(&name, &format!("addr add {}/24 dev eth0", self.address(host)))?;
-            self.ip(&name, "link set eth0 up")?;
-            self.ip(&name, "link set lo up")?;
+            ip(&name, &format!("link add eth0 type veth peer name {port} netns {switch}"))?;
+            ip(&switch, &format!("link set {port} master br0 up"))?;
+            ip(&name, &format!("addr add {}/24 dev eth0", self.address(host)))?;
+            ip(&name, "link set eth0 up")?;
+            ip(&name, "link set lo up")?;
             self.nft(host, "add table inet cut")?;
             for chain in ["input", "output"] {
                 let hook = format!("{{ type filter hook {chain} priority 0; }}");
@@ -86,12 +86,6 @@ impl Network {
     /// A port of a host.
     pub fn at(&self, host: usize, port: u16) -> SocketAddr {
         SocketAddr::from((self.address(host), port))
-    }
-
-    fn ip(&self, namespace: &str, words: &str) -> Result<String, String> {
-        let mut args = vec!["-n", namespace];
-        args.extend(words.split_whitespace());
-        run("ip", &args)
     }
 
     fn nft(&self, host: usize, rule: &str) -> Result<String, String> {
@@ -144,6 +138,12 @@ impl Network {
         let args = format!("netns exec {} tc qdisc del dev eth0 root", self.name(host));
         let _ = run("ip", &args.split_whitespace().collect::<Vec<_>>());
     }
+}
+
+fn ip(namespace: &str, words: &str) -> Result<String, String> {
+    let mut args = vec!["-n", namespace];
+    args.extend(words.split_whitespace());
+    run("ip", &args)
 }
 
 /// As [`Network::enter`], by the name of a host.
