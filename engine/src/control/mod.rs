@@ -172,11 +172,9 @@ impl Queue {
     #[cfg(test)]
     pub fn take(&mut self) -> Option<(u16, u64, String)> {
         loop {
-            match self.requests.try_recv().ok()? {
-                requests::ControlRequest::Json { core, token, body } => {
-                    return Some((core, token, String::from_utf8_lossy(&body).into_owned()));
-                }
-                _ => {}
+            let request = self.requests.try_recv().ok()?;
+            if let requests::ControlRequest::Json { core, token, body } = request {
+                return Some((core, token, String::from_utf8_lossy(&body).into_owned()));
             }
         }
     }

@@ -316,9 +316,10 @@ impl Change {
         let end = Instant::now() + CHANGE_TIMEOUT;
         loop {
             let why = match timeout_at(end, finder.ask(&question, CHANGE_TIMEOUT)).await {
-                Ok(Ok(Answer::Applied { applied: Applied::Nothing(why), .. })) => return Err(why),
+                Ok(Ok(
+                    Answer::Applied { applied: Applied::Nothing(why), .. } | Answer::Refused(why),
+                )) => return Err(why),
                 Ok(Ok(Answer::Applied { version, .. })) => return Ok(version),
-                Ok(Ok(Answer::Refused(why))) => return Err(why),
                 Ok(Ok(_)) => return Err("a keeper answered something else than was asked".into()),
                 Ok(Err(why)) => why,
                 Err(_) => "they gave no answer in time".into(),

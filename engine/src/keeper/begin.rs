@@ -7,7 +7,7 @@
 //! | missing | addresses | it asks a keeper there for an id |
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -71,11 +71,7 @@ pub(crate) async fn begin(setup: KeeperSetup) -> Result<Begun, BrickError> {
     let mut finder = Finder::new(links.clone(), join.clone());
     let member = match found {
         Some(member) => {
-            if !join.is_empty() && member.founder && member.keepers.is_empty() {
-                notices.say(
-                    "join is ignored: this brick is in a cluster already, that of its data_dir",
-                );
-            }
+            note_ignored(&join, &member, &notices);
             member
         }
         None if join.is_empty() => {
@@ -114,23 +110,35 @@ pub(crate) async fn begin(setup: KeeperSetup) -> Result<Begun, BrickError> {
         Some(there) => there,
         None => register(&mut finder, &registration, true, &notices).await?,
     };
-    if there.brick != member.brick || there.cluster != member.cluster {
-        return Err(BrickError::Foreign {
-            path: folder,
-            what: format!(
-                "says that this is brick {} of cluster {:016x}, the keepers say brick {} of cluster \
-                 {:016x}; nothing was changed: give each brick its own data_dir",
-                member.brick, member.cluster, there.brick, there.cluster
-            ),
-        });
-    }
+    check_same(&folder, &member, &there)?;
     if !there.keepers.is_empty() && there.keepers != member.keepers {
         finder.add(there.keepers.iter().cloned());
         let keepers = there.keepers.clone();
         member::write(&folder, &Member { keepers, ..member.clone() })?;
     }
-    let (founder, dropped) = (member.founder, there.dropped);
-    Ok(Begun { node, running, serving, finder, founder, dropped })
+    let Registered { dropped, .. } = there;
+    Ok(Begun { node, running, serving, finder, founder: member.founder, dropped })
+}
+
+fn note_ignored(join: &[String], member: &Member, notices: &Notices) {
+    if !join.is_empty() && member.founder && member.keepers.is_empty() {
+        notices.say("join is ignored: this brick is in a cluster already, that of its data_dir");
+    }
+}
+
+/// The keepers must mean the brick that the folder means.
+fn check_same(folder: &Path, member: &Member, there: &Registered) -> Result<(), BrickError> {
+    if there.brick == member.brick && there.cluster == member.cluster {
+        return Ok(());
+    }
+    Err(BrickError::Foreign {
+        path: folder.to_owned(),
+        what: format!(
+            "says that this is brick {} of cluster {:016x}, the keepers say brick {} of cluster \
+             {:016x}; nothing was changed: give each brick its own data_dir",
+            member.brick, member.cluster, there.brick, there.cluster
+        ),
+    })
 }
 
 #[derive(Clone)]

@@ -79,26 +79,23 @@ impl LogStore {
         let path = folder.join(FILE);
         let found = LogFile::open(&path)?;
         let was_there = found.is_some();
-        let (file, contents) = match found {
-            Some((file, found)) => {
-                if found.torn_bytes > 0 {
-                    notices.say(format!(
-                        "{}: its last {} bytes are of a write that was interrupted and never \
+        let (file, contents) = if let Some((file, found)) = found {
+            if found.torn_bytes > 0 {
+                notices.say(format!(
+                    "{}: its last {} bytes are of a write that was interrupted and never \
                          answered; they were cut off",
-                        path.display(),
-                        found.torn_bytes
-                    ));
-                }
-                let contents = Contents::from_found(&found)
-                    .map_err(|what| BrickError::Damaged { path: path.clone(), what })?;
-                (file, contents)
+                    path.display(),
+                    found.torn_bytes
+                ));
             }
-            None => {
-                let empty = Contents::default();
-                let file = LogFile::replace(&path, &empty.body())
-                    .map_err(BrickError::file("create", &path))?;
-                (file, empty)
-            }
+            let contents = Contents::from_found(&found)
+                .map_err(|what| BrickError::Damaged { path: path.clone(), what })?;
+            (file, contents)
+        } else {
+            let empty = Contents::default();
+            let file = LogFile::replace(&path, &empty.body())
+                .map_err(BrickError::file("create", &path))?;
+            (file, empty)
         };
         let (thread, disk) = DiskThread::spawn(file, notices.clone())?;
         Ok((Self { reader: LogReader(Arc::new(Mutex::new(contents))), disk }, thread, was_there))
@@ -316,12 +313,11 @@ impl RaftLogStorage<Keeping> for LogStore {
             }
             anew.then(|| contents.body())
         };
-        let flushed = match anew {
-            Some(body) => self.flushed(|done| Job::Replace(body, done)).await,
-            None => {
-                let bytes = self.append_bytes(&Record::Purge(log_id));
-                self.flushed(|done| Job::Append(bytes, done)).await
-            }
+        let flushed = if let Some(body) = anew {
+            self.flushed(|done| Job::Replace(body, done)).await
+        } else {
+            let bytes = self.append_bytes(&Record::Purge(log_id));
+            self.flushed(|done| Job::Append(bytes, done)).await
         };
         flushed.map_err(|error| StorageIOError::write_logs(&error).into())
     }

@@ -107,7 +107,9 @@ impl Desk {
                         }
                     }
                     let result = self.perform(|log| log.append(&records));
-                    all.into_iter().for_each(|done| done(again(&result)));
+                    for done in all {
+                        done(again(&result));
+                    }
                 }
                 Job::Replace(body, done) => {
                     let result = self.perform(|log| {
@@ -157,5 +159,8 @@ fn again_error(error: &io::Error) -> io::Error {
 }
 
 fn again(result: &io::Result<()>) -> io::Result<()> {
-    result.as_ref().map(|()| ()).map_err(again_error)
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) => Err(again_error(error)),
+    }
 }
