@@ -40,9 +40,9 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run one brick in the foreground until Ctrl-C or SIGTERM.
-    Brick(brick::BrickArgs),
+    Brick(Box<brick::BrickArgs>),
     /// Start a brick on this machine, say where to connect, and keep it running.
-    Up(up::UpArgs),
+    Up(Box<up::UpArgs>),
     /// Show that it works: load files, verify them, kill -9 under load, verify again.
     Demo(demo::DemoArgs),
     /// Store a value.

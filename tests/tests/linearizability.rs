@@ -1,6 +1,9 @@
 //! Promise: the checker of histories passes what is linearizable and nothing else. Hand-made histories
 //! of each kind of violation, and small random ones against a search of every order.
 
+#![allow(clippy::unnecessary_wraps, reason = "rows are written with the functions of their fields")]
+#![allow(clippy::match_same_arms, reason = "an arm a rule")]
+
 use firebrick_tests::check::{
     Back, Bytes, Call, Checked, History, Line, Operation, Verdict, Version, check, check_key,
 };

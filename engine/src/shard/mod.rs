@@ -183,7 +183,7 @@ impl<F: Fabric> Shard<F> {
     /// One turn: take what arrived, execute it, queue what leaves. The caller flushes.
     pub fn turn(&mut self, now: Now) -> Turn {
         self.store.now = now;
-        self.files.begin_turn(&mut self.store);
+        Files::begin_turn(&mut self.store);
         let mut work = self.poll();
         work += self.take_hops();
         work += self.take_control();

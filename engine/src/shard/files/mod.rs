@@ -158,7 +158,7 @@ impl Files {
 
     /// At the start of a turn: `sync` logs flush at its end, with what it brings, and all of them
     /// together.
-    pub fn begin_turn(&self, store: &mut Store) {
+    pub fn begin_turn(store: &mut Store) {
         store.replicas().iter().for_each(|replica| replica.log().hold_flush(true));
     }
 

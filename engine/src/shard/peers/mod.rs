@@ -60,7 +60,7 @@ pub struct Shipped {
 pub struct Peers {
     /// This process.
     pub me: Me,
-    peers: Vec<Peer>,
+    all: Vec<Peer>,
     ships: Vec<Option<Shipped>>,
     ships_free: Vec<u32>,
     /// Requests that other bricks have.
@@ -73,7 +73,7 @@ impl Peers {
     pub fn new(me: Me) -> Self {
         Self {
             me,
-            peers: Vec::new(),
+            all: Vec::new(),
             ships: Vec::new(),
             ships_free: Vec::new(),
             forwards: Forwards::default(),
@@ -85,21 +85,21 @@ impl Peers {
     pub fn set_bricks<F: Fabric>(&mut self, fabric: &mut F, bricks: &[BrickEntry]) {
         for entry in bricks.iter().filter(|b| b.id != self.me.brick) {
             let address = entry.listen.parse().ok();
-            let at = match self.peers.binary_search_by_key(&entry.id, |p| p.brick) {
+            let at = match self.all.binary_search_by_key(&entry.id, |p| p.brick) {
                 Ok(at) => at,
                 Err(at) => {
-                    self.peers.insert(at, Peer::new(entry.id));
+                    self.all.insert(at, Peer::new(entry.id));
                     at
                 }
             };
-            let peer = &mut self.peers[at];
+            let peer = &mut self.all[at];
             if peer.address != address || peer.incarnation != entry.incarnation {
                 (peer.address, peer.incarnation) = (address, entry.incarnation);
                 (peer.retry_ns, peer.wait_ns) = (0, 0);
                 peer.hang_up(fabric);
             }
         }
-        for peer in &mut self.peers {
+        for peer in &mut self.all {
             if !bricks.iter().any(|b| b.id == peer.brick) {
                 peer.address = None;
                 peer.hang_up(fabric);
@@ -108,8 +108,8 @@ impl Peers {
     }
 
     fn peer(&mut self, brick: u32) -> Option<&mut Peer> {
-        let at = self.peers.binary_search_by_key(&brick, |p| p.brick).ok()?;
-        Some(&mut self.peers[at])
+        let at = self.all.binary_search_by_key(&brick, |p| p.brick).ok()?;
+        Some(&mut self.all[at])
     }
 
     /// The open connection to a brick; one that is not open is wanted from now on.
@@ -179,7 +179,7 @@ impl Peers {
     /// Dials whom something waits for. `Some` time: look again then.
     pub fn poll<F: Fabric>(&mut self, fabric: &mut F, now_ns: u64) -> Option<u64> {
         let mut next = None;
-        for peer in self.peers.iter_mut().filter(|p| p.wanted && p.link == Link::Down) {
+        for peer in self.all.iter_mut().filter(|p| p.wanted && p.link == Link::Down) {
             let Some(address) = peer.address else { continue };
             if peer.retry_ns <= now_ns
                 && let Ok(ep) = fabric.dial(address, Port::Frames)
@@ -196,7 +196,7 @@ impl Peers {
     /// A connection has opened: to which brick, when this core dialled it.
     pub fn on_opened<F: Fabric>(&mut self, fabric: &mut F, ep: Ep) -> Option<u32> {
         let Me { brick, incarnation } = self.me;
-        let peer = self.peers.iter_mut().find(|p| p.link == Link::Dialling(ep))?;
+        let peer = self.all.iter_mut().find(|p| p.link == Link::Dialling(ep))?;
         peer.link = Link::Open(ep);
         (peer.wanted, peer.wait_ns) = (false, 0);
         let hello = Hello { client: "brick", features: 0, brick, incarnation };
@@ -210,13 +210,13 @@ impl Peers {
     /// The brick at the other end of a connection that this core dialled.
     pub fn dialled(&self, ep: Ep) -> Option<u32> {
         let ours = |p: &&Peer| p.link == Link::Open(ep) || p.link == Link::Dialling(ep);
-        self.peers.iter().find(ours).map(|p| p.brick)
+        self.all.iter().find(ours).map(|p| p.brick)
     }
 
     /// A connection has ended: to which brick, when this core dialled it.
     pub fn on_closed(&mut self, ep: Ep, now_ns: u64) -> Option<u32> {
         let ours = |p: &&mut Peer| p.link == Link::Open(ep) || p.link == Link::Dialling(ep);
-        let peer = self.peers.iter_mut().find(ours)?;
+        let peer = self.all.iter_mut().find(ours)?;
         // A connection that worked is dialled again at once.
         if peer.link != Link::Open(ep) {
             peer.wait_ns = (peer.wait_ns * 2).clamp(RETRY_NS_MIN, RETRY_NS_MAX);
