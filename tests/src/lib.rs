@@ -9,4 +9,5 @@ pub mod model;
 pub mod network;
 pub mod random;
 pub mod resp;
+pub mod sim;
 pub mod tidy;

@@ -1,0 +1,15 @@
+//! Known mistakes, made on purpose: a simulator that does not find them is worth nothing.
+
+/// A rule of the protocol that is broken around the replicas.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mistake {
+    /// None.
+    #[default]
+    None,
+    /// A lease is counted from its answer, not from before its request.
+    LeaseFromAnswer,
+    /// A lease counts before the maps that came with it.
+    LeaseBeforeMap,
+    /// The clock is looked at before the values are read, not after.
+    LeaseCheckedBefore,
+}
