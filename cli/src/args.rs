@@ -71,8 +71,9 @@ pub enum Command {
 #[derive(Args, Debug, Clone)]
 #[command(next_help_heading = "Connection")]
 pub struct Connect {
-    /// The brick's native address.
-    #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_CONNECT)]
+    /// The native address of a brick, or of several with commas between them: one that is down is passed over,
+    /// and the others are learnt from the first that answers.
+    #[arg(long, value_name = "HOST:PORT,..", default_value = DEFAULT_CONNECT)]
     pub connect: String,
     /// Give up after this long without an answer.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
@@ -92,14 +93,18 @@ pub struct Target {
 }
 
 impl Connect {
-    /// The address to connect to, when it looks like one; names are the client's to resolve.
-    pub fn address(&self) -> Result<&str, CliError> {
-        let text = self.connect.as_str();
-        match text.rsplit_once(':') {
-            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(text),
-            _ => Err(CliError::Usage(format!(
+    /// The addresses to connect to, when they look like ones; names are the client's to resolve.
+    pub fn addresses(&self) -> Result<Vec<&str>, CliError> {
+        let is_address = |text: &&str| {
+            let parts = text.rsplit_once(':');
+            parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        };
+        let addresses: Vec<&str> = self.connect.split(',').map(str::trim).collect();
+        match addresses.iter().find(|text| !is_address(text)) {
+            None => Ok(addresses),
+            Some(text) => Err(CliError::Usage(format!(
                 "--connect {text} is no address: write it as a host and a port, like \
-                 {DEFAULT_CONNECT}"
+                 {DEFAULT_CONNECT}; several have commas between them"
             ))),
         }
     }

@@ -22,11 +22,11 @@ pub struct Store {
     table: Table,
 }
 
-/// Connects to a brick.
+/// Connects to the first brick that answers.
 pub async fn connect(to: &Connect) -> Result<Client, CliError> {
     let options =
         Options { deadline: to.timeout, name: "firebrick-cli".to_owned(), ..Options::default() };
-    Client::connect_with(to.address()?, options).await.map_err(from_client)
+    Client::connect_with(to.addresses()?, options).await.map_err(from_client)
 }
 
 impl Store {
@@ -61,7 +61,7 @@ pub fn from_client(error: Error) -> CliError {
     match error {
         Error::InDoubt => CliError::InDoubt(text),
         Error::NoSpace => CliError::NoSpace(text),
-        Error::Unavailable | Error::Busy | Error::Deadline { .. } | Error::Connection { .. } => {
+        Error::Unavailable(_) | Error::Busy | Error::Deadline { .. } | Error::Connection { .. } => {
             CliError::Unavailable(text)
         }
         Error::VersionMismatch { .. } | Error::Exists { .. } => CliError::Refused(text),
@@ -96,9 +96,9 @@ mod tests {
             (Error::Corrupt, 1),
             (Error::TooLarge { what: "value", bytes: 9 << 20, limit: 8 << 20 }, 2),
             (Error::NoTable("t".into()), 3),
-            (Error::Unavailable, 4),
+            (Error::Unavailable("a (a:1) does not answer".into()), 4),
             (Error::Connection { address: "a:1".into(), why: "refused".into() }, 4),
-            (Error::Deadline { ms: 10 }, 4),
+            (Error::Deadline { ms: 10, from: None }, 4),
             (Error::InDoubt, 5),
             (Error::NoSpace, 6),
             (Error::VersionMismatch { current: None }, 7),

@@ -1,13 +1,13 @@
 //! What README.md and docs/client.md show, against a brick that runs (`firebrick up`):
-//! `cargo run -p firebrick-client --example first_steps [HOST:PORT]`
+//! `cargo run -p firebrick-client --example first_steps [HOST:PORT,..]`
 
 use firebrick_client::{Answer, Client, Direct, DirectOptions, Error, Op, Reply};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7400".to_owned());
-    let done = match first_steps(&address).await {
-        Ok(()) => direct(&address),
+    let addresses = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:7400".to_owned());
+    let done = match first_steps(&addresses).await {
+        Ok(()) => direct(&addresses),
         Err(error) => Err(error),
     };
     if let Err(error) = done {
@@ -16,8 +16,8 @@ async fn main() {
     }
 }
 
-async fn first_steps(address: &str) -> Result<(), Error> {
-    let client = Client::connect(address).await?;
+async fn first_steps(addresses: &str) -> Result<(), Error> {
+    let client = Client::connect(addresses).await?;
     let carts = client.table("default").await?;
 
     let version = carts.put("cart:7", "three bricks").await?;
@@ -44,8 +44,8 @@ async fn first_steps(address: &str) -> Result<(), Error> {
 }
 
 /// Pipelined on one thread, without a runtime.
-fn direct(address: &str) -> Result<(), Error> {
-    let mut direct = Direct::connect(address, &DirectOptions::default())?;
+fn direct(addresses: &str) -> Result<(), Error> {
+    let mut direct = Direct::connect(addresses, &DirectOptions::default())?;
     let table = direct.table("default")?;
     for n in 0..64u64 {
         direct.submit(table, &n.to_le_bytes(), Op::Get, n)?; // n comes back as the token

@@ -11,7 +11,7 @@ use crate::driver::{self, Command, Done, Job};
 use crate::error::{Error, Result};
 use crate::json;
 use crate::key::Key;
-use crate::options::{IN_FLIGHT_MAX, Options, nanos};
+use crate::options::{IN_FLIGHT_MAX, Options, Seeds, nanos};
 use crate::session::{Reply, TableId};
 use crate::table::{Table, unexpected};
 
@@ -71,13 +71,15 @@ pub struct CreateTable {
 pub use firebrick_partition::maps::Durability;
 
 impl Client {
-    /// Connects with default options. Waits until a brick answers, or says why none does.
-    pub async fn connect(address: &str) -> Result<Self> {
-        Self::connect_with(address, Options::default()).await
+    /// Connects with default options, to one address or several ([`Seeds`]): the first brick that answers
+    /// tells of the others, and one that is down is passed over. Waits until a brick answers, or says why
+    /// none does.
+    pub async fn connect(seeds: impl Into<Seeds>) -> Result<Self> {
+        Self::connect_with(seeds, Options::default()).await
     }
 
     /// Connects. To be called in a tokio runtime, which then drives the connections.
-    pub async fn connect_with(address: &str, options: Options) -> Result<Self> {
+    pub async fn connect_with(seeds: impl Into<Seeds>, options: Options) -> Result<Self> {
         let (commands, queue) = mpsc::unbounded_channel();
         let (first, connected) = oneshot::channel();
         let kibibytes_max = kibibytes(options.in_flight_bytes).max(kibibytes(LARGEST));
@@ -88,7 +90,7 @@ impl Client {
             kibibytes_max,
             deadline: options.deadline,
         };
-        tokio::spawn(driver::run(address.into(), &options, queue, first));
+        tokio::spawn(driver::run(seeds.into(), &options, queue, first));
         connected.await.unwrap_or(Err(Error::Closed))?;
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -197,7 +199,7 @@ impl Client {
         let permits = match until {
             Some(until) => timeout_at(until, self.permits(bytes))
                 .await
-                .unwrap_or_else(|_| Err(Error::Deadline { ms: deadline.as_millis() as u64 }))?,
+                .unwrap_or_else(|_| Err(overdue(deadline)))?,
             None => self.permits(bytes).await?,
         };
         let (result, wait) = oneshot::channel();
@@ -223,6 +225,11 @@ impl Client {
     fn tell(&self, command: Command) -> Result<()> {
         self.inner.commands.send(command).map_err(|_| Error::Closed)
     }
+}
+
+/// It had no turn: too much else was in flight.
+fn overdue(deadline: Duration) -> Error {
+    Error::Deadline { ms: deadline.as_millis() as u64, from: None }
 }
 
 /// The largest request.

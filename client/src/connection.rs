@@ -1,7 +1,8 @@
-//! One TCP connection of the driver: dials again and again, shakes hands, cuts frames.
+//! One TCP connection of the driver: dials, shakes hands, cuts frames.
 
 use std::future::Future;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,7 +13,6 @@ use firebrick_net::frame::{self, Decoded, Decoder, HELLO_BYTES, Hello};
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::backoff::Backoff;
 use crate::error::{Error, Result};
 use crate::session::Link;
 
@@ -21,10 +21,9 @@ pub(crate) const READ_BYTES: usize = 64 << 10;
 /// Reads in one round, so that a flood on one connection leaves time for the others.
 const READS_MAX: usize = 8;
 
-type Dial = Pin<Box<dyn Future<Output = Result<TcpStream>> + Send>>;
+type Dialling = Pin<Box<dyn Future<Output = Result<TcpStream>> + Send>>;
 
 struct Up {
-    link: Link,
     stream: TcpStream,
     decoder: Decoder,
     out: Vec<u8>,
@@ -33,75 +32,36 @@ struct Up {
 }
 
 enum State {
-    /// Until this time.
-    Resting(u64),
-    Dialling(Dial),
+    Dialling(Dialling),
     Up(Box<Up>),
-    /// Never dials again.
-    GaveUp,
 }
 
+/// From the dial to the loss.
 pub(crate) struct Connection {
+    pub link: Link,
     address: Arc<str>,
-    dial_timeout: Duration,
-    backoff: Backoff,
     state: State,
+    /// The session was told that no more fits.
+    pub blocked: bool,
 }
 
 impl Connection {
-    pub fn new(address: Arc<str>, dial_timeout: Duration) -> Self {
-        Self { address, dial_timeout, backoff: Backoff::default(), state: State::Resting(0) }
+    pub fn dial(link: Link, address: Arc<str>, silence: Duration) -> Self {
+        let dial = Box::pin(dial(address.clone(), silence));
+        Self { link, address, state: State::Dialling(dial), blocked: false }
     }
 
-    pub fn link(&self) -> Option<Link> {
-        if let State::Up(up) = &self.state { Some(up.link) } else { None }
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up(_))
     }
 
-    pub fn gave_up(&self) -> bool {
-        matches!(self.state, State::GaveUp)
-    }
-
-    pub fn give_up(&mut self) {
-        self.state = State::GaveUp;
-    }
-
-    /// When it is to be polled to dial again.
-    pub fn retry_at_ns(&self) -> Option<u64> {
-        if let State::Resting(until) = self.state { Some(until) } else { None }
-    }
-
-    /// Closes, to dial again after a rest. (Hands were shaken, but a brick that closes at once must
-    /// not be dialled in a loop: only a frame from it ends the row of failures.)
-    pub fn drop_link(&mut self, now_ns: u64) {
-        self.state = State::Resting(now_ns + self.backoff.next_ns());
-    }
-
-    /// Ready with the link when connected and shaken hands, or with each failure.
-    pub fn poll_dial(
-        &mut self,
-        now_ns: u64,
-        link: Link,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Link>> {
-        if let State::Resting(until) = self.state
-            && until <= now_ns
-        {
-            let dial = dial(self.address.clone(), self.dial_timeout);
-            self.state = State::Dialling(Box::pin(dial));
-        }
+    /// Ready when connected and shaken hands, or with why not.
+    pub fn poll_dial(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let State::Dialling(dial) = &mut self.state else { return Poll::Pending };
-        match ready!(dial.as_mut().poll(cx)) {
-            Ok(stream) => {
-                let decoder = Decoder::new();
-                let up = Up { link, stream, decoder, out: Vec::new(), written: 0 };
-                self.state = State::Up(Box::new(up));
-                Poll::Ready(Ok(link))
-            }
-            Err(error) => {
-                self.state = State::Resting(now_ns + self.backoff.next_ns());
-                Poll::Ready(Err(error))
-            }
-        }
+        let stream = ready!(dial.as_mut().poll(cx))?;
+        let up = Up { stream, decoder: Decoder::new(), out: Vec::new(), written: 0 };
+        self.state = State::Up(Box::new(up));
+        Poll::Ready(Ok(()))
     }
 
     /// Reads what is there. Ready means that something was read; an error, that the connection is lost.
@@ -112,9 +72,9 @@ impl Connection {
         mut frame: impl FnMut(&[u8]) -> Result<()>,
     ) -> Poll<Result<()>> {
         let State::Up(up) = &mut self.state else { return Poll::Pending };
+        let address = &self.address;
         let lost = |why: &str| {
-            let address = self.address.clone();
-            Poll::Ready(Err(Error::Connection { address, why: why.into() }))
+            Poll::Ready(Err(Error::Connection { address: address.clone(), why: why.into() }))
         };
         for n in 0..READS_MAX {
             match up.stream.poll_read_ready(cx) {
@@ -130,10 +90,14 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return lost(&error.to_string()),
             };
-            self.backoff.reset();
             up.take(&input[..len], &mut frame)?;
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// What to call the loss of this connection.
+    pub fn lost(&self, why: &str) -> Error {
+        Error::Connection { address: self.address.clone(), why: why.into() }
     }
 
     /// Bytes not written yet.
@@ -190,24 +154,45 @@ impl Up {
     }
 }
 
-async fn dial(address: Arc<str>, timeout: Duration) -> Result<TcpStream> {
+/// How long it may take is the session's to say, which drops this.
+async fn dial(address: Arc<str>, silence: Duration) -> Result<TcpStream> {
     let shake = async {
         let mut stream = TcpStream::connect(&*address).await?;
         stream.set_nodelay(true)?;
+        give_up_after(&stream, silence)?;
         stream.write_all(&Hello::OURS.encode()).await?;
         let mut theirs = [0; HELLO_BYTES];
         stream.read_exact(&mut theirs).await?;
         Ok::<_, io::Error>((stream, theirs))
     };
-    let unreachable = |why: String| Error::Connection { address: address.clone(), why: why.into() };
-    match tokio::time::timeout(timeout, shake).await {
-        Ok(Ok((stream, theirs))) => match Hello::decode(theirs) {
+    match shake.await {
+        Ok((stream, theirs)) => match Hello::decode(theirs) {
             Ok(_) => Ok(stream),
             Err(reason) => Err(refused(&reason)),
         },
-        Ok(Err(error)) => Err(unreachable(error.to_string())),
-        Err(_) => Err(unreachable(format!("no answer within {} ms", timeout.as_millis()))),
+        Err(error) => {
+            let why = error.to_string().into();
+            Err(Error::Connection { address: address.clone(), why })
+        }
     }
+}
+
+/// The kernel gives up what the peer does not acknowledge for so long: a cut link is not kept for its own quarter of
+/// an hour.
+fn give_up_after(stream: &TcpStream, time: Duration) -> io::Result<()> {
+    let ms = i32::try_from(time.as_millis()).unwrap_or(i32::MAX).max(1);
+    // SAFETY: the socket is open while `stream` is borrowed, and the option's value is an `int` that lives through
+    // the call.
+    let result = unsafe {
+        libc::setsockopt(
+            stream.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_USER_TIMEOUT,
+            (&raw const ms).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Why a connection cannot be used, in words.

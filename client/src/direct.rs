@@ -8,12 +8,11 @@ use firebrick_net::poll::{Mode, Next, Poller};
 use firebrick_net::{CloseReason, Config, Ep, Event, Fabric, Port, Tcp, Token};
 use firebrick_partition::op::{Answer, Condition, Expiry, Op, Version};
 
-use crate::backoff::Backoff;
 use crate::clock::boot_ns;
 use crate::connection::refused;
 use crate::error::{Error, Result};
-use crate::options::{Options, nanos};
-use crate::session::{Link, Reply, Session, Sink, Submit, TableId, Target};
+use crate::options::{Options, Seeds, nanos};
+use crate::session::{Dial, Link, Reply, Session, Sink, Submit, TableId, Target};
 use crate::table::{stored, unexpected};
 
 /// How a [`Direct`] behaves.
@@ -25,13 +24,13 @@ pub struct DirectOptions {
     pub poll: Mode,
 }
 
-/// A connection and what is known of it.
+/// A connection, from the dial on.
 struct Line {
-    ep: Option<Ep>,
-    /// Set while it is open.
-    link: Option<Link>,
-    retry_at_ns: u64,
-    backoff: Backoff,
+    link: Link,
+    ep: Ep,
+    address: Arc<str>,
+    /// The endpoint was full: this frame goes first when it has room. Empty when there is none.
+    held: Vec<u8>,
 }
 
 /// A client for one thread. Results come from [`Direct::poll`], in any order, under the caller's tokens.
@@ -67,21 +66,19 @@ pub struct Direct {
     fabric: Tcp,
     poller: Poller,
     lines: Vec<Line>,
-    next_link: u32,
-    text: Arc<str>,
-    address: SocketAddr,
+    /// Lines with a frame held.
+    holding: usize,
+    seeds: Arc<str>,
     deadline_ns: u64,
     events: Vec<Event>,
-    /// The frame being sent; kept while `held`.
+    /// The frame being sent.
     frame: Vec<u8>,
-    /// The endpoint was full: `frame` goes first next time.
-    held: Option<Link>,
     _stays_on_its_thread: PhantomData<*const ()>,
 }
 
 impl std::fmt::Debug for Direct {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Direct").field("address", &self.text).finish_non_exhaustive()
+        f.debug_struct("Direct").field("seeds", &self.seeds).finish_non_exhaustive()
     }
 }
 
@@ -89,49 +86,42 @@ impl std::fmt::Debug for Direct {
 const BLOCKING: u64 = u64::MAX;
 
 impl Direct {
-    /// Connects; blocks until a brick answers, or says why none does.
-    pub fn connect(address: &str, options: &DirectOptions) -> Result<Self> {
-        let text: Arc<str> = address.into();
-        let unreachable =
-            |why: String| Error::Connection { address: text.clone(), why: why.into() };
-        let resolved = address.to_socket_addrs().map_err(|e| unreachable(e.to_string()))?.next();
-        let address = resolved.ok_or_else(|| unreachable("the name has no address".into()))?;
+    /// Connects to one address or several ([`Seeds`]); blocks until a brick answers, or says why none does.
+    pub fn connect(seeds: impl Into<Seeds>, options: &DirectOptions) -> Result<Self> {
+        let seeds = seeds.into();
         let fabric = Tcp::new(Config { rx_buffers: 64, ..Config::default() })
             .map_err(|e| Error::Local(e.to_string().into()))?;
-        let count = options.client.connections.clamp(1, 64);
         let mut direct = Self {
-            session: Session::new(options.client.session()),
+            seeds: seeds.to_string().into(),
+            session: Session::new(options.client.session(seeds)),
             fabric,
             poller: Poller::new(options.poll),
-            lines: (0..count).map(|_| Line::new()).collect(),
-            next_link: 0,
-            text,
-            address,
+            lines: Vec::new(),
+            holding: 0,
             deadline_ns: nanos(options.client.deadline),
             events: Vec::new(),
             frame: Vec::new(),
-            held: None,
             _stays_on_its_thread: PhantomData,
         };
         direct.wait_connected()?;
         Ok(direct)
     }
 
-    /// One deadline for the first connection; its first failure is the answer.
+    /// One deadline for the first connection; the failure of every seed is the answer.
     fn wait_connected(&mut self) -> Result<()> {
         let until_ns = boot_ns().saturating_add(self.deadline_ns);
         let mut ignore = |_: u64, _: Result<Reply<'_>>| {};
         loop {
             self.turn(true, &mut ignore)?;
-            if self.lines.iter().any(|l| l.link.is_some()) {
+            if self.session.is_connected() {
                 return Ok(());
             }
             if let Some(error) = self.session.unreachable() {
-                return Err(error.clone());
+                return Err(error);
             }
             if boot_ns() >= until_ns {
                 let why = format!("no answer within {} ms", self.deadline_ns / 1_000_000);
-                return Err(Error::Connection { address: self.text.clone(), why: why.into() });
+                return Err(Error::Connection { address: self.seeds.clone(), why: why.into() });
             }
         }
     }
@@ -262,11 +252,11 @@ impl Direct {
         self.events = taken;
         self.session.handle_timeout(now_ns, sink);
         while let Some(link) = self.session.poll_close() {
-            if let Some(at) = self.lines.iter().position(|l| l.link == Some(link)) {
-                self.disconnect(now_ns, at, sink);
+            if let Some(at) = self.lines.iter().position(|l| l.link == link) {
+                self.forget(at);
             }
         }
-        self.dial(now_ns);
+        self.dial(now_ns, sink);
         self.send(now_ns, sink);
         self.end_turn(now_ns, events, may_wait).map_err(|e| Error::Local(e.to_string().into()))
     }
@@ -275,10 +265,9 @@ impl Direct {
         if !may_wait {
             return self.fabric.flush();
         }
-        let dials = self.lines.iter().filter(|l| l.ep.is_none()).map(|l| l.retry_at_ns);
-        let due_ns = dials.chain([self.session.poll_timeout()]).min().unwrap_or(u64::MAX);
+        let due_ns = self.session.poll_timeout();
         // With nothing left in flight the caller wants its results now.
-        let idle = self.session.in_flight() == 0 && self.lines.iter().any(|l| l.link.is_some());
+        let idle = self.session.in_flight() == 0 && self.session.is_connected();
         let timer_ns = if idle { 0 } else { due_ns.saturating_sub(now_ns).min(WAIT_NS_MAX) };
         match self.poller.after(now_ns, events, self.fabric.load(), timer_ns) {
             Next::Flush => self.fabric.flush(),
@@ -289,108 +278,113 @@ impl Direct {
     fn handle_event(&mut self, now_ns: u64, event: Event, sink: &mut dyn Sink) {
         match event {
             Event::Opened { ep, .. } => {
-                let link = Link(self.next_link);
-                self.next_link += 1;
-                if let Some(line) = self.lines.iter_mut().find(|l| l.ep == Some(ep)) {
-                    line.link = Some(link);
-                    self.session.handle_connected(now_ns, link);
+                if let Some(line) = self.lines.iter().find(|l| l.ep == ep) {
+                    self.session.handle_connected(now_ns, line.link);
                 }
             }
             Event::Frame { ep, rx } => {
-                let at = self.lines.iter().position(|l| l.ep == Some(ep));
-                let mut sane = true;
-                if let Some(at) = at
-                    && let Some(link) = self.lines[at].link
-                {
-                    self.lines[at].backoff.reset();
+                let at = self.lines.iter().position(|l| l.ep == ep);
+                let mut taken = Ok(());
+                if let Some(at) = at {
                     let bytes = self.fabric.bytes(&rx);
-                    sane = self.session.handle_frame(now_ns, link, bytes, sink).is_ok();
+                    taken = self.session.handle_frame(now_ns, self.lines[at].link, bytes, sink);
                 }
                 self.fabric.release(rx);
-                if let (Some(at), false) = (at, sane) {
-                    self.disconnect(now_ns, at, sink);
+                if let (Some(at), Err(error)) = (at, taken) {
+                    self.disconnect(now_ns, at, error, sink);
                 }
             }
             Event::Bytes { rx, .. } => self.fabric.release(rx),
             Event::Closed { ep, reason } => {
-                let Some(at) = self.lines.iter().position(|l| l.ep == Some(ep)) else { return };
-                if self.lines[at].link.is_none() {
-                    self.session.handle_unreachable(self.why(&reason));
-                }
-                self.disconnect(now_ns, at, sink);
+                let Some(at) = self.lines.iter().position(|l| l.ep == ep) else { return };
+                let why = why(&self.lines[at].address, &reason);
+                self.disconnect(now_ns, at, why, sink);
             }
             Event::Drained { .. } | Event::Done { .. } | Event::Woken => {}
         }
     }
 
-    fn why(&self, reason: &CloseReason) -> Error {
-        let why = match reason {
-            CloseReason::Io(errno) => std::io::Error::from_raw_os_error(*errno).to_string(),
-            CloseReason::Finished => "it closed the connection".to_owned(),
-            other => return refused(other),
-        };
-        Error::Connection { address: self.text.clone(), why: why.into() }
+    /// Closes a line and tells the session.
+    fn disconnect(&mut self, now_ns: u64, at: usize, why: Error, sink: &mut dyn Sink) {
+        let link = self.forget(at);
+        self.session.handle_disconnected(now_ns, link, why, sink);
     }
 
-    /// Closes a line, tells the session, and dials again after a rest.
-    fn disconnect(&mut self, now_ns: u64, at: usize, sink: &mut dyn Sink) {
-        let line = &mut self.lines[at];
-        line.retry_at_ns = now_ns + line.backoff.next_ns();
-        if let Some(ep) = line.ep.take() {
-            self.fabric.close(ep);
-        }
-        if let Some(link) = line.link.take() {
-            if self.held == Some(link) {
-                self.held = None;
-            }
-            self.session.handle_disconnected(now_ns, link, sink);
-        }
+    fn forget(&mut self, at: usize) -> Link {
+        let line = self.lines.swap_remove(at);
+        self.holding -= usize::from(!line.held.is_empty());
+        // What is queued for it is sent again elsewhere, or in doubt: it must not leave later.
+        self.fabric.abort(line.ep);
+        line.link
     }
 
-    fn dial(&mut self, now_ns: u64) {
-        for line in &mut self.lines {
-            if line.ep.is_some() || line.retry_at_ns > now_ns {
-                continue;
-            }
-            match self.fabric.dial(self.address, Port::Frames) {
-                Ok(ep) => line.ep = Some(ep),
+    fn dial(&mut self, now_ns: u64, sink: &mut dyn Sink) {
+        while let Some(Dial { link, address }) = self.session.poll_dial(now_ns) {
+            let dialled =
+                resolve(&address).and_then(|resolved| self.fabric.dial(resolved, Port::Frames));
+            match dialled {
+                Ok(ep) => self.lines.push(Line { link, ep, address, held: Vec::new() }),
                 Err(error) => {
-                    line.retry_at_ns = now_ns + line.backoff.next_ns();
-                    let (address, why) = (self.text.clone(), error.to_string().into());
-                    self.session.handle_unreachable(Error::Connection { address, why });
+                    let why = error.to_string().into();
+                    let error = Error::Connection { address, why };
+                    self.session.handle_disconnected(now_ns, link, error, sink);
                 }
             }
         }
     }
 
     fn send(&mut self, now_ns: u64, sink: &mut dyn Sink) {
+        if self.holding > 0 {
+            self.send_held();
+        }
         loop {
-            if self.held.is_none() {
-                self.frame.clear();
-                self.held = self.session.poll_send(now_ns, &mut self.frame, sink);
+            self.frame.clear();
+            let Some(link) = self.session.poll_send(now_ns, &mut self.frame, sink) else { break };
+            let Some(line) = self.lines.iter_mut().find(|l| l.link == link) else { continue };
+            if self.fabric.send(line.ep, &self.frame, None, Token(0)).is_err() {
+                // Nothing more comes for it, except a hello that nobody will miss.
+                if line.held.is_empty() {
+                    std::mem::swap(&mut line.held, &mut self.frame);
+                    self.holding += 1;
+                }
+                self.session.handle_blocked(link);
             }
-            let Some(link) = self.held else { break };
-            let ep = self.lines.iter().find(|l| l.link == Some(link)).and_then(|l| l.ep);
-            if let Some(ep) = ep
-                && self.fabric.send(ep, &self.frame, None, Token(0)).is_err()
-            {
-                return;
-            }
-            self.held = None;
         }
         if self.frame.capacity() > FRAME_KEPT_BYTES {
             self.frame = Vec::new();
         }
     }
+
+    fn send_held(&mut self) {
+        for line in self.lines.iter_mut().filter(|l| !l.held.is_empty()) {
+            if self.fabric.send(line.ep, &line.held, None, Token(0)).is_ok() {
+                line.held = Vec::new();
+                self.holding -= 1;
+                self.session.handle_drained(line.link);
+            }
+        }
+    }
+}
+
+/// The socket address of a text. Addresses in figures cost nothing; a name blocks until it is looked up.
+fn resolve(address: &str) -> std::io::Result<SocketAddr> {
+    if let Ok(address) = address.parse() {
+        return Ok(address);
+    }
+    let none = || std::io::Error::other("the name has no address");
+    address.to_socket_addrs()?.next().ok_or_else(none)
+}
+
+fn why(address: &Arc<str>, reason: &CloseReason) -> Error {
+    let why = match reason {
+        CloseReason::Io(errno) => std::io::Error::from_raw_os_error(*errno).to_string(),
+        CloseReason::Finished => "it closed the connection".to_owned(),
+        other => return refused(other),
+    };
+    Error::Connection { address: address.clone(), why: why.into() }
 }
 
 /// The longest block in one turn.
 const WAIT_NS_MAX: u64 = 1_000_000_000;
 /// A larger frame buffer is given back.
 const FRAME_KEPT_BYTES: usize = 256 << 10;
-
-impl Line {
-    fn new() -> Self {
-        Self { ep: None, link: None, retry_at_ns: 0, backoff: Backoff::default() }
-    }
-}

@@ -15,8 +15,8 @@ use crate::client::Where;
 use crate::clock::boot_ns;
 use crate::connection::{Connection, READ_BYTES};
 use crate::error::{Error, Result};
-use crate::options::Options;
-use crate::session::{Link, Reply, Session, Submit, TableId, Target, with_value};
+use crate::options::{Options, Seeds};
+use crate::session::{Dial, Reply, Session, Submit, TableId, Target, with_value};
 
 /// Called with the result, on the driver's task.
 pub(crate) type Done = Box<dyn FnOnce(Result<Reply<'_>>) + Send>;
@@ -38,7 +38,7 @@ pub(crate) enum Command {
 
 /// Commands taken at a time, so that answers are read between them.
 const COMMANDS_MAX: usize = 256;
-/// Bytes queued on all connections beyond which requests wait in the session.
+/// Bytes queued on a connection beyond which requests for it wait in the session; those for others do not.
 const OUT_BYTES_MAX: usize = 1 << 20;
 /// Rounds before other tasks of the runtime get a turn.
 const ROUNDS_MAX: usize = 8;
@@ -75,34 +75,31 @@ pub(crate) struct Driver {
     /// All handles are gone.
     closing: bool,
     connections: Vec<Connection>,
-    next_link: u32,
+    silence: Duration,
     waiting: Waiting,
-    address: Arc<str>,
+    seeds: Arc<str>,
     first: Option<oneshot::Sender<Result<()>>>,
     timer: Pin<Box<Sleep>>,
     frame: Vec<u8>,
     input: Box<[u8]>,
 }
 
-/// Runs until every handle is dropped and everything in flight is done, or until the first attempt to
-/// connect fails.
+/// Runs until every handle is dropped and everything in flight is done, or until no seed could be
+/// reached at the start.
 pub(crate) fn run(
-    address: Arc<str>,
+    seeds: Seeds,
     options: &Options,
     commands: mpsc::UnboundedReceiver<Command>,
     first: oneshot::Sender<Result<()>>,
 ) -> Driver {
-    let count = options.connections.clamp(1, 64);
-    let dial_ms = options.silence.max(Duration::from_millis(10));
-    let connections = (0..count).map(|_| Connection::new(address.clone(), dial_ms)).collect();
     Driver {
-        session: Session::new(options.session()),
+        seeds: seeds.to_string().into(),
+        session: Session::new(options.session(seeds)),
         commands,
         closing: false,
-        connections,
-        next_link: 0,
+        connections: Vec::new(),
+        silence: options.silence,
         waiting: Waiting::default(),
-        address,
         first: Some(first),
         timer: Box::pin(tokio::time::sleep(Duration::ZERO)),
         frame: Vec::new(),
@@ -118,13 +115,18 @@ impl Future for Driver {
         for _ in 0..ROUNDS_MAX {
             let now_ns = boot_ns();
             let mut busy = this.take_commands(now_ns, cx);
-            for at in 0..this.connections.len() {
+            let mut at = 0;
+            while at < this.connections.len() {
+                let before = this.connections.len();
                 busy |= this.poll_connection(now_ns, at, cx);
-            }
-            if this.first.is_none() && this.connections.iter().all(Connection::gave_up) {
-                return Poll::Ready(());
+                // One that is lost leaves its place to the last.
+                at += usize::from(this.connections.len() == before);
             }
             this.handle_time(now_ns);
+            if this.tell_first() {
+                return Poll::Ready(());
+            }
+            busy |= this.dial(now_ns);
             busy |= this.send(now_ns, cx);
             if this.closing && this.session.in_flight() == 0 {
                 return Poll::Ready(());
@@ -196,55 +198,56 @@ impl Driver {
     fn poll_connection(&mut self, now_ns: u64, at: usize, cx: &mut Context<'_>) -> bool {
         let Self { connections, session, waiting, input, .. } = self;
         let connection = &mut connections[at];
-        if connection.link().is_none() {
-            return match connection.poll_dial(now_ns, Link(self.next_link), cx) {
-                Poll::Pending => false,
-                Poll::Ready(Ok(link)) => {
-                    self.next_link += 1;
-                    session.handle_connected(now_ns, link);
-                    self.tell_first(Ok(()));
-                    true
-                }
-                Poll::Ready(Err(error)) => {
-                    session.handle_unreachable(error.clone());
-                    self.tell_first(Err(error));
-                    true
-                }
-            };
-        }
-        let sink = &mut |token: u64, result: Result<Reply<'_>>| waiting.finish(token, result);
-        let Some(link) = connection.link() else { return false };
-        let read = connection
-            .poll_read(cx, input, |payload| session.handle_frame(now_ns, link, payload, sink));
-        match read {
+        let link = connection.link;
+        let result = if connection.is_up() {
+            let sink = &mut |token: u64, result: Result<Reply<'_>>| waiting.finish(token, result);
+            connection
+                .poll_read(cx, input, |payload| session.handle_frame(now_ns, link, payload, sink))
+        } else {
+            connection.poll_dial(cx).map_ok(|()| session.handle_connected(now_ns, link))
+        };
+        match result {
             Poll::Pending => false,
-            Poll::Ready(Ok(())) => true,
+            Poll::Ready(Ok(())) => {
+                self.session.handle_progress(now_ns, link);
+                true
+            }
             Poll::Ready(Err(error)) => {
-                self.disconnect(now_ns, at);
-                self.session.handle_unreachable(error);
+                self.disconnect(now_ns, at, error);
                 true
             }
         }
     }
 
-    fn disconnect(&mut self, now_ns: u64, at: usize) {
-        let Self { connections, session, waiting, .. } = self;
+    fn disconnect(&mut self, now_ns: u64, at: usize, why: Error) {
+        let link = self.connections.swap_remove(at).link;
+        let waiting = &mut self.waiting;
         let sink = &mut |token: u64, result: Result<Reply<'_>>| waiting.finish(token, result);
-        if let Some(link) = connections[at].link() {
-            connections[at].drop_link(now_ns);
-            session.handle_disconnected(now_ns, link, sink);
-        }
+        self.session.handle_disconnected(now_ns, link, why, sink);
     }
 
-    /// The first connection decides what `connect` says; if it failed, nobody has a handle.
-    fn tell_first(&mut self, result: Result<()>) {
-        let Some(first) = self.first.take() else { return };
-        let failed = result.is_err();
-        if first.send(result).is_err() || failed {
-            for connection in &mut self.connections {
-                connection.give_up();
-            }
+    /// Opens what the session asks for. `true`: something was.
+    fn dial(&mut self, now_ns: u64) -> bool {
+        let before = self.connections.len();
+        while let Some(Dial { link, address }) = self.session.poll_dial(now_ns) {
+            self.connections.push(Connection::dial(link, address, self.silence));
         }
+        self.connections.len() > before
+    }
+
+    /// The first connection, or the failure of every seed, decides what `connect` says. `true`: nobody
+    /// has a handle, or ever will.
+    fn tell_first(&mut self) -> bool {
+        if self.first.is_none() {
+            return false;
+        }
+        let result = match self.session.unreachable() {
+            Some(error) => Err(error),
+            None if self.session.is_connected() => Ok(()),
+            None => return false,
+        };
+        let failed = result.is_err();
+        self.first.take().is_none_or(|first| first.send(result).is_err()) || failed
     }
 
     fn handle_time(&mut self, now_ns: u64) {
@@ -252,42 +255,58 @@ impl Driver {
         let sink = &mut |token: u64, result: Result<Reply<'_>>| waiting.finish(token, result);
         self.session.handle_timeout(now_ns, sink);
         while let Some(link) = self.session.poll_close() {
-            if let Some(at) = self.connections.iter().position(|c| c.link() == Some(link)) {
-                self.disconnect(now_ns, at);
-            }
+            self.connections.retain(|c| c.link != link);
         }
     }
 
     /// Encodes what is ready, then writes each connection once. `true`: something happened.
     fn send(&mut self, now_ns: u64, cx: &mut Context<'_>) -> bool {
         let mut busy = false;
-        let mut queued: usize = self.connections.iter().map(Connection::queued).sum();
         let waiting = &mut self.waiting;
         let sink = &mut |token: u64, result: Result<Reply<'_>>| waiting.finish(token, result);
-        while queued < OUT_BYTES_MAX {
+        let mut bytes = 0;
+        while bytes < OUT_BYTES_MAX {
             self.frame.clear();
             let Some(link) = self.session.poll_send(now_ns, &mut self.frame, sink) else { break };
-            let connection = self.connections.iter_mut().find(|c| c.link() == Some(link));
+            let connection = self.connections.iter_mut().find(|c| c.link == link);
             let Some(connection) = connection else { unreachable!("a link is a connection's") };
-            queued += connection.queue(&self.frame);
+            bytes += connection.queue(&self.frame);
+            if connection.queued() >= OUT_BYTES_MAX {
+                connection.blocked = true;
+                self.session.handle_blocked(link);
+            }
             busy = true;
         }
         if self.frame.capacity() > READ_BYTES {
             self.frame = Vec::new();
         }
-        for at in 0..self.connections.len() {
-            if self.connections[at].poll_write(cx).is_err() {
-                self.disconnect(now_ns, at);
-                busy = true;
-            }
+        let mut at = 0;
+        while at < self.connections.len() {
+            busy |= self.write(now_ns, &mut at, cx);
         }
         busy
     }
 
+    /// Writes one connection and goes on to the next. `true`: something happened that others may wait for.
+    fn write(&mut self, now_ns: u64, at: &mut usize, cx: &mut Context<'_>) -> bool {
+        let connection = &mut self.connections[*at];
+        if let Err(error) = connection.poll_write(cx) {
+            let error = connection.lost(&error.to_string());
+            self.disconnect(now_ns, *at, error);
+            return true;
+        }
+        *at += 1;
+        if connection.blocked && connection.queued() < OUT_BYTES_MAX / 2 {
+            connection.blocked = false;
+            self.session.handle_drained(connection.link);
+            return true;
+        }
+        false
+    }
+
     /// `true`: it is time already.
     fn set_timer(&mut self, cx: &mut Context<'_>) -> bool {
-        let dials = self.connections.iter().filter_map(Connection::retry_at_ns);
-        let due_ns = dials.chain([self.session.poll_timeout()]).min().unwrap_or(u64::MAX);
+        let due_ns = self.session.poll_timeout();
         if due_ns == u64::MAX {
             return false;
         }
@@ -303,7 +322,7 @@ impl Drop for Driver {
     /// The runtime ends: nobody will hear from the brick any more.
     fn drop(&mut self) {
         if let Some(first) = self.first.take() {
-            let address = self.address.clone();
+            let address = self.seeds.clone();
             let why = "the runtime was shut down".into();
             drop(first.send(Err(Error::Connection { address, why })));
         }

@@ -25,8 +25,9 @@ pub enum Error {
         /// How long it may be.
         limit: usize,
     },
-    /// The brick that holds the key does not serve it now (it starts, stops or has lost its lease).
-    Unavailable,
+    /// The brick that holds the key does not serve it now: it starts, stops, has lost its lease or does not
+    /// answer. The text says which brick and why.
+    Unavailable(Arc<str>),
     /// Too much is in flight, here or at the brick.
     Busy,
     /// The key does not have the version that the write names.
@@ -55,6 +56,8 @@ pub enum Error {
     Deadline {
         /// How long the request was given, milliseconds.
         ms: u64,
+        /// The brick that was waited for, if it was one.
+        from: Option<Arc<str>>,
     },
     /// No such table.
     NoTable(Arc<str>),
@@ -86,7 +89,7 @@ impl Error {
         matches!(
             self,
             Self::NoSpace
-                | Self::Unavailable
+                | Self::Unavailable(_)
                 | Self::Busy
                 | Self::Deadline { .. }
                 | Self::Connection { .. }
@@ -116,9 +119,9 @@ impl fmt::Display for Error {
             Self::TooLarge { what, bytes, limit } => {
                 write!(f, "the {what} has {bytes} bytes and the limit is {limit}: split it")
             }
-            Self::Unavailable => f.write_str(
-                "the brick does not serve this key now, and nothing was changed: try again, and \
-                 look at `firebrick status` if it stays so",
+            Self::Unavailable(why) => write!(
+                f,
+                "{why}; nothing was changed: try again, and look at `firebrick status` if it stays so"
             ),
             Self::Busy => f.write_str(
                 "too many requests are in flight, and nothing was changed: try again later or \
@@ -151,10 +154,12 @@ impl fmt::Display for Error {
                 "the stored value does not match its checksum and is not served: put it again, \
                  and look at the brick's log",
             ),
-            Self::Deadline { ms } => write!(
+            Self::Deadline { ms, from } => write!(
                 f,
-                "no answer within {ms} ms, and nothing was changed: try again, or give a longer \
-                 deadline"
+                "no answer within {ms} ms{}{}, and nothing was changed: try again, or give a longer \
+                 deadline",
+                if from.is_some() { " from " } else { "" },
+                from.as_deref().unwrap_or_default()
             ),
             Self::NoTable(name) => write!(
                 f,

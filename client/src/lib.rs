@@ -19,7 +19,7 @@ pub use direct::{Direct, DirectOptions};
 pub use error::{Error, Result};
 pub use firebrick_partition::op::{Answer, Condition, ExpireWhen, Expiry, Op, Version};
 pub use key::Key;
-pub use options::{IN_FLIGHT_MAX, Options, SessionOptions};
+pub use options::{IN_FLIGHT_MAX, Options, ReadFrom, Seeds, SessionOptions};
 pub use scan::Scan;
 pub use session::{Reply, Session, Sink, Submit, TableId, Target};
 pub use table::{PutOptions, Table, Value};

@@ -138,7 +138,8 @@ fn no_brick_and_bad_bricks() {
     let mut direct = Direct::connect(&brick.address(), &options).unwrap();
     let table = direct.table("default").unwrap();
     let error = direct.get(table, b"k", &mut Vec::new()).unwrap_err();
-    assert_eq!(error, Error::Deadline { ms: 100 });
+    let from = format!("test ({})", brick.address).into();
+    assert_eq!(error, Error::Deadline { ms: 100, from: Some(from) });
 }
 
 #[test]

@@ -23,6 +23,8 @@ pub enum Leg {
     Request,
     /// A wire-encoded answer.
     Answer,
+    /// A message between replicas; the token is the brick that sent it.
+    Peer,
 }
 
 /// One copied frame.
@@ -144,6 +146,16 @@ impl Mesh {
             return Err(Overloaded);
         }
         peer.push(Hop::new(Leg::Request, token, frame));
+        Ok(())
+    }
+
+    /// Passes a message between replicas on to `core`.
+    pub fn peer_message(&mut self, core: u16, from: u32, frame: &[u8]) -> Result<(), Overloaded> {
+        let peer = self.peer(core);
+        if peer.waiting.len() >= OVERFLOW_REQUESTS_MAX {
+            return Err(Overloaded);
+        }
+        peer.push(Hop::new(Leg::Peer, u64::from(from), frame));
         Ok(())
     }
 

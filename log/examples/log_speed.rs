@@ -39,6 +39,10 @@ impl Cleaner for Flat {
     fn moved(&mut self, record: &Record<'_>, _: Loc, to: Loc) {
         self.0[number(record)] = to;
     }
+
+    fn live_puts(&self) -> u64 {
+        self.0.len() as u64
+    }
 }
 
 fn put(log: &mut Log, n: u64, value: &[u8]) -> Loc {

@@ -4,6 +4,8 @@
 //! work is in [`storage`], called on the storage thread. No sockets, no async, no clock.
 
 mod corrupt;
+#[cfg(test)]
+mod fuzz;
 pub mod limits;
 mod loc;
 mod log;
@@ -17,7 +19,7 @@ pub use corrupt::Corrupt;
 pub use loc::Loc;
 pub use log::{
     AppendError, Ask, CleanProgress, Cleaner, Cursor, Durability, FlushId, FlushOp, Found, Log,
-    LogConfig, LogStats, Outcome, Part, Room, Scan, ScanProgress, ScanReport, Slice, Verdict, Want,
-    Written,
+    LogConfig, LogStats, Outcome, Part, Room, Scan, ScanProgress, ScanReport, SegmentCount, Slice,
+    Verdict, Want, Written,
 };
 pub use record::{Body, HEADER_BYTES, Header, Kind, Meta, Record, Unchecked, Version};

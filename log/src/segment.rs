@@ -179,8 +179,12 @@ pub(crate) struct Segment {
     pub disk: Option<DiskFile>,
     /// One past the last record's last byte, rounded up to 8.
     pub end: usize,
-    /// Bytes of live records, padding included.
+    /// Bytes of live records, padding included (`log/count.rs` says what is live).
     pub live: Cell<u64>,
+    /// Puts among them.
+    pub live_puts: Cell<u64>,
+    /// Records that cleaning must judge.
+    pub unjudged: Cell<u64>,
     /// Version of the first record (tail) or zero when empty.
     pub first: Version,
     /// Version of the last record (tail), or zero when empty.
@@ -205,6 +209,8 @@ impl Segment {
             disk: bound.disk,
             end: SEGMENT_HEAD_BYTES,
             live: Cell::new(0),
+            live_puts: Cell::new(0),
+            unjudged: Cell::new(0),
             first: Version::default(),
             last: Version::default(),
             durable: SEGMENT_HEAD_BYTES,

@@ -88,7 +88,7 @@ class Server:
     def answers(self):
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-                # Not PING, which a brick answers while it is still loading.
+                # A command that needs the data.
                 connection.sendall(b"EXISTS x\r\n" if self.speaks_resp else b"version\r\n")
                 return connection.recv(64)[:3] in (b":0\r", b":1\r", b"VER")
         except OSError:

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::binary::firebrick;
-use crate::machine::{free_port, signal};
+use crate::machine::{forbid, free_port, signal};
 use crate::resp::Resp;
 
 /// How long a brick may take to start or stop on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How to start a brick.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Options {
     pub data_dir: Option<PathBuf>,
     /// Text of a configuration file.
     pub config: &'static str,
+    /// A system call that the kernel refuses it, and the errno.
+    pub forbidden: Option<(i64, i32)>,
 }
 
 impl Default for Options {
@@ -42,6 +44,7 @@ impl Default for Options {
             memory_dir: None,
             data_dir: None,
             config: "",
+            forbidden: None,
         }
     }
 }
@@ -265,7 +268,11 @@ fn spawn(
     let config = folder.join("firebrick.toml");
     std::fs::write(&config, options.config).expect("the configuration");
     let dir = |dir: &Option<PathBuf>| dir.clone().expect("set by the caller");
-    Command::new(firebrick())
+    let mut command = Command::new(firebrick());
+    if let Some((call, errno)) = options.forbidden {
+        forbid(&mut command, call, errno);
+    }
+    command
         .args(["brick", "--name", "test", "--poll", "park", "--cores", options.cores])
         .args(["--durability", options.durability, "--memory", options.memory])
         .args(["--listen", &native.to_string(), "--control", &control.to_string()])

@@ -3,11 +3,13 @@
 pub mod binary;
 pub mod brick;
 pub mod check;
+pub mod cluster;
 pub mod files;
 pub mod machine;
 pub mod model;
 pub mod network;
 pub mod random;
+pub mod recorder;
 pub mod resp;
 pub mod sim;
 pub mod tidy;

@@ -1,17 +1,38 @@
 //! The machine that a test runs on: limits, ports, mounts.
 
+use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A port that nothing listens on, outside the range from which the kernel takes ports for outgoing
-/// connections; tests that run at once start at different places.
+/// Blocks of ports below those from which the kernel takes ports for outgoing connections. A test process
+/// has one for itself until it ends: a brick that was killed finds its port free when it starts again.
+const BLOCKS: u32 = 80;
+const BLOCK_PORTS: u32 = 200;
+
+/// The first port of this process's block, and the lock that keeps others out.
+fn block() -> &'static (u32, File) {
+    static BLOCK: OnceLock<(u32, File)> = OnceLock::new();
+    BLOCK.get_or_init(|| {
+        let take = |step: u32| {
+            let block = (std::process::id() + step) % BLOCKS;
+            let path = std::env::temp_dir().join(format!("firebrick-test-ports-{block}"));
+            let file = File::create(path).ok()?;
+            file.try_lock().ok()?;
+            Some((16_000 + block * BLOCK_PORTS, file))
+        };
+        (0..BLOCKS).find_map(take).expect("a block of ports that no other test process has")
+    })
+}
+
+/// A port that nothing listens on and no other test takes.
 pub fn free_port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     loop {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        let port = 10_000 + (std::process::id().wrapping_mul(97) + step) % 20_000;
+        let port = block().0 + step % BLOCK_PORTS;
         if TcpListener::bind(("127.0.0.1", port as u16)).is_ok() {
             return port as u16;
         }
@@ -47,6 +68,35 @@ pub fn signal(pid: u32, number: i32) {
     // SAFETY: takes numbers only; the pid is a child's that was not reaped, so it is not reused.
     let sent = unsafe { libc::kill(pid as i32, number) };
     assert_eq!(sent, 0, "signal {number} to {pid}");
+}
+
+/// The program will run under a seccomp filter that answers one system call with an errno, as those of
+/// containers and service managers do.
+pub fn forbid(command: &mut Command, call: i64, errno: i32) {
+    use std::os::unix::process::CommandExt;
+    let statement =
+        |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut filter = [
+        // The number of the call is the first word of what a filter sees.
+        statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
+        statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, call as u32),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
+        statement(libc::BPF_RET | libc::BPF_K, 0, 0, libc::SECCOMP_RET_ALLOW),
+    ];
+    let install = move || {
+        let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+        // SAFETY: takes numbers only.
+        let quiet = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        let mode = libc::SECCOMP_MODE_FILTER;
+        // SAFETY: the program and its statements live until the call returns; the kernel copies them.
+        if quiet != 0 || unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const program) } != 0
+        {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes two system calls, allocates nothing and takes no lock.
+    unsafe { command.pre_exec(install) };
 }
 
 /// Runs a program to its end; its standard error when it failed.

@@ -107,13 +107,7 @@ impl Network {
 
     /// Moves the calling thread to a host: sockets that it makes from now on are that host's.
     pub fn enter(&self, host: usize) -> Result<(), String> {
-        let path = format!("/run/netns/{}", self.name(host));
-        let file = File::open(&path).map_err(|error| format!("{path}: {error}"))?;
-        // SAFETY: takes an open file descriptor and a flag; changes the calling thread only.
-        if unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
-            return Err(format!("setns to {path}: {}", std::io::Error::last_os_error()));
-        }
-        Ok(())
+        enter(&self.name(host))
     }
 
     /// Nothing that `from` sends reaches `to` any more; the other direction is as it was.
@@ -150,6 +144,17 @@ impl Network {
         let args = format!("netns exec {} tc qdisc del dev eth0 root", self.name(host));
         let _ = run("ip", &args.split_whitespace().collect::<Vec<_>>());
     }
+}
+
+/// As [`Network::enter`], by the name of a host.
+pub fn enter(name: &str) -> Result<(), String> {
+    let path = format!("/run/netns/{name}");
+    let file = File::open(&path).map_err(|error| format!("{path}: {error}"))?;
+    // SAFETY: takes an open file descriptor and a flag; changes the calling thread only.
+    if unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+        return Err(format!("setns to {path}: {}", std::io::Error::last_os_error()));
+    }
+    Ok(())
 }
 
 impl Drop for Network {

@@ -69,14 +69,14 @@ fn reported(brick: &Brick, damaged: &BTreeMap<u64, (String, u64)>) {
                     line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok());
                 line.contains("partition")
                     && (line.contains(name.as_str()) || line.contains(&format!("segment {number}")))
-                    && numbers.into_iter().any(|n: u64| n <= *at && n + 600 > *at)
+                    && numbers.into_iter().any(|n: u64| n <= *at && n + 1000 > *at)
             })
         };
         if damaged.values().all(named) {
             return;
         }
         assert!(
-            begin.elapsed() < Duration::from_secs(5),
+            begin.elapsed() < Duration::from_secs(30),
             "{damaged:?} is not reported with partition, segment and offset; the brick said: {said}"
         );
         std::thread::sleep(Duration::from_millis(50));
@@ -98,7 +98,7 @@ fn counted(brick: &Brick) {
         }
         // A core that falls idle publishes its figures a moment later.
         assert!(
-            begin.elapsed() < Duration::from_secs(2),
+            begin.elapsed() < Duration::from_secs(30),
             "no counter of corrupt records in /metrics:\n{metrics}"
         );
         std::thread::sleep(Duration::from_millis(50));

@@ -3,14 +3,16 @@
 //! end, must be what increments that each happened exactly once give.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use firebrick_client::{Client, Error, Options as ClientOptions, Table};
 use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::random::Random;
 
 const COUNTERS: usize = 4;
+/// Increments of each counter that are a load.
+const LOAD: u64 = 50;
 
 /// What one counter's user saw.
 #[derive(Debug, Default)]
@@ -20,7 +22,7 @@ struct Seen {
 }
 
 /// Increments one after the other until told to stop. The values answered must grow.
-async fn increment_until(table: Table, key: String, stop: &AtomicBool) -> Seen {
+async fn increment_until(table: Table, key: String, stop: &AtomicBool, count: &AtomicU64) -> Seen {
     let mut seen = Seen::default();
     while !stop.load(Ordering::SeqCst) {
         match table.increment(key.as_str(), 1).await {
@@ -28,6 +30,7 @@ async fn increment_until(table: Table, key: String, stop: &AtomicBool) -> Seen {
                 let last = seen.answers.last().copied().unwrap_or(0);
                 assert!(value > last, "{key} went from {last} to {value}");
                 seen.answers.insert(value);
+                count.fetch_add(1, Ordering::SeqCst);
             }
             // Both are honest: it may have happened.
             Err(Error::InDoubt) => seen.in_doubt += 1,
@@ -39,7 +42,7 @@ async fn increment_until(table: Table, key: String, stop: &AtomicBool) -> Seen {
 
 fn check(key: &str, seen: &Seen, stored: i64) {
     let answered = seen.answers.len() as i64;
-    assert!(answered > 50, "{key}: {answered} increments are no load");
+    assert!(answered > LOAD as i64, "{key}: {answered} increments are no load");
     assert!(
         (answered..=answered + seen.in_doubt).contains(&stored),
         "{key} is {stored} after {answered} answered increments and {} in doubt",
@@ -56,14 +59,17 @@ fn increments_through_kills_apply_once() {
     let mut brick = Brick::start(&Options::default());
     let address = brick.native.to_string();
     let stop = AtomicBool::new(false);
+    let counts: [AtomicU64; COUNTERS] = Default::default();
     let seen = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
             runtime.block_on(async {
                 let options =
-                    ClientOptions { deadline: Duration::from_secs(30), ..ClientOptions::default() };
+                    ClientOptions { deadline: Duration::from_secs(60), ..ClientOptions::default() };
                 let client = Client::connect_with(&address, options).await.expect("a connection");
                 let table = client.table("default").await.expect("the table");
-                let one = |n: usize| increment_until(table.clone(), format!("counter:{n}"), &stop);
+                let one = |n: usize| {
+                    increment_until(table.clone(), format!("counter:{n}"), &stop, &counts[n])
+                };
                 let (a, b, c, d) = tokio::join!(one(0), one(1), one(2), one(3));
                 [a, b, c, d]
             })
@@ -73,7 +79,12 @@ fn increments_through_kills_apply_once() {
             brick.kill9();
             brick.restart().unwrap_or_else(|refused| panic!("{refused:#?}"));
         }
-        std::thread::sleep(Duration::from_millis(100));
+        let begin = Instant::now();
+        while counts.iter().any(|count| count.load(Ordering::SeqCst) <= LOAD)
+            && begin.elapsed() < Duration::from_secs(30)
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         stop.store(true, Ordering::SeqCst);
         load.join().expect("the load")
     });

@@ -32,7 +32,7 @@ impl Canary {
         let value = format!("{}", self.number);
         assert!(self.resp.ask(&format!("SET canary {value}")).is_ok());
         assert_eq!(self.resp.ask("GET canary"), Value::Bulk(value.into_bytes()));
-        assert!(begin.elapsed() < Duration::from_secs(2), "a canary waited {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(10), "a canary waited {:?}", begin.elapsed());
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Writers put, remove and increment through pipelined connections while the brick is killed at a random
 //! moment and started again, round after round on the same folders. `$FIREBRICK_KILL_ROUNDS` sets the rounds
-//! (100 and more for a long run).
+//! (50: 103 of them in all tests together).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -121,7 +121,7 @@ impl Writer {
 }
 
 fn rounds() -> u32 {
-    std::env::var("FIREBRICK_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(15)
+    std::env::var("FIREBRICK_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(50)
 }
 
 /// What happens between a kill and the next start.

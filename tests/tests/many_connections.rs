@@ -44,7 +44,7 @@ fn ten_thousand_connections_of_which_a_thousand_never_read() {
         assert_eq!(resp.receive().unwrap(), wanted);
     }
     assert!(
-        begin.elapsed() < Duration::from_secs(20),
+        begin.elapsed() < Duration::from_secs(60),
         "18,000 requests took {:?}",
         begin.elapsed()
     );
@@ -54,7 +54,7 @@ fn ten_thousand_connections_of_which_a_thousand_never_read() {
     for _ in 0..200 {
         assert_eq!(first.ask("PING"), Value::Simple("PONG".to_owned()));
     }
-    assert!(begin.elapsed() < Duration::from_secs(2), "200 pings took {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(10), "200 pings took {:?}", begin.elapsed());
 
     // What the deaf asked for is not piled up: they could ask for 50 GiB.
     let anonymous = brick.anonymous_bytes();

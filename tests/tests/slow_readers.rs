@@ -32,7 +32,7 @@ fn is_quick(resp: &mut Resp, what: &str) {
         let found = resp.ask(&format!("GET quick:{number}"));
         assert_eq!(found, Value::Bulk(number.to_string().into_bytes()));
     }
-    assert!(begin.elapsed() < Duration::from_secs(5), "{what}: {:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(20), "{what}: {:?}", begin.elapsed());
 }
 
 fn a_hundred_thousand_commands(cores: &'static str) {
@@ -113,9 +113,12 @@ fn connections_past_the_limit_are_closed_and_counted() {
     }
     assert!((36..=40).contains(&open.len()), "{} connections are open", open.len());
     assert_eq!(refused, 60 - open.len());
-    std::thread::sleep(Duration::from_millis(300));
-    let counted = brick.metric("firebrick_connections_refused_total");
-    assert!(counted >= refused as f64, "{counted} counted, {refused} refused");
+    let begin = Instant::now();
+    while brick.metric("firebrick_connections_refused_total") < refused as f64 {
+        let waited = begin.elapsed();
+        assert!(waited < Duration::from_secs(20), "{refused} were refused and not counted");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     // The others go on, and who leaves makes room.
     for resp in &mut open {
         assert_eq!(resp.ask("PING"), Value::Simple("PONG".to_owned()));
@@ -123,7 +126,7 @@ fn connections_past_the_limit_are_closed_and_counted() {
     open.truncate(20);
     let begin = Instant::now();
     while brick.connect().call(&["PING"]).is_err() {
-        assert!(begin.elapsed() < Duration::from_secs(5), "no room after others have left");
+        assert!(begin.elapsed() < Duration::from_secs(20), "no room after others have left");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

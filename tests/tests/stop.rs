@@ -2,14 +2,16 @@
 //! afterwards, the exit code is 0. And a brick that cannot start says why in a sentence.
 
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use firebrick_tests::binary::firebrick;
 use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::resp::{Resp, command};
 
-/// Puts numbered keys until the brick stops; how many were acked, in order.
-fn write_until_stopped(mut resp: Resp, writer: usize) -> u64 {
+/// Puts numbered keys until the brick stops; how many were acked, in order. `all` counts those of every
+/// writer.
+fn write_until_stopped(mut resp: Resp, writer: usize, all: &AtomicU64) -> u64 {
     let mut acked = 0;
     loop {
         let batch: Vec<u8> = (acked..acked + 8)
@@ -20,7 +22,10 @@ fn write_until_stopped(mut resp: Resp, writer: usize) -> u64 {
         }
         for _ in 0..8 {
             match resp.receive() {
-                Ok(answer) if answer.is_ok() => acked += 1,
+                Ok(answer) if answer.is_ok() => {
+                    acked += 1;
+                    all.fetch_add(1, Ordering::Relaxed);
+                }
                 // A stopping brick may refuse what it did not begin.
                 _ => return acked,
             }
@@ -30,18 +35,23 @@ fn write_until_stopped(mut resp: Resp, writer: usize) -> u64 {
 
 fn stops_in_order(number: i32, durability: &'static str, cores: &'static str) {
     let mut brick = Brick::start(&Options { durability, cores, ..Options::default() });
-    let mut acked = Vec::new();
+    let (mut acked, all) = (Vec::new(), AtomicU64::new(0));
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..3)
             .map(|writer| {
                 let resp = brick.connect();
-                scope.spawn(move || write_until_stopped(resp, writer))
+                let all = &all;
+                scope.spawn(move || write_until_stopped(resp, writer, all))
             })
             .collect();
         std::thread::sleep(Duration::from_millis(150));
         let begin = Instant::now();
+        while all.load(Ordering::Relaxed) <= 100 && begin.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let begin = Instant::now();
         let status = brick.stop(number);
-        assert!(begin.elapsed() < Duration::from_secs(10), "the end took {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(30), "the end took {:?}", begin.elapsed());
         assert_eq!(status.code(), Some(0), "{}", brick.said());
         acked = writers.into_iter().map(|writer| writer.join().expect("a writer")).collect();
     });
@@ -99,7 +109,7 @@ fn a_connection_that_never_reads_does_not_hold_up_the_end() {
 /// Runs `firebrick brick` with these arguments; it must end by itself. Its exit code and words.
 fn refused(args: &[&str]) -> (i32, String) {
     let output = Command::new("timeout")
-        .args(["--signal=KILL", "20"])
+        .args(["--signal=KILL", "60"])
         .arg(firebrick())
         .arg("brick")
         .args(args)

@@ -132,13 +132,16 @@ fn nonsense_is_refused_with_the_value_and_the_remedy() {
 }
 
 #[test]
-fn an_address_has_a_host_and_a_port() {
+fn addresses_have_a_host_and_a_port() {
     let connect = |text: &str| Connect { connect: text.to_owned(), timeout: Duration::ZERO };
     for text in ["127.0.0.1:7", "[::1]:7400", "brick-1.local:7400"] {
-        assert_eq!(connect(text).address(), Ok(text));
+        assert_eq!(connect(text).addresses(), Ok(vec![text]));
     }
-    for text in ["nowhere", "7400", ":7400", "host:", "host:70000", ""] {
-        let error = connect(text).address().unwrap_err();
+    let three = "127.0.0.1:7400, b:7400,[::1]:7402";
+    let each = vec!["127.0.0.1:7400", "b:7400", "[::1]:7402"];
+    assert_eq!(connect(three).addresses(), Ok(each));
+    for text in ["nowhere", "7400", ":7400", "host:", "host:70000", "", "a:1,,b:2", "a:1,b"] {
+        let error = connect(text).addresses().unwrap_err();
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains("127.0.0.1:7400"), "{error}");
     }

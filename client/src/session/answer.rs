@@ -1,9 +1,10 @@
 //! From a received frame to a result, or to another try.
 
 use firebrick_partition::op::{Answer, SessionId};
-use firebrick_partition::wire::{self, Message, Welcome};
+use firebrick_partition::wire::{self, Message};
 use firebrick_partition::{Failure, Route};
 
+use super::place::Hint;
 use super::slot::{Ask, Purpose, State};
 use super::{Link, Reply, Session, Sink};
 use crate::error::{Error, Result};
@@ -21,9 +22,7 @@ impl Session {
         payload: &[u8],
         sink: &mut dyn Sink,
     ) -> Result<()> {
-        if let Some(l) = self.links.iter_mut().find(|l| l.link == link) {
-            l.heard_ns = now_ns;
-        }
+        self.handle_progress(now_ns, link);
         match wire::decode(payload) {
             Ok(Message::Answer { slot, answer }) => {
                 let Some(index) = self.sent_on(link, slot) else { return Ok(()) };
@@ -41,9 +40,9 @@ impl Session {
                     return Err(another_kind());
                 }
                 let maps = maps.to_maps().map_err(|e| Error::Protocol(e.to_string().into()))?;
-                self.routes.replace(&maps)?;
+                let fetched = self.routes.replace(&maps)?;
                 self.finish(now_ns, index, Ok(Reply::Map), sink);
-                self.handle_map_known(now_ns);
+                self.handle_map(now_ns, fetched, &maps, sink);
             }
             Ok(Message::ControlAnswer { slot, json }) => {
                 let Some(index) = self.sent_on(link, slot) else { return Ok(()) };
@@ -52,7 +51,9 @@ impl Session {
                 }
                 self.finish(now_ns, index, Ok(Reply::Control(json)), sink);
             }
-            Ok(Message::Welcome { welcome, .. }) => self.handle_welcome(link, &welcome),
+            Ok(Message::Welcome { welcome, .. }) => {
+                self.handle_welcome(now_ns, link, &welcome)?;
+            }
             Ok(_) => return Err(Error::protocol("a client's message from a brick")),
             Err(e) => return Err(Error::Protocol(e.to_string().into())),
         }
@@ -66,21 +67,6 @@ impl Session {
         (self.slots.get(index).state == State::Sent(link)).then_some(index)
     }
 
-    fn handle_welcome(&mut self, link: Link, welcome: &Welcome<'_>) {
-        if let Some(l) = self.links.iter_mut().find(|l| l.link == link) {
-            l.limit = welcome.limits.in_flight.max(1);
-        }
-    }
-
-    fn handle_map_known(&mut self, now_ns: u64) {
-        for _ in 0..self.mapless.len() {
-            let Some(id) = self.mapless.pop_front() else { break };
-            if let Some(index) = self.slots.find(id) {
-                self.admit(now_ns, index);
-            }
-        }
-    }
-
     fn handle_answer(&mut self, now_ns: u64, index: u32, answer: Answer<'_>, sink: &mut dyn Sink) {
         match answer {
             Answer::StaleRoute { route } => self.handle_stale(now_ns, index, route),
@@ -89,39 +75,100 @@ impl Session {
         }
     }
 
-    /// The route is repaired, and the request leaves again: a refusal for its route changed nothing.
+    /// The route is repaired, and the request leaves again, to the same brick: a refusal for its route changed
+    /// nothing. Who is in the group now, only the map tells; the brick that answered has it.
     fn handle_stale(&mut self, now_ns: u64, index: u32, route: Route) {
-        if self.routes.repair(route) {
-            self.again_now(index);
+        let at = self.sent_to(index);
+        let slot = self.slots.get(index);
+        let says_new = slot.sent != (route.epoch, route.fingerprint);
+        let known = self.routes.repair(route);
+        self.want_map(now_ns, at.map_or(Hint::Anyone, Hint::From));
+        if says_new && known {
+            self.unsent(index);
+            self.place_at(now_ns, index, at);
+        } else if says_new && self.knows_newer(index) {
+            self.unsent(index);
+            self.place(now_ns, index, false);
         } else {
             // The same route again, or one of a partition that this map does not have.
-            self.want_map(now_ns);
             self.again_later(now_ns, index, Failure::WrongPartition);
         }
     }
 
-    fn handle_failed(&mut self, now_ns: u64, index: u32, failure: Failure, sink: &mut dyn Sink) {
+    /// The map has had a newer epoch since the try was sent.
+    pub(super) fn knows_newer(&self, index: u32) -> bool {
         let slot = self.slots.get(index);
-        let uncertain = slot.uncertain;
+        self.route_of(index).is_some_and(|route| route.epoch > slot.sent.0)
+    }
+
+    fn handle_failed(&mut self, now_ns: u64, index: u32, failure: Failure, sink: &mut dyn Sink) {
+        if self.refused_for_now(now_ns, index, failure) {
+            return;
+        }
+        let slot = self.slots.get(index);
         let error = match failure {
-            Failure::Unavailable | Failure::Busy | Failure::RouteTooNew | Failure::AskPrimary => {
-                return self.again_later(now_ns, index, failure);
-            }
-            Failure::WrongPartition => {
-                self.want_map(now_ns);
-                return self.again_later(now_ns, index, failure);
-            }
             // This try changed nothing, but an earlier one that comes late still may.
-            Failure::NoSpace if uncertain => return self.again_later(now_ns, index, failure),
+            Failure::NoSpace if slot.uncertain => {
+                return self.again_later(now_ns, index, failure);
+            }
             Failure::InDoubt => return self.handle_in_doubt(now_ns, index, sink),
             Failure::NoTable => {
                 // What this map says of the table is out of date.
-                self.want_map(now_ns);
+                self.want_map(now_ns, Hint::Anyone);
                 Error::NoTable(self.routes.name(self.slots.get(index).table))
             }
             failure => error_of(failure),
         };
         self.finish(now_ns, index, Err(error), sink);
+    }
+
+    /// Refusals that another brick or a newer map may mend: the request goes again, and `true`.
+    fn refused_for_now(&mut self, now_ns: u64, index: u32, failure: Failure) -> bool {
+        let at = self.sent_to(index);
+        match failure {
+            Failure::Busy => self.again_elsewhere(now_ns, index, failure),
+            // The brick fetches the map that this session has.
+            Failure::RouteTooNew => self.again_elsewhere(now_ns, index, failure),
+            Failure::Unavailable => {
+                if self.peers.iter().count() > 1 {
+                    self.want_map(now_ns, at.map_or(Hint::Anyone, Hint::NotFrom));
+                }
+                self.again_elsewhere(now_ns, index, failure);
+            }
+            Failure::WrongPartition => {
+                self.want_map(now_ns, Hint::Anyone);
+                self.again_elsewhere(now_ns, index, failure);
+            }
+            Failure::AskPrimary => {
+                let slot = self.slots.get_mut(index);
+                if slot.is_write() || std::mem::replace(&mut slot.ask_primary, true) {
+                    // It is not the primary that this map takes it for.
+                    self.want_map(now_ns, at.map_or(Hint::Anyone, Hint::From));
+                    self.again_later(now_ns, index, failure);
+                } else {
+                    self.unsent(index);
+                    self.place(now_ns, index, false);
+                }
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    /// A read that one member refused is asked of the others at once; after all of them, and for a write, it rests.
+    fn again_elsewhere(&mut self, now_ns: u64, index: u32, failure: Failure) {
+        let brick = self.sent_to(index).and_then(|at| self.peers.get(at).brick);
+        let members = self.members_for(index);
+        let slot = self.slots.get_mut(index);
+        slot.avoid = brick;
+        if members > 1 && (usize::from(slot.refusals) + 1) % members != 0 {
+            slot.refusals = slot.refusals.saturating_add(1);
+            slot.last_failure = Some(failure);
+            self.unsent(index);
+            self.place(now_ns, index, false);
+        } else {
+            self.again_later(now_ns, index, failure);
+        }
     }
 
     /// The partition does not know the session, or the number's place in it. For the only try of a
@@ -161,15 +208,7 @@ impl Session {
                 self.release(now_ns, partition);
             }
             Answer::StaleRoute { route } => self.handle_stale(now_ns, index, route),
-            Answer::Failed(
-                Failure::Unavailable | Failure::Busy | Failure::RouteTooNew | Failure::AskPrimary,
-            ) => {
-                self.again_later(now_ns, index, Failure::Unavailable);
-            }
-            Answer::Failed(Failure::WrongPartition) => {
-                self.want_map(now_ns);
-                self.again_later(now_ns, index, Failure::WrongPartition);
-            }
+            Answer::Failed(failure) if self.refused_for_now(now_ns, index, failure) => {}
             Answer::Failed(failure) => {
                 self.finish(now_ns, index, Err(error_of(failure)), sink);
             }
@@ -178,14 +217,11 @@ impl Session {
     }
 
     /// The brick refused this try and changed nothing.
-    fn again_now(&mut self, index: u32) {
-        self.unsent(index);
-        self.push_ready(index);
-    }
-
     fn again_later(&mut self, now_ns: u64, index: u32, failure: Failure) {
+        let at = self.sent_to(index);
         self.unsent(index);
         let slot = self.slots.get_mut(index);
+        slot.refused_by = at.unwrap_or(u32::MAX);
         let pause = (PAUSE_MIN_NS << slot.refusals.min(7)).min(PAUSE_MAX_NS);
         slot.refusals = slot.refusals.saturating_add(1);
         slot.last_failure = Some(failure);
@@ -193,10 +229,17 @@ impl Session {
         self.wake_ns = self.wake_ns.min(now_ns + pause);
     }
 
-    fn unsent(&mut self, index: u32) {
+    /// The peer that has the slot's try.
+    pub(super) fn sent_to(&self, index: u32) -> Option<u32> {
+        let State::Sent(link) = self.slots.get(index).state else { return None };
+        self.peers.line(link).map(|line| line.peer)
+    }
+
+    pub(super) fn unsent(&mut self, index: u32) {
         self.slots.next_try(index);
-        if let State::Sent(link) = self.slots.get(index).state {
-            self.one_less(link);
+        let slot = self.slots.get(index);
+        if let State::Sent(link) = slot.state {
+            self.peers.one_less(link, slot.bytes());
         }
     }
 }
@@ -224,6 +267,6 @@ fn error_of(failure: Failure) -> Error {
         Failure::Unavailable
         | Failure::WrongPartition
         | Failure::RouteTooNew
-        | Failure::AskPrimary => Error::Unavailable,
+        | Failure::AskPrimary => Error::Unavailable("it is not served now".into()),
     }
 }

@@ -2,8 +2,12 @@
 //! a clock. A shell owns the sockets and calls in; frames to send and results come out.
 //!
 //! The idea: a request is a slot. A slot is *admitted* when its partition is known and, for a write,
-//! when it has its number; it is then *ready*, and `poll_send` turns ready slots into frames. An
-//! answer finishes the slot or sends it round again.
+//! when it has its number; it is then *ready* and waits in the queue of the brick that it should go to
+//! (`place`), and `poll_send` turns ready slots into frames. An answer finishes the slot or sends it
+//! round again.
+//!
+//! The shell opens what `poll_dial` asks for, closes what `poll_close` names, and says what became of it
+//! (`handle_connected`, `handle_disconnected`). When to dial, whom, and whom to give up is decided here.
 //!
 //! Invariants:
 //! * A write leaves again only under the same number, or when its last try is known to have changed
@@ -13,27 +17,50 @@
 //! * Everything in flight has a deadline; slots, queues and buffers are bounded by `Options::in_flight`.
 
 mod answer;
+mod links;
+mod map;
 mod numbers;
+mod overdue;
+mod peers;
+mod place;
 mod routes;
 mod send;
 mod slot;
 mod writers;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use firebrick_partition::op::{Answer, Op};
 
 use crate::error::{Error, Result};
 use crate::options::SessionOptions;
+use peers::Peers;
+use place::Hint;
 use routes::Routes;
 pub use routes::TableId;
 pub(crate) use slot::with_value;
 use slot::{Ask, Id, New, Purpose, Slots, State};
 use writers::Writers;
 
-/// A connection, named by the shell; a new connection has a new name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A connection, from the dial on; a new one has a new name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Link(pub u32);
+
+impl Link {
+    fn index(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+}
+
+/// A connection to be opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dial {
+    /// Its name from now on.
+    pub link: Link,
+    /// `HOST:PORT`, as the map or the caller has it.
+    pub address: Arc<str>,
+}
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,19 +109,6 @@ impl<F: FnMut(u64, Result<Reply<'_>>)> Sink for F {
     }
 }
 
-#[derive(Debug)]
-struct LinkState {
-    link: Link,
-    /// Tries sent on it and not answered.
-    unanswered: u32,
-    /// When something last arrived, or the first try after a quiet time was sent.
-    heard_ns: u64,
-    /// `Hello` was sent.
-    greeted: bool,
-    /// How many unanswered the brick allows.
-    limit: u32,
-}
-
 /// See the module's text. All times are nanoseconds of one clock that never goes back; `Now::boot_ns`
 /// in production.
 #[derive(Debug)]
@@ -103,38 +117,54 @@ pub struct Session {
     slots: Slots,
     routes: Routes,
     writers: Writers,
-    links: Vec<LinkState>,
-    /// Links to close, because they have been silent for too long.
-    silent: VecDeque<Link>,
-    /// Admitted; may name tries that are over, which are skipped.
-    ready: VecDeque<Id>,
+    peers: Peers,
+    /// Lines to be closed by the shell, because they were silent or lead nowhere any more.
+    closing: VecDeque<Link>,
+    /// Ready, and wait for any peer to be up. May name tries that are over, which are skipped.
+    anywhere: VecDeque<Id>,
+    /// Ready, and not in the map.
+    homeless: VecDeque<Id>,
     /// Wait for the map.
     mapless: VecDeque<Id>,
-    map_wanted: bool,
+    /// The fetch of the map under way, whom to ask, and when the next one may begin.
+    map_slot: Option<u32>,
+    map_hint: Hint,
+    map_at_ns: u64,
+    map_pause_ns: u64,
     /// Requests of the application.
     users: usize,
     /// No slot's deadline or pause ends before this.
     wake_ns: u64,
-    /// Why the last attempt to connect failed; `None` while connected.
-    unreachable: Option<Error>,
+    /// A dial may be due.
+    dial_due: bool,
+    /// Nobody was ever reached.
+    starting: bool,
+    random: u64,
 }
 
 impl Session {
     /// A session that knows nothing yet.
     pub fn new(options: SessionOptions) -> Self {
         Self {
-            options,
             slots: Slots::new(),
             routes: Routes::default(),
             writers: Writers::default(),
-            links: Vec::new(),
-            silent: VecDeque::new(),
-            ready: VecDeque::new(),
+            peers: Peers::new(&options.seeds),
+            closing: VecDeque::new(),
+            anywhere: VecDeque::new(),
+            homeless: VecDeque::new(),
             mapless: VecDeque::new(),
-            map_wanted: false,
+            map_slot: None,
+            map_hint: Hint::Anyone,
+            map_at_ns: 0,
+            map_pause_ns: 0,
             users: 0,
             wake_ns: u64::MAX,
-            unreachable: None,
+            dial_due: true,
+            starting: true,
+            // Clients that start together do not go to the same replicas together.
+            random: (options.client as u64 ^ (options.client >> 64) as u64) | 1,
+            options,
         }
     }
 
@@ -232,77 +262,21 @@ impl Session {
         Ok(self.slots.insert(new))
     }
 
-    /// A connection is open and shaken hands.
-    pub fn handle_connected(&mut self, now_ns: u64, link: Link) {
-        self.unreachable = None;
-        self.links.push(LinkState {
-            link,
-            unanswered: 0,
-            heard_ns: now_ns,
-            greeted: false,
-            limit: u32::MAX,
-        });
-    }
-
-    /// No connection could be opened; the shell goes on trying. Requests that were never sent say so
-    /// when their deadline comes.
-    pub fn handle_unreachable(&mut self, error: Error) {
-        self.unreachable = Some(error);
-    }
-
-    /// Why there is no connection; `None` when there is one, or none was tried.
-    pub fn unreachable(&self) -> Option<&Error> {
-        self.unreachable.as_ref()
-    }
-
-    /// A connection is gone: what was sent on it is sent again where that cannot apply twice, and is
-    /// `InDoubt` where it could.
-    pub fn handle_disconnected(&mut self, now_ns: u64, link: Link, sink: &mut dyn Sink) {
-        let Some(at) = self.links.iter().position(|l| l.link == link) else { return };
-        self.links.remove(at);
-        let mut position = 0;
-        while let Some(index) = self.slots.in_use(position) {
-            position += 1;
-            let slot = self.slots.get_mut(index);
-            if slot.state != State::Sent(link) {
-                continue;
-            }
-            if !slot.may_repeat() {
-                self.finish(now_ns, index, Err(Error::InDoubt), sink);
-                position -= 1;
-                continue;
-            }
-            slot.uncertain |= slot.is_write();
-            self.slots.next_try(index);
-            self.push_ready(index);
-        }
-        let slots = &self.slots;
-        self.ready.retain(|&id| slots.find(id).is_some());
-        // Retries go first, in the order of their submission.
-        self.ready.make_contiguous().sort_unstable_by_key(|&id| {
-            slots.find(id).map_or(u64::MAX, |index| slots.get(index).order)
-        });
-    }
-
     /// When [`Session::handle_timeout`] has something to do next.
     pub fn poll_timeout(&self) -> u64 {
         self.wake_ns
     }
 
-    /// A connection that the shell is to close, and to report as disconnected.
-    pub fn poll_close(&mut self) -> Option<Link> {
-        self.silent.pop_front()
-    }
-
-    /// Ends what is past its deadline, and sends round again what was paused.
+    /// Ends what is past its deadline, sends round again what was paused, and looks after the connections.
     pub fn handle_timeout(&mut self, now_ns: u64, sink: &mut dyn Sink) {
         if now_ns < self.wake_ns {
             return;
         }
         let mut wake_ns = u64::MAX;
         let mut position = 0;
+        let mut slow = None;
         while let Some(index) = self.slots.in_use(position) {
-            let slot = self.slots.get_mut(index);
+            let slot = self.slots.get(index);
             if slot.deadline_ns <= now_ns {
                 let error = self.overdue(index);
                 self.finish(now_ns, index, Err(error), sink);
@@ -313,52 +287,29 @@ impl Session {
             match slot.state {
                 State::Paused(until) if until <= now_ns => self.admit(now_ns, index),
                 State::Paused(until) => wake_ns = wake_ns.min(until),
+                State::Sent(link) => {
+                    let patient_ns = slot.sent_ns.saturating_add(self.options.silence_ns);
+                    if patient_ns <= now_ns && slot.target != slot::Target::Brick {
+                        slow = Some(link);
+                    } else {
+                        wake_ns = wake_ns.min(patient_ns.max(now_ns + 1));
+                    }
+                }
                 _ => {}
             }
         }
-        self.wake_ns = wake_ns.min(self.find_silent(now_ns));
+        self.wake_ns = wake_ns;
+        let wake_ns = self.tend_lines(now_ns, sink);
+        self.wake_ns = self.wake_ns.min(wake_ns);
+        if let Some(link) = slow {
+            self.doubt_map(now_ns, link);
+        }
+        self.dial_due = true;
+        self.sort_ready();
         let slots = &self.slots;
-        self.ready.retain(|&id| slots.find(id).is_some());
+        self.homeless.retain(|&id| slots.find(id).is_some());
         self.mapless.retain(|&id| slots.find(id).is_some());
         self.writers.forget_waiting(|id| slots.find(id).is_some());
-    }
-
-    /// Links on which answers are due and nothing has come for long. A dead address is not kept.
-    fn find_silent(&mut self, now_ns: u64) -> u64 {
-        let mut wake_ns = u64::MAX;
-        for l in &self.links {
-            let until = l.heard_ns.saturating_add(self.options.silence_ns);
-            if l.unanswered == 0 || self.silent.contains(&l.link) {
-                continue;
-            }
-            if until <= now_ns {
-                self.silent.push_back(l.link);
-            } else {
-                wake_ns = wake_ns.min(until);
-            }
-        }
-        wake_ns
-    }
-
-    /// What a request past its deadline is told.
-    fn overdue(&self, index: u32) -> Error {
-        use firebrick_partition::Failure;
-        let slot = self.slots.get(index);
-        let out = matches!(slot.state, State::Sent(_));
-        if slot.uncertain || (out && slot.is_write()) {
-            return Error::InDoubt;
-        }
-        match slot.last_failure {
-            Some(Failure::Busy) if !out => return Error::Busy,
-            Some(_) if !out => return Error::Unavailable,
-            _ => {}
-        }
-        match &self.unreachable {
-            Some(error) if !out && self.links.is_empty() => error.clone(),
-            _ => {
-                Error::Deadline { ms: (slot.deadline_ns - slot.submitted_ns + 500_000) / 1_000_000 }
-            }
-        }
     }
 
     /// The only way a slot ends.
@@ -366,7 +317,7 @@ impl Session {
         let slot = self.slots.get(index);
         let (purpose, number) = (slot.purpose, slot.number);
         if let State::Sent(link) = slot.state {
-            self.one_less(link);
+            self.peers.one_less(link, slot.bytes());
         }
         self.slots.remove(index);
         match (purpose, result) {
@@ -374,7 +325,7 @@ impl Session {
                 self.users -= 1;
                 sink.done(token, result);
             }
-            (Purpose::Map, _) => self.map_wanted = false,
+            (Purpose::Map, _) => self.map_slot = None,
             (Purpose::Open(partition), result) => {
                 self.writers.open_ended(partition);
                 let Err(error) = result else { return };
@@ -391,17 +342,6 @@ impl Session {
         {
             self.release(now_ns, partition);
         }
-    }
-
-    fn one_less(&mut self, link: Link) {
-        if let Some(l) = self.links.iter_mut().find(|l| l.link == link) {
-            l.unanswered -= 1;
-        }
-    }
-
-    fn push_ready(&mut self, index: u32) {
-        self.slots.get_mut(index).state = State::Ready;
-        self.ready.push_back(self.slots.id(index));
     }
 }
 

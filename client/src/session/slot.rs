@@ -90,8 +90,16 @@ pub(super) struct Slot {
     pub uncertain: bool,
     /// Refusals in a row: the pause doubles with each.
     pub refusals: u8,
-    /// Why the last try was refused.
+    /// Why the last try was refused, and by which peer.
     pub last_failure: Option<Failure>,
+    pub refused_by: u32,
+    /// A read that a backup sent to the primary.
+    pub ask_primary: bool,
+    /// The brick that refused the last try: another one goes first.
+    pub avoid: Option<u32>,
+    /// Epoch and fingerprint of the last try's route, and when it was sent.
+    pub sent: (u32, u32),
+    pub sent_ns: u64,
     pub submitted_ns: u64,
     pub deadline_ns: u64,
     /// Order of submission: retries keep it.
@@ -103,6 +111,11 @@ pub(super) struct Slot {
 impl Slot {
     pub fn key(&self) -> &[u8] {
         &self.bytes[..self.key_len]
+    }
+
+    /// Bytes of key and value.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.len() as u64
     }
 
     /// The value of an operation.
@@ -232,6 +245,8 @@ impl Slots {
         slot.uncertain = false;
         slot.refusals = 0;
         slot.last_failure = None;
+        slot.ask_primary = false;
+        slot.avoid = None;
         slot.submitted_ns = new.now_ns;
         slot.deadline_ns = new.deadline_ns;
         slot.order = order;
@@ -276,6 +291,11 @@ impl Slot {
             uncertain: false,
             refusals: 0,
             last_failure: None,
+            refused_by: u32::MAX,
+            ask_primary: false,
+            avoid: None,
+            sent: (0, 0),
+            sent_ns: 0,
             submitted_ns: 0,
             deadline_ns: 0,
             order: 0,

@@ -18,6 +18,8 @@ pub enum Fault {
     Mute,
     /// Shakes hands and reads, and never answers an operation.
     NeverAnswers,
+    /// Shakes hands and answers until the first operation; from then on the connection is dead.
+    FallsSilent,
     /// Of another version.
     Version,
     /// Each of the first so many connections breaks in the middle of an answer to an operation.
@@ -27,6 +29,8 @@ pub enum Fault {
 }
 
 pub struct Brick {
+    /// As the maps name it.
+    pub id: u32,
     pub address: SocketAddr,
     pub store: Arc<Mutex<Store>>,
     stop: Arc<AtomicBool>,
@@ -40,8 +44,14 @@ impl Brick {
     }
 
     pub fn start_at(address: SocketAddr, fault: Fault, store: Arc<Mutex<Store>>) -> Self {
+        Self::start_as(1, address, fault, store)
+    }
+
+    /// Bricks of one store are a cluster without delay: what one has, all have.
+    pub fn start_as(id: u32, address: SocketAddr, fault: Fault, store: Arc<Mutex<Store>>) -> Self {
         let listener = TcpListener::bind(address).unwrap();
         let brick = Self {
+            id,
             address: listener.local_addr().unwrap(),
             store,
             stop: Arc::default(),
@@ -59,7 +69,7 @@ impl Brick {
                 streams.lock().unwrap().push(stream.try_clone().unwrap());
                 let nth = accepted.fetch_add(1, Ordering::SeqCst);
                 let store = store.clone();
-                std::thread::spawn(move || drop(serve(stream, nth, fault, &store)));
+                std::thread::spawn(move || drop(serve(id, stream, nth, fault, &store)));
             }
         });
         brick
@@ -92,6 +102,7 @@ impl Drop for Brick {
 }
 
 fn serve(
+    id: u32,
     mut stream: TcpStream,
     nth: u32,
     fault: Fault,
@@ -125,10 +136,11 @@ fn serve(
         let mut out = Vec::new();
         for payload in payloads {
             let mut answer = Vec::new();
-            store.lock().unwrap().handle(&payload, &mut answer);
+            store.lock().unwrap().handle(id, &payload, &mut answer);
             let is_operation = payload[0] == 3;
             match fault {
                 Fault::NeverAnswers if is_operation => continue,
+                Fault::FallsSilent if is_operation => return stream.read(&mut [0]).map(drop),
                 Fault::Garbage if is_operation => answer = b"garbage!garbage".to_vec(),
                 _ => {}
             }

@@ -15,7 +15,7 @@ const WINDOW: u32 = 64;
 
 pub struct Replicas {
     pub now: Now,
-    maps: Maps,
+    pub maps: Maps,
     list: Vec<Replica>,
     actions: Actions,
     /// By session: what the client says it has answers to.
@@ -59,8 +59,12 @@ impl Replicas {
         for at in 0..self.list.len() {
             let route = self.route(self.list[at].leaf().partition);
             let group = self.maps.tables[0].groups.get(route.partition).unwrap();
-            let me = Me { brick: 1, incarnation: 1 };
-            assert!(self.list[at].set_group(self.now, me, route, group, &mut self.actions));
+            // One replica stands for all members, so it is alone.
+            let primary = group.primary().unwrap();
+            let (brick, incarnation) = (primary.brick, primary.incarnation);
+            let alone = maps::Replicas::alone(group.epoch, brick, primary.core, incarnation);
+            let me = Me { brick, incarnation };
+            assert!(self.list[at].set_group(self.now, me, route, &alone, &mut self.actions));
             self.list[at].poll(self.now, &mut self.actions);
             assert!(self.list[at].is_serving());
         }
@@ -69,12 +73,18 @@ impl Replicas {
 
     /// `kill -9` and a start from what is mapped: the epoch rises, clients' routes are stale.
     pub fn restart(&mut self) {
+        self.regroup(|_, _| {});
+    }
+
+    /// The same, with other members of the groups: as a take-over, for these replicas are what all bricks hold.
+    pub fn regroup(&mut self, change: impl Fn(u32, &mut maps::Replicas)) {
         self.maps.version += 1;
         for table in &mut self.maps.tables {
             let groups: Vec<_> = table.groups.iter().map(|(p, g)| (p, g.clone())).collect();
             for (partition, mut group) in groups {
                 group.epoch += 1;
                 group.active += 1;
+                change(partition, &mut group);
                 table.groups.set(partition, group);
             }
         }

@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use firebrick_partition::maps::{Durability, Maps, Replicas, TableMap, TableOptions, fingerprint};
+use firebrick_partition::maps::{
+    BrickEntry, Durability, Maps, Member, Replicas, TableMap, TableOptions, fingerprint,
+};
 use firebrick_partition::op::{
     Answer, Condition, Numbered, Op, Request, Route, SessionId, Version,
 };
@@ -39,6 +41,8 @@ pub struct Store {
     pub in_flight_limit: u32,
     /// Requests seen, retries included.
     pub seen: u64,
+    /// The same by brick and whether it was a read.
+    pub seen_by: HashMap<(u32, bool), u64>,
     pub opened: u64,
 }
 
@@ -54,6 +58,7 @@ impl Store {
             refuse: Vec::new(),
             in_flight_limit: 1000,
             seen: 0,
+            seen_by: HashMap::new(),
             opened: 0,
         }
     }
@@ -70,6 +75,38 @@ impl Store {
         }
     }
 
+    /// From now on these bricks hold every partition, each brick leading its share.
+    pub fn spread(&mut self, bricks: &[(u32, String)]) {
+        self.next_epoch();
+        let entry = |(id, listen): &(u32, String)| BrickEntry {
+            id: *id,
+            name: format!("b{id}"),
+            listen: listen.clone(),
+            ..BrickEntry::default()
+        };
+        self.maps.bricks = bricks.iter().map(entry).collect();
+        for table in &mut self.maps.tables {
+            let partitions: Vec<_> = table.groups.iter().map(|(p, g)| (p, g.clone())).collect();
+            for (nth, (partition, mut group)) in partitions.into_iter().enumerate() {
+                let member = |id: &(u32, String)| Member { brick: id.0, core: 0, incarnation: 1 };
+                group.members = bricks.iter().map(member).collect();
+                group.members.rotate_left(nth % bricks.len());
+                table.groups.set(partition, group);
+            }
+        }
+    }
+
+    /// What a brick does not answer because of its place in the group.
+    fn refusal(&self, brick: u32, request: &Request<'_>) -> Option<Failure> {
+        let group = self.maps.tables[0].groups.get(request.route.partition)?;
+        match group.position(brick) {
+            None => Some(Failure::WrongPartition),
+            Some(0) => None,
+            Some(_) if request.op.is_read() => None,
+            Some(_) => Some(Failure::AskPrimary),
+        }
+    }
+
     /// As after 60 s without a request.
     pub fn end_sessions(&mut self) {
         self.sessions.clear();
@@ -80,7 +117,7 @@ impl Store {
     }
 
     /// One frame in, its answer's payload appended to `out`.
-    pub fn handle(&mut self, payload: &[u8], out: &mut Vec<u8>) {
+    pub fn handle(&mut self, brick: u32, payload: &[u8], out: &mut Vec<u8>) {
         match wire::decode(payload).expect("a client sends what can be read") {
             Message::Hello { slot, .. } => {
                 let limits = Limits {
@@ -90,7 +127,7 @@ impl Store {
                 };
                 let welcome = Welcome {
                     name: "test",
-                    brick: 1,
+                    brick,
                     incarnation: 1,
                     cores: 2,
                     core: 0,
@@ -110,6 +147,10 @@ impl Store {
             }
             Message::Request { slot, request } => {
                 self.seen += 1;
+                *self.seen_by.entry((brick, request.op.is_read())).or_default() += 1;
+                if let Some(failure) = self.refusal(brick, &request) {
+                    return wire::answer(out, slot, &Answer::Failed(failure));
+                }
                 self.request(slot, &request, out);
             }
             other => panic!("a brick's message from a client: {other:?}"),

@@ -169,20 +169,41 @@ fn raise_nofile() -> u64 {
     soft
 }
 
-/// Makes the smallest ring and closes it: seccomp filters answer by errno, not by a sysctl.
+/// Makes the smallest ring, uses all three system calls on it and closes it: seccomp filters answer by
+/// errno, not by a sysctl, and may forbid one call and not another.
 fn probe_uring() -> Uring {
     /// `struct io_uring_params` is 120 bytes; the kernel wants it zeroed.
     #[repr(C, align(8))]
     struct Params([u8; 120]);
-    let mut params = Params([0; 120]);
+    /// `struct io_uring_probe` without room for operations.
+    #[repr(C, align(8))]
+    struct Probe([u8; 16]);
+    const IORING_REGISTER_PROBE: u32 = 8;
+    let (mut params, mut probe) = (Params([0; 120]), Probe([0; 16]));
+    let errno = || std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
     // SAFETY: the kernel writes at most the 120 bytes of io_uring_params to the pointer.
     let fd = unsafe { libc::syscall(libc::SYS_io_uring_setup, 2u32, &raw mut params) };
-    if fd >= 0 {
+    let errno = if fd < 0 {
+        errno()
+    } else {
+        let probe = &raw mut probe;
+        // SAFETY: with no room for operations the kernel writes the 16 bytes of the probe and no more.
+        let registered = unsafe {
+            libc::syscall(libc::SYS_io_uring_register, fd, IORING_REGISTER_PROBE, probe, 0u32)
+        };
+        let nothing = std::ptr::null::<u8>();
+        // SAFETY: nothing is submitted and nothing is waited for; the pointer is not read.
+        let entered = unsafe {
+            libc::syscall(libc::SYS_io_uring_enter, fd, 0u32, 0u32, 0u32, nothing, 0usize)
+        };
+        let refused = if registered < 0 || entered < 0 { errno() } else { 0 };
         // SAFETY: the descriptor was just made here and nothing else has it.
         unsafe { libc::close(fd as i32) };
-        return Uring::Works;
-    }
-    let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(0);
+        if refused == 0 {
+            return Uring::Works;
+        }
+        refused
+    };
     let disabled = read_number("/proc/sys/kernel/io_uring_disabled").map(|n| n as u32);
     Uring::Refused { errno, disabled }
 }

@@ -138,7 +138,7 @@ impl Queue {
                 requests::ControlRequest::Json { core, token, body } => {
                     return Some((core, token, String::from_utf8_lossy(&body).into_owned()));
                 }
-                requests::ControlRequest::Removed(_) => {}
+                requests::ControlRequest::Removed(_) | requests::ControlRequest::Report(_) => {}
             }
         }
     }

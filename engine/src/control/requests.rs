@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use firebrick_partition::keeper::Report;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -37,6 +38,8 @@ pub(super) enum ControlRequest {
     },
     /// The files of dropped partitions are gone.
     Removed(Vec<u32>),
+    /// A replica has something to say to the keepers.
+    Report(Report),
 }
 
 /// The answer to a request.
@@ -74,6 +77,12 @@ impl ControlPort {
     /// refused now; at the latest the next start removes them anew.
     pub fn removed(&self, partitions: Vec<u32>) -> Result<(), Busy> {
         self.0.try_send(ControlRequest::Removed(partitions)).map_err(|_| Busy)
+    }
+
+    /// Says what a replica reports to the keepers. It goes along with the next heartbeats for a second, so
+    /// it is to be said again until the maps show that it took effect.
+    pub fn report(&self, report: Report) -> Result<(), Busy> {
+        self.0.try_send(ControlRequest::Report(report)).map_err(|_| Busy)
     }
 }
 
@@ -124,6 +133,8 @@ impl Office {
                         .cores
                         .answer(core, ControlAnswer { token, json: answer.to_string() });
                 }
+                // A lone brick's groups are active from the start, and have no other members.
+                ControlRequest::Report(_) => {}
                 ControlRequest::Removed(partitions) => {
                     let change = Box::new(move |catalog: &mut Catalog| {
                         catalog.forget_dropped(&partitions).map(|()| Value::Null)

@@ -144,7 +144,8 @@ impl Conn {
         let mut behind = Vec::new();
         let direct = self.direct();
         let to = if direct { &mut *out } else { &mut behind };
-        let plan = commands::plan(args, &mut self.client, now, to);
+        let serving = backend.is_serving();
+        let plan = commands::plan(args, &mut self.client, now, serving, to);
         if !behind.is_empty() {
             self.reply(out, |to| to.extend_from_slice(&behind));
         }

@@ -67,6 +67,9 @@ pub trait Backend {
     /// The moment of this turn.
     fn now(&self) -> Now;
 
+    /// The brick serves all its data: it is not starting or stopping.
+    fn is_serving(&self) -> bool;
+
     /// Pass 1 over a batch: the bucket of a hash will be looked at.
     fn prefetch_bucket(&self, hash: u64);
 

@@ -38,6 +38,8 @@ pub enum Flags {
     Write,
     /// Writes, and may need room.
     WriteMore,
+    /// Concerns no data, and is answered only by a brick that serves.
+    Serving,
     /// Concerns no data.
     Other,
 }
@@ -50,6 +52,7 @@ impl Flags {
             Flags::ReadSlow => &["readonly"],
             Flags::Write => &["write", "fast"],
             Flags::WriteMore => &["write", "denyoom"],
+            Flags::Serving => &["fast"],
             Flags::Other => &["loading", "stale", "fast"],
         }
     }
@@ -126,7 +129,7 @@ const fn container(
     Command { name, arity, flags: Flags::Other, keys: NONE, group, handler, subcommands, summary }
 }
 
-use Flags::{Other, Read, ReadSlow, Write, WriteMore};
+use Flags::{Other, Read, ReadSlow, Serving, Write, WriteMore};
 use Group::{Connection, Generic, Server, String};
 
 /// Every command, in alphabetical order.
@@ -163,7 +166,15 @@ pub static COMMANDS: &[Command] = &[
     c("pexpire", -3, Write, ONE, Generic, keys::pexpire, "Lets a key expire in milliseconds."),
     c("pexpireat", -3, Write, ONE, Generic, keys::pexpireat, "Lets a key expire at a time in ms."),
     c("pexpiretime", 2, Read, ONE, Generic, keys::pexpiretime, "When a key expires, in ms."),
-    c("ping", -1, Other, NONE, Connection, connection::ping, "Answers PONG or its argument."),
+    c(
+        "ping",
+        -1,
+        Serving,
+        NONE,
+        Connection,
+        connection::ping,
+        "Answers PONG or its argument, once the brick serves.",
+    ),
     c("psetex", 4, WriteMore, ONE, String, strings::psetex, "Sets a value for milliseconds."),
     c("pttl", 2, Read, ONE, Generic, keys::pttl, "Milliseconds until a key expires."),
     c("quit", -1, Other, NONE, Connection, connection::quit, "Closes the connection."),
@@ -182,7 +193,7 @@ pub static COMMANDS: &[Command] = &[
     c("ttl", 2, Read, ONE, Generic, keys::ttl, "Seconds until a key expires."),
     c("type", 2, Read, ONE, Generic, keys::type_of, "The type of a value: string or none."),
     c("unlink", -2, Write, ALL, Generic, keys::del, "Removes keys."),
-    c("wait", 3, Other, NONE, Generic, server::wait, "Replicas that have the last write: 0."),
+    c("wait", 3, Serving, NONE, Generic, server::wait, "Replicas that have the last write: 0."),
 ];
 
 static CLIENT: &[Command] = &[

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use firebrick_net::{Ep, Fabric};
 use firebrick_partition::maps::Routes;
-use firebrick_partition::replica::Replica;
+use firebrick_partition::replica::{Replica, Report};
 use firebrick_partition::wire;
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -72,6 +72,11 @@ impl ControlEnd {
         self.port.ask(core, token, json.as_bytes()).is_ok()
     }
 
+    /// Tells the keepers. Replicas say it again while it has no effect, so one that is refused is not lost.
+    pub fn report(&self, report: Report) {
+        let _ = self.port.report(report);
+    }
+
     /// Says that the files of dropped partitions are gone.
     pub fn removed(&self, partitions: Vec<u32>) {
         // Refused: the next start removes them anew.
@@ -106,7 +111,7 @@ impl<F: Fabric> Shard<F> {
     pub(super) fn take_routes(&mut self, routes: Arc<Routes>) {
         self.store.peers.set_bricks(&mut self.fabric, routes.bricks());
         self.store.set_routes(routes);
-        self.files.take_routes(&mut self.store);
+        self.files.take_routes(&mut self.fabric, &mut self.store);
     }
 
     /// Opening ends when every partition serves; stopping goes on in steps.

@@ -25,6 +25,7 @@ impl<F: Fabric> Shard<F> {
             match hop.leg {
                 Leg::Request => self.on_hop_request(core, &hop),
                 Leg::Answer => self.on_hop_answer(&hop),
+                Leg::Peer => self.on_hop_peer(&hop),
             }
         }
         taken

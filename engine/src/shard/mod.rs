@@ -30,9 +30,9 @@ use std::sync::Arc;
 use firebrick_net::{Ep, Event, Fabric, Port, Waker};
 use firebrick_partition::hash_key;
 use firebrick_partition::maps::Routes;
-use firebrick_partition::replica::{Action, Replica};
+use firebrick_partition::replica::{Action, Me, Replica};
 use firebrick_partition::wire::{self, Message};
-use firebrick_partition::{Answer, Failure, Now};
+use firebrick_partition::{Answer, Now};
 
 use crate::brick::Info;
 use crate::counters::CoreState;
@@ -122,7 +122,8 @@ impl<F: Fabric> Shard<F> {
     /// A shard that opens its partitions.
     pub fn new(parts: Parts<F>) -> Self {
         let Parts { fabric, mesh, routes, files, control, info, wakers, eager, clock } = parts;
-        let peers = Peers::new(info.brick, info.incarnation);
+        let me = Me { brick: info.brick, incarnation: info.incarnation };
+        let peers = Peers::new(me);
         info.board.core(usize::from(mesh.core())).set_state(CoreState::Opening);
         let mut shard = Self {
             fabric,
@@ -295,14 +296,12 @@ impl<F: Fabric> Shard<F> {
                     self.deliver(Asker::from_token(token), answer.get());
                 }
                 Action::Corrupt(corrupt) => self.info.notices.say(corrupt.to_string()),
-                Action::Unanswered { token } => {
-                    let answer = Answer::Failed(Failure::InDoubt);
-                    self.deliver(Asker::from_token(token), answer);
+                Action::Unanswered { token } => self.leave_unanswered(Asker::from_token(token)),
+                Action::Send { to, message } => {
+                    self.store.peers.send(&mut self.fabric, to, &message);
                 }
-                // A lone brick has no peers, and its groups are active from the start.
-                Action::Send { .. } | Action::Ship { .. } | Action::Report(_) => {
-                    unreachable!("a lone brick has nobody to send to")
-                }
+                Action::Report(report) => self.control.report(report),
+                Action::Ship { .. } => unreachable!("a request ships nothing by itself"),
                 // Taken by `files` right after the call that made it.
                 Action::Log(_) => unreachable!("a request asks for nothing by itself"),
             }

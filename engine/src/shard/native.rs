@@ -91,7 +91,11 @@ impl<F: Fabric> Shard<F> {
                     wire::control_answer(&mut reply, slot, BUSY);
                 }
             }
-            // Only bricks send these; or it is no message at all.
+            Ok(Message::Peer { .. }) => match self.conns.native(ep).map_or(0, |n| n.brick) {
+                0 => whole = false,
+                brick => self.on_peer_frame(brick, &rx),
+            },
+            // Only bricks answer; or it is no message at all.
             Ok(_) | Err(_) => whole = false,
         }
         self.fabric.release(rx);

@@ -8,6 +8,7 @@ use firebrick_partition::{Answer, Failure};
 use super::Shard;
 use super::asker::Asker;
 use super::peers::{Forward, Holder, is_temporary};
+use crate::mesh;
 
 /// Forwarded requests tried in one turn.
 const FORWARDS_PER_TURN_MAX: usize = 512;
@@ -16,15 +17,54 @@ impl<F: Fabric> Shard<F> {
     /// Log bytes have been sent and need no pin any more. `false`: the completion was another's.
     pub(super) fn on_shipped(&mut self, token: Token) -> bool {
         let Some(shipped) = self.store.peers.shipped(token) else { return false };
-        if let Some(replica) = self.store.at(shipped.partition) {
-            replica.log().unpin(shipped.loc);
+        match self.store.at(shipped.partition) {
+            Some(replica) => replica.log().unpin(shipped.loc),
+            None => self.files.drop_left(&self.store),
         }
         true
     }
 
     /// A connection that this core dialled has opened.
     pub(super) fn on_peer_opened(&mut self, ep: Ep) -> bool {
-        self.store.peers.on_opened(&mut self.fabric, ep).is_some()
+        let Some(brick) = self.store.peers.on_opened(&mut self.fabric, ep) else { return false };
+        self.files.on_peer_up(&mut self.fabric, &mut self.store, brick);
+        true
+    }
+
+    /// A message between replicas, in a frame: for one of this core, or for the core that holds it.
+    pub(super) fn on_peer_frame(&mut self, from: u32, rx: &Rx) {
+        let bytes = self.fabric.bytes(rx);
+        let Ok(Message::Peer { partition, peer }) = wire::decode(bytes) else { return };
+        if self.store.has(partition) {
+            self.files.on_peer(&mut self.store, partition, from, &peer);
+            self.files.take_asks(&mut self.fabric, &mut self.store, partition);
+            return;
+        }
+        let core = self.store.routes.partition(partition).filter(|e| e.here).map(|e| e.core);
+        if let Some(core) = core.filter(|&core| core != self.store.core()) {
+            // What does not fit is sent again by whoever sent it.
+            let _ = self.store.mesh().peer_message(core, from, bytes);
+        }
+    }
+
+    /// The same, from the core that received it.
+    pub(super) fn on_hop_peer(&mut self, hop: &mesh::Hop) {
+        let Ok(Message::Peer { partition, peer }) = wire::decode(hop.bytes()) else { return };
+        self.files.on_peer(&mut self.store, partition, hop.token as u32, &peer);
+        self.files.take_asks(&mut self.fabric, &mut self.store, partition);
+    }
+
+    /// A write was prepared here and another primary decides it: nobody here will ever know. A native
+    /// client asks again with the same number; whoever cannot is told that it is in doubt.
+    pub(super) fn leave_unanswered(&mut self, asker: Asker) {
+        match asker {
+            Asker::Native { conn, .. } => {
+                if let Some(ep) = self.conns.find(conn) {
+                    self.fabric.abort(ep);
+                }
+            }
+            other => self.deliver(other, Answer::Failed(Failure::InDoubt)),
+        }
     }
 
     /// A connection has ended. Requests that the brick at its end had are in doubt.

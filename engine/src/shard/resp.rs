@@ -32,6 +32,10 @@ impl<F: Fabric> Backend for Front<'_, F> {
         self.store.now
     }
 
+    fn is_serving(&self) -> bool {
+        self.info.board.ready().is_ok()
+    }
+
     #[inline]
     fn prefetch_bucket(&self, hash: u64) {
         if let Some(replica) = self.store.resp_holder(hash) {

@@ -133,6 +133,12 @@ impl Store {
         (at != NOT_HERE).then_some(usize::from(at))
     }
 
+    /// The replica of a partition, and the way to the other bricks.
+    pub fn replica_and_peers(&mut self, partition: u32) -> (Option<&mut Replica>, &mut Peers) {
+        let at = self.index_of(partition);
+        (at.map(|at| &mut self.replicas[at]), &mut self.peers)
+    }
+
     /// The replica of a partition, to be looked at.
     #[inline]
     pub fn at(&self, partition: u32) -> Option<&Replica> {

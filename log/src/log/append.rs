@@ -2,7 +2,7 @@
 
 use super::Log;
 use crate::loc::Loc;
-use crate::record::{Body, HEADER_BYTES, Header, Meta, Record, Version};
+use crate::record::{Body, HEADER_BYTES, Header, Kind, Meta, Record, Version};
 use crate::segment::SegmentKind;
 use std::fmt;
 
@@ -55,7 +55,7 @@ impl Log {
         let at = segment.end;
         build(segment.memory.slice_mut(at, len), meta, partition, body);
         segment.memory.publish(at, len as u32);
-        Ok(self.appended(slot, at, len, version))
+        Ok(self.appended(slot, at, len, version, body.kind()))
     }
 
     /// Appends a record that another replica built: the same bytes.
@@ -68,7 +68,7 @@ impl Log {
         let at = segment.end;
         segment.memory.slice_mut(at + 4, bytes.len() - 4).copy_from_slice(&bytes[4..]);
         segment.memory.publish(at, bytes.len() as u32);
-        Ok(self.appended(slot, at, bytes.len(), record.version()))
+        Ok(self.appended(slot, at, bytes.len(), record.version(), record.header().kind))
     }
 
     #[inline]
@@ -80,12 +80,12 @@ impl Log {
     }
 
     #[inline]
-    fn appended(&mut self, slot: u32, at: usize, len: usize, version: Version) -> Loc {
+    fn appended(&mut self, slot: u32, at: usize, len: usize, version: Version, kind: Kind) -> Loc {
         let stride = len.next_multiple_of(8);
         self.tail = version;
         let segment = self.segment_mut(slot);
         segment.end = at + stride;
-        segment.live.set(segment.live.get() + stride as u64);
+        segment.count_added(kind, stride);
         segment.last = version;
         if segment.first == Version::default() {
             segment.first = version;

@@ -4,14 +4,18 @@
 //! its copy is as safe as the table promises: `free.rs`). Records move as they are: same bytes, same
 //! version. Two levels keep the cost down: under load dead bytes are bounded at 30% of what is used,
 //! when idle at 5%; the segment with the largest dead share goes first, the older one on a tie.
+//!
+//! What the counts (`count.rs`) call dead is not looked at: a put is judged only while its segment has
+//! a live one, and a segment with nothing live and nothing to judge goes without a look.
 
 use super::Log;
 use super::append::{AppendError, Room, build};
+use super::count::needs_judgement;
 use super::free::Emptied;
 use crate::limits::SEGMENT_HEAD_BYTES;
 use crate::loc::Loc;
 use crate::memory;
-use crate::record::{Body, HEADER_BYTES, Meta, Record, Unchecked, key_of};
+use crate::record::{Body, HEADER_BYTES, Kind, Meta, Record, Unchecked, key_of};
 use crate::segment::{Segment, SegmentKind, SegmentName};
 
 /// Dead share of all closed segments, in percent, at which cleaning starts under load.
@@ -47,6 +51,15 @@ pub trait Cleaner {
 
     /// A live record moved: the index must name `to` from now on.
     fn moved(&mut self, record: &Record<'_>, from: Loc, to: Loc);
+
+    /// How many committed puts are live: the log's own count must not be below.
+    fn live_puts(&self) -> u64;
+
+    /// Records above this may not be left behind yet: what they say about requests is written nowhere
+    /// else.
+    fn covered(&self) -> u64 {
+        u64::MAX
+    }
 }
 
 /// How a slice of cleaning ended.
@@ -67,6 +80,8 @@ pub(super) struct Victim {
     slot: u32,
     at: usize,
     judged_at: u64,
+    /// The counts agree with the cleaner's: what they call dead need not be judged.
+    counted: bool,
 }
 
 /// See the module's text.
@@ -77,6 +92,8 @@ pub(super) struct Cleaning {
     pub keep: u64,
     /// Dead bytes that may stay while there is other work.
     slack: u64,
+    /// The `Sessions` record that is being written.
+    pub draft: Option<super::draft::Draft>,
     /// Copied out, waiting to be freed.
     pub emptied: Vec<Emptied>,
     pub moved_bytes: u64,
@@ -90,6 +107,7 @@ impl Default for Cleaning {
             victim: None,
             keep: u64::MAX,
             slack: 0,
+            draft: None,
             emptied: Vec::new(),
             moved_bytes: 0,
             moved_records: 0,
@@ -101,7 +119,7 @@ impl Default for Cleaning {
 impl Log {
     /// Something is worth cleaning at this level (or is half cleaned).
     pub fn wants_cleaning(&self, idle: bool) -> bool {
-        self.ready && (self.cleaning.victim.is_some() || self.choose(idle).is_some())
+        self.ready && (self.cleaning.victim.is_some() || self.choose(idle, u64::MAX).is_some())
     }
 
     /// Dead bytes that may stay while there is other work, because there is room: the emptier the
@@ -130,9 +148,16 @@ impl Log {
         let mut left = budget_bytes;
         while left > 0 {
             if self.cleaning.victim.is_none() {
-                let Some(slot) = self.choose(idle) else { return CleanProgress::Nothing };
+                let Some(slot) = self.choose(idle, cleaner.covered()) else {
+                    return CleanProgress::Nothing;
+                };
                 let judged_at = self.commit;
-                self.cleaning.victim = Some(Victim { slot, at: SEGMENT_HEAD_BYTES, judged_at });
+                // A put that was counted dead twice would be lost: better judge every one.
+                let counted = self.live_puts() >= cleaner.live_puts();
+                debug_assert!(counted, "{} live puts are counted", self.live_puts());
+                let at = SEGMENT_HEAD_BYTES;
+                self.cleaning.victim = Some(Victim { slot, at, judged_at, counted });
+                left = left.saturating_sub(SEGMENT_HEAD_BYTES);
             }
             match self.clean_some(&mut left, cleaner) {
                 Ok(()) => {}
@@ -143,12 +168,13 @@ impl Log {
         CleanProgress::More
     }
 
-    /// The segment with the largest dead share, if all of them together are over the bound.
-    fn choose(&self, idle: bool) -> Option<u32> {
+    /// The segment with the largest dead share, if all of them together are over the bound. Only those
+    /// whose records are all at or below `covered`.
+    fn choose(&self, idle: bool, covered: u64) -> Option<u32> {
         let percent = if idle || self.full { DEAD_PERCENT_IDLE } else { DEAD_PERCENT_BUSY };
         let (mut dead, mut used) = (0, 0);
         let mut best: Option<(u64, u32, SegmentName)> = None;
-        for slot in self.cleanable() {
+        for slot in self.cleanable(covered) {
             let segment = self.segment(slot);
             let size = segment.size() as u64;
             dead += segment.dead();
@@ -169,14 +195,16 @@ impl Log {
     }
 
     /// Closed segments whose records are all committed and undamaged.
-    fn cleanable(&self) -> impl Iterator<Item = u32> + '_ {
+    fn cleanable(&self, covered: u64) -> impl Iterator<Item = u32> + '_ {
+        let upto = self.commit.min(self.cleaning.keep).min(covered);
         let emptied = |slot: u32| self.cleaning.emptied.iter().any(|e| e.slot == slot);
-        let upto = self.commit.min(self.cleaning.keep);
         let tails = self.tail_slots.iter().filter(move |&&slot| {
             let segment = self.segment(slot);
             segment.closed && segment.last.seq <= upto && !self.flush.behind.contains(&slot)
         });
-        let settled = self.settled_slots.iter().filter(|&&slot| Some(slot) != self.settled_open);
+        let draft = self.cleaning.draft.as_ref().map(|d| d.slot);
+        let growing = move |slot: u32| Some(slot) == self.settled_open || Some(slot) == draft;
+        let settled = self.settled_slots.iter().filter(move |&&slot| !growing(slot));
         tails
             .chain(settled)
             .copied()
@@ -192,13 +220,24 @@ impl Log {
         let floor = self.tombstone_floor(victim.slot);
         let mut seen = victim.at;
         let result = loop {
-            if victim.at >= seen {
-                seen = look_ahead(self.segment(victim.slot), victim.at, cleaner);
-            }
             let segment = self.segment(victim.slot);
-            if victim.at >= segment.end {
+            if segment.is_spent() && victim.counted {
                 self.finish(victim);
                 return Ok(());
+            }
+            if victim.at >= segment.end {
+                if victim.counted {
+                    // Something that counts as live was not met: damage hides it.
+                    segment.damaged.set(true);
+                    self.cleaning.victim = None;
+                } else {
+                    self.finish(victim);
+                }
+                return Ok(());
+            }
+            let all_dead = victim.counted && segment.live_puts.get() == 0;
+            if victim.at >= seen && !all_dead {
+                seen = look_ahead(segment, victim.at, cleaner);
             }
             if *left == 0 {
                 break Ok(());
@@ -211,21 +250,27 @@ impl Log {
                 return Ok(());
             };
             let stride = record.stride();
+            let kind = record.header().kind;
             let from = Loc::new(victim.slot, victim.at);
-            match cleaner.judge(self, from, &record, floor) {
+            let verdict = if all_dead && kind.is_put() {
+                Verdict::Dead
+            } else {
+                cleaner.judge(self, from, &record, floor)
+            };
+            match verdict {
                 Verdict::Live => {
-                    if let Err(error) = self.move_record(from, stride, cleaner) {
+                    if let Err(error) = self.move_record(from, kind, stride, cleaner) {
                         break Err(error);
                     }
                 }
                 Verdict::Dead => {}
                 Verdict::DropTombstone => {
                     let seq = record.header().seq;
-                    debug_assert!(record.header().kind.is_remove() && seq < floor);
+                    debug_assert!(kind.is_remove() && seq < floor);
                     self.manifest.dropped = self.manifest.dropped.max(seq);
-                    self.mark_dead(from);
                 }
             }
+            self.count_passed(from, kind, stride, verdict);
             victim.at += stride;
             *left = left.saturating_sub(stride);
         };
@@ -233,9 +278,37 @@ impl Log {
         result
     }
 
+    /// A judged record counts no more: it moved, or it is left behind.
+    fn count_passed(&self, from: Loc, kind: Kind, stride: usize, verdict: Verdict) {
+        let segment = self.segment(from.slot() as u32);
+        let counted = match kind {
+            Kind::SessionOpen | Kind::SessionEnd => true,
+            Kind::Remove | Kind::RemoveId | Kind::Clear => {
+                segment.name().kind == SegmentKind::Settled
+            }
+            _ => verdict == Verdict::Live,
+        };
+        if counted {
+            segment.count_dead(Some(kind), stride);
+        }
+        if needs_judgement(kind) {
+            segment.count_judged();
+        }
+    }
+
+    /// Where the records of a segment begin that cleaning has not passed.
+    pub(super) fn passed(&self, slot: u32) -> usize {
+        match self.cleaning.victim {
+            Some(victim) if victim.slot == slot => victim.at,
+            _ if self.cleaning.emptied.iter().any(|e| e.slot == slot) => self.segment(slot).end,
+            _ => SEGMENT_HEAD_BYTES,
+        }
+    }
+
     fn move_record<C: Cleaner + ?Sized>(
         &mut self,
         from: Loc,
+        kind: Kind,
         stride: usize,
         cleaner: &mut C,
     ) -> Result<(), AppendError> {
@@ -247,8 +320,7 @@ impl Log {
         let len = u32::from_le_bytes(*len);
         target.memory.slice_mut(at + 4, stride - 4).copy_from_slice(&bytes[4..]);
         target.memory.publish(at, len);
-        source.live.set(source.live.get().saturating_sub(stride as u64));
-        let to = self.settled(slot, at, stride);
+        let to = self.settled(slot, at, kind, stride);
         self.cleaning.moved_bytes += stride as u64;
         self.cleaning.moved_records += 1;
         let record = Unchecked::new(self.bytes_at(to)).trust();
@@ -263,11 +335,11 @@ impl Log {
         (a, b)
     }
 
-    fn settled(&mut self, slot: u32, at: usize, stride: usize) -> Loc {
+    pub(super) fn settled(&mut self, slot: u32, at: usize, kind: Kind, stride: usize) -> Loc {
         let has_disk = self.has_disk();
         let segment = self.segment_mut(slot);
         segment.end = at + stride;
-        segment.live.set(segment.live.get() + stride as u64);
+        segment.count_added(kind, stride);
         self.flush.settled_written += stride as u64;
         if has_disk && self.flush.settled_dirty.back() != Some(&slot) {
             self.flush.settled_dirty.push_back(slot);
@@ -280,7 +352,7 @@ impl Log {
         segment.fits(stride) && !(self.copying && segment.head.made_at_seq > 0)
     }
 
-    fn reserve_settled(&mut self, stride: usize) -> Result<u32, AppendError> {
+    pub(super) fn reserve_settled(&mut self, stride: usize) -> Result<u32, AppendError> {
         if let Some(slot) = self.settled_open {
             if self.takes_settled(slot, stride) {
                 return Ok(slot);
@@ -306,6 +378,8 @@ impl Log {
     }
 
     fn finish(&mut self, victim: Victim) {
+        let live = self.segment(victim.slot).live.get();
+        debug_assert!(live == 0 || !victim.counted, "{live} bytes left behind count as live");
         self.cleaning.victim = None;
         self.cleaning.emptied.push(Emptied {
             slot: victim.slot,
@@ -328,7 +402,7 @@ impl Log {
         let at = segment.end;
         build(segment.memory.slice_mut(at, len), meta, partition, body);
         segment.memory.publish(at, len as u32);
-        Ok(self.settled(slot, at, stride))
+        Ok(self.settled(slot, at, body.kind(), stride))
     }
 
     /// While a copy goes on, settled segments are made with `made_at_seq` 0: what it brings may be
@@ -347,7 +421,7 @@ impl Log {
         segment.memory.slice_mut(at + 4, bytes.len() - 4).copy_from_slice(&bytes[4..]);
         segment.memory.publish(at, bytes.len() as u32);
         let stride = record.stride();
-        Ok(self.settled(slot, at, stride))
+        Ok(self.settled(slot, at, record.header().kind, stride))
     }
 }
 

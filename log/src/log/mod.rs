@@ -7,11 +7,14 @@
 //! * tail segments are consecutive; only the last one grows; records in them are in order of seq;
 //! * `durable` of a segment is always the end of a record, and grows in order of the tail;
 //! * a segment's memory stays mapped while a write of it is in flight or a pin is held;
+//! * each record counts as dead exactly once (`count.rs`);
 //! * a segment is freed only after everything that made its records dead is as durable as the table
 //!   promises (`free.rs`).
 
 mod append;
 mod clean;
+mod count;
+mod draft;
 mod flush;
 mod free;
 mod list;
@@ -28,6 +31,7 @@ use std::collections::VecDeque;
 
 pub use append::{AppendError, Room};
 pub use clean::{CleanProgress, Cleaner, Verdict};
+pub use count::SegmentCount;
 pub use flush::{FlushId, FlushOp, Written};
 pub use list::Part;
 pub use scan::{Found, Scan, ScanProgress, ScanReport};
@@ -219,16 +223,6 @@ impl Log {
     #[inline]
     pub fn key_at(&self, loc: Loc) -> &[u8] {
         key_of(self.bytes_at(loc))
-    }
-
-    /// The record is superseded (or aborted): its bytes count as dead. Once per record.
-    #[inline]
-    pub fn mark_dead(&self, loc: Loc) {
-        let Some(Some(segment)) = self.slots.get(loc.slot()) else { return };
-        if let Some(len) = segment.len_at(loc.offset()) {
-            let stride = len.next_multiple_of(8) as u64;
-            segment.live.set(segment.live.get().saturating_sub(stride));
-        }
     }
 
     /// The segment's memory stays where it is until [`Log::unpin`] was called as often.

@@ -53,6 +53,7 @@ impl Log {
 
     fn throw_away(&mut self) {
         self.cleaning.victim = None;
+        self.cleaning.draft = None;
         self.settled_open = None;
         self.flush.settled_dirty.clear();
         self.flush.settled_durable = self.flush.settled_written;
@@ -67,7 +68,9 @@ impl Log {
         let settled = std::mem::take(&mut self.settled_slots);
         for slot in tail.into_iter().chain(settled) {
             if !self.cleaning.emptied.iter().any(|e| e.slot == slot) {
-                self.segment_mut(slot).closed = true;
+                let segment = self.segment_mut(slot);
+                segment.closed = true;
+                segment.count_nothing();
                 self.cleaning.emptied.push(Emptied { slot, copies_at: 0, judged_at: 0, ticket });
             }
         }

@@ -172,14 +172,15 @@ impl Scan {
         let bytes = segment.memory.bytes();
         let mut batch: [Found<'_>; BATCH] =
             [Found { loc: Loc::new(0, 0), record: Record::NONE }; BATCH];
-        let (mut n, mut live) = (0, 0);
+        let (mut n, mut bytes_of) = (0, 0);
         let mut stop = Stop::Batch;
         while n < BATCH {
             match Unchecked::new(&bytes[self.at..]).check() {
                 Ok(record) if log.is_ours(record.header().partition) => {
                     batch[n] = Found { loc: Loc::new(slot, self.at), record };
                     n += 1;
-                    live += record.stride();
+                    segment.count_added(record.header().kind, record.stride());
+                    bytes_of += record.stride();
                     self.at += record.stride();
                 }
                 Ok(record) => {
@@ -192,9 +193,8 @@ impl Scan {
                 }
             }
         }
-        segment.live.set(segment.live.get() + live as u64);
         self.report.records += n as u64;
-        self.report.bytes += live as u64;
+        self.report.bytes += bytes_of as u64;
         if n > 0 {
             each(log, &batch[..n]);
         }
@@ -212,7 +212,7 @@ impl Scan {
         let bytes = segment.memory.bytes();
         let mut batch: [Found<'_>; BATCH] =
             [Found { loc: Loc::new(0, 0), record: Record::NONE }; BATCH];
-        let (mut n, mut live, mut commit) = (0, 0, self.report.commit);
+        let (mut n, mut bytes_of, mut commit) = (0, 0, self.report.commit);
         let mut stop = Stop::Batch;
         while n < BATCH {
             let record = match Unchecked::new(&bytes[self.at..]).check() {
@@ -235,12 +235,12 @@ impl Scan {
             commit = commit.max(record.header().commit());
             batch[n] = Found { loc: Loc::new(slot, self.at), record };
             n += 1;
-            live += record.stride();
+            segment.count_added(record.header().kind, record.stride());
+            bytes_of += record.stride();
             self.at += record.stride();
         }
-        segment.live.set(segment.live.get() + live as u64);
         self.report.records += n as u64;
-        self.report.bytes += live as u64;
+        self.report.bytes += bytes_of as u64;
         self.report.commit = commit;
         self.deliver(log, &batch[..n], each);
         stop

@@ -77,16 +77,15 @@ impl Log {
         let has_disk = self.has_disk();
         let segment = self.segment_mut(slot);
         let end = segment.end;
+        segment.count_truncated(at, end);
         let on_disk = segment.durable.max(in_flight).min(end);
         zero_backwards(&mut segment.memory, at, end);
         segment.end = at;
         segment.durable = segment.durable.min(at);
         segment.written = segment.durable;
         segment.last = last;
-        segment.live.set(segment.live.get().saturating_sub((end - at) as u64));
         if at == SEGMENT_HEAD_BYTES {
             segment.first = Version::default();
-            segment.live.set(0);
         }
         segment.closed = false;
         if has_disk && on_disk > at {

@@ -47,6 +47,14 @@ pub struct SessionResult {
     pub result: i64,
 }
 
+impl SessionResult {
+    /// Bytes of one in a record.
+    pub const BYTES: usize = 37;
+}
+
+/// Bytes behind the results of a `Sessions` record.
+pub(crate) const SESSIONS_ROOT_BYTES: usize = 8;
+
 #[derive(Archive, Serialize)]
 struct Put<'a> {
     #[rkyv(with = InlineAsBox)]
@@ -110,6 +118,8 @@ struct Sessions<'a> {
     results: &'a [SessionResult],
 }
 
+const _: () = assert!(size_of::<ArchivedSessionResult>() == SessionResult::BYTES);
+const _: () = assert!(size_of::<ArchivedSessions>() == SESSIONS_ROOT_BYTES);
 const _: () = assert!(size_of::<ArchivedPut>() == 16);
 const _: () = assert!(size_of::<ArchivedPutX>() == 24);
 const _: () = assert!(size_of::<ArchivedPutId>() == 32);
@@ -263,6 +273,28 @@ impl From<&ArchivedId> for RequestId {
 }
 
 type InPlace<'a> = Serializer<Buffer<'a>, SubAllocator<'a>, ()>;
+
+/// Results as [`Body::Sessions`] archives them, for a record that is written a piece at a time.
+pub(crate) fn write_results(results: &[SessionResult], out: &mut [u8]) {
+    for (result, out) in results.iter().zip(out.chunks_exact_mut(SessionResult::BYTES)) {
+        out[0..4].copy_from_slice(&result.session_partition.to_le_bytes());
+        out[4..12].copy_from_slice(&result.session_seq.to_le_bytes());
+        out[12..16].copy_from_slice(&result.number.to_le_bytes());
+        out[16..20].copy_from_slice(&result.epoch.to_le_bytes());
+        out[20..28].copy_from_slice(&result.seq.to_le_bytes());
+        out[28] = result.answered;
+        out[29..37].copy_from_slice(&result.result.to_le_bytes());
+    }
+}
+
+/// The root behind that many results.
+pub(crate) fn sessions_root(results: usize) -> [u8; SESSIONS_ROOT_BYTES] {
+    let mut root = [0; SESSIONS_ROOT_BYTES];
+    let back = -((results * SessionResult::BYTES) as i32);
+    root[..4].copy_from_slice(&back.to_le_bytes());
+    root[4..].copy_from_slice(&(results as u32).to_le_bytes());
+    root
+}
 
 /// The archive is written in place: byte slices need no scratch space.
 fn archive<T>(value: &T, out: &mut [u8])

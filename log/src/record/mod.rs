@@ -9,6 +9,7 @@ mod header;
 mod tests;
 
 pub use body::{Body, Fields, RequestId, SessionId, SessionResult};
+pub(crate) use body::{SESSIONS_ROOT_BYTES, sessions_root, write_results};
 pub use header::{Answered, HEADER_BYTES, Header, Kind, Meta, RECORD_VERSION, Version};
 
 use std::fmt;

@@ -171,3 +171,27 @@ proptest! {
         prop_assert!(Unchecked::new(&bytes[..cut.index(bytes.len())]).check().is_err());
     }
 }
+
+/// A `Sessions` record that is written a piece at a time has the bytes of one that is archived whole.
+#[test]
+fn a_sessions_record_in_pieces_is_the_same() {
+    for n in [0usize, 1, 3, 65] {
+        let result = |i: usize| SessionResult {
+            session_partition: i as u32,
+            session_seq: u64::MAX - i as u64,
+            number: 7 * i as u32,
+            epoch: 0x0102_0304,
+            seq: 0x0506_0708_090a_0b0c,
+            answered: 2,
+            result: -(i as i64),
+        };
+        let results: Vec<SessionResult> = (0..n).map(result).collect();
+        let body = Body::Sessions { results: &results };
+        let mut whole = vec![0; body.archived_len()];
+        body.write(&mut whole);
+        let mut pieces = vec![0; n * SessionResult::BYTES];
+        super::write_results(&results, &mut pieces);
+        pieces.extend(super::sessions_root(n));
+        assert_eq!(pieces, whole);
+    }
+}

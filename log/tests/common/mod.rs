@@ -7,6 +7,7 @@ pub mod rig;
 use std::collections::BTreeMap;
 
 use firebrick_log::record::Answered;
+use firebrick_log::segment::SegmentKind::Settled;
 use firebrick_log::*;
 
 pub const PARTITION: u32 = 7;
@@ -46,14 +47,21 @@ impl Index {
         let key = record.fields().key;
         let new = (loc, record.version(), kind.is_put());
         match self.at.get(key) {
-            Some(old) if old.1 >= new.1 => log.mark_dead(loc),
-            Some(old) => {
-                log.mark_dead(old.0);
+            Some(old) if old.1 >= new.1 => {
+                if new.2 {
+                    log.mark_dead(loc);
+                }
+            }
+            old => {
+                if let Some(&(old, _, true)) = old {
+                    log.mark_dead(old);
+                }
                 self.at.insert(key.to_vec(), new);
             }
-            None => {
-                self.at.insert(key.to_vec(), new);
-            }
+        }
+        // A tombstone counts as dead from its commit on.
+        if !new.2 {
+            log.mark_dead(loc);
         }
     }
 
@@ -92,6 +100,27 @@ impl Cleaner for Index {
         let entry = self.at.get_mut(record.fields().key).expect("it was live");
         assert_eq!(entry.0, from);
         entry.0 = to;
+    }
+
+    fn live_puts(&self) -> u64 {
+        self.at.values().filter(|e| e.2).count() as u64
+    }
+}
+
+/// Each segment's counts are what walking its records gives.
+pub fn recount(log: &Log, index: &Index) {
+    for counted in log.segment_counts() {
+        let mut found = SegmentCount { live_bytes: 0, live_puts: 0, unjudged: 0, ..counted };
+        for (loc, record) in log.records_of(counted.name) {
+            let indexed = index.at.get(record.fields().key).is_some_and(|e| e.0 == loc);
+            let (put, settled) = (record.header().kind.is_put(), counted.name.kind == Settled);
+            found.live_puts += u64::from(put && indexed);
+            found.unjudged += u64::from(!put);
+            if if put { indexed } else { settled } {
+                found.live_bytes += record.stride() as u64;
+            }
+        }
+        assert_eq!(counted, found);
     }
 }
 

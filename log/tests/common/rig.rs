@@ -212,6 +212,10 @@ impl Rig {
     pub fn clean(&mut self, idle: bool) {
         for _ in 0..1000 {
             let progress = self.log.clean(1 << 20, idle, &mut self.index);
+            if progress == CleanProgress::NotYet {
+                // A pool that was refused asks again after a while.
+                self.now += 10_000_000;
+            }
             self.pump();
             if progress == CleanProgress::Nothing || progress == CleanProgress::NoSpace {
                 return;

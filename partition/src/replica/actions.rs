@@ -2,6 +2,7 @@
 
 use firebrick_log::{Ask, Corrupt, Slice};
 
+pub use crate::keeper::Report;
 use crate::op::Answer;
 
 /// How a request went.
@@ -107,50 +108,6 @@ pub enum Action {
     },
     /// Something for the keepers. Repeated until the map shows that they know.
     Report(Report),
-}
-
-/// What a replica tells the keepers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Report {
-    /// The primary of this epoch has taken over: it may be called active.
-    Active {
-        /// Partition.
-        partition: u32,
-        /// Epoch.
-        epoch: u32,
-    },
-    /// The learner has everything, and every commit waits for its vote from now on.
-    Copied {
-        /// Partition.
-        partition: u32,
-        /// Epoch.
-        epoch: u32,
-        /// Brick id.
-        learner: u32,
-    },
-    /// As the intent asks: this replica serves the partition no more.
-    Stopped {
-        /// Partition.
-        partition: u32,
-        /// Epoch.
-        epoch: u32,
-    },
-    /// A vote of this brick has been missing for a lease.
-    Silent {
-        /// Partition.
-        partition: u32,
-        /// Epoch.
-        epoch: u32,
-        /// Brick id.
-        brick: u32,
-    },
-    /// This replica's disk failed, or its log lacks what it should have.
-    Damaged {
-        /// Partition.
-        partition: u32,
-        /// Epoch.
-        epoch: u32,
-    },
 }
 
 /// A buffer of actions, used again.

@@ -1,21 +1,35 @@
 //! What is live: the partition's side of cleaning.
 
-use firebrick_log::record::{Answered, Body, Meta, Record};
+use firebrick_log::record::{Answered, Meta, Record};
 use firebrick_log::{AppendError, CleanProgress, Cleaner, Kind, Loc, Log, Verdict};
 
 use super::Replica;
 use crate::hash::hash_key;
 use crate::index::Index;
-use crate::op::Version;
+use crate::op::{SessionId, Version};
 
 /// The newest `Sessions` record.
 #[derive(Debug, Default)]
 pub(super) struct SessionsRecord {
-    loc: Option<Loc>,
+    pub(super) loc: Option<Loc>,
     /// It speaks of everything up to here.
     stamp: u64,
     /// `Sessions::changes` when it was written; `None` when that is not known.
     changes: Option<u64>,
+    /// The one that is being written.
+    pub(super) draft: Option<Draft>,
+}
+
+/// Sessions whose results one slice writes: about 30 us when all windows are full.
+pub(super) const SESSIONS_SLICE: usize = 32;
+
+/// A `Sessions` record on its way: a few sessions a slice.
+#[derive(Debug)]
+pub(super) struct Draft {
+    stamp: u64,
+    changes: Option<u64>,
+    /// Sessions that are still to be written, and how many results each had when this began.
+    left: Vec<(SessionId, usize)>,
 }
 
 impl SessionsRecord {
@@ -82,6 +96,14 @@ impl Cleaner for Judge<'_> {
             _ => {}
         }
     }
+
+    fn live_puts(&self) -> u64 {
+        self.index.len() as u64
+    }
+
+    fn covered(&self) -> u64 {
+        self.sessions.stamp
+    }
 }
 
 impl Replica {
@@ -90,11 +112,15 @@ impl Replica {
         if self.index.is_discarding() || !self.log.wants_cleaning(idle) {
             return CleanProgress::Nothing;
         }
-        // What goes may hold the only trace of a request: the sessions are written down first.
-        match self.write_sessions() {
-            Ok(()) => {}
-            Err(AppendError::NotYet) => return CleanProgress::NotYet,
-            Err(AppendError::NoSpace) => return CleanProgress::NoSpace,
+        // What goes may hold the only trace of a request: the sessions are written down first. What a
+        // half cleaned segment says was written down before it was chosen.
+        if self.log.is_between_victims() {
+            match self.write_sessions() {
+                Ok(true) => {}
+                Ok(false) => return CleanProgress::More,
+                Err(AppendError::NotYet) => return CleanProgress::NotYet,
+                Err(AppendError::NoSpace) => return CleanProgress::NoSpace,
+            }
         }
         let mut judge = Judge {
             index: &mut self.index,
@@ -104,27 +130,50 @@ impl Replica {
         self.log.clean(budget_bytes, idle, &mut judge)
     }
 
-    /// A `Sessions` record, unless the newest one says the same.
-    fn write_sessions(&mut self) -> Result<(), AppendError> {
+    /// A slice of a `Sessions` record, unless the newest one says the same; whether it is there.
+    fn write_sessions(&mut self) -> Result<bool, AppendError> {
+        let Some(mut draft) = self.sessions_record.draft.take() else {
+            return self.draft_sessions();
+        };
+        let from = draft.left.len().saturating_sub(SESSIONS_SLICE);
+        self.results.clear();
+        for (id, most) in draft.left.drain(from..) {
+            self.sessions.results(id, most, draft.stamp, &mut self.results);
+        }
+        self.log.add_sessions(&self.results);
+        if !draft.left.is_empty() {
+            self.sessions_record.draft = Some(draft);
+            return Ok(false);
+        }
+        // Gone with the log's old records: it begins anew.
+        let Some(loc) = self.log.end_sessions() else { return Ok(false) };
+        let record = &mut self.sessions_record;
+        if let Some(old) = record.loc.replace(loc) {
+            self.log.mark_dead(old);
+        }
+        (record.stamp, record.changes) = (draft.stamp, draft.changes);
+        Ok(true)
+    }
+
+    /// Begins a `Sessions` record, if one is needed.
+    fn draft_sessions(&mut self) -> Result<bool, AppendError> {
         let changes = self.sessions.changes();
-        let commit = self.log.commit();
+        let stamp = self.log.commit();
         // Not "none is open": without a record that says so, the beginning of an ended session would
         // outlive its end, and the session would come back at the next start.
         let none = changes == 0 && self.sessions_record.loc.is_none();
         if none || (self.sessions_record.changes == Some(changes)) {
-            self.sessions_record.stamp = commit;
-            return Ok(());
+            self.sessions_record.stamp = stamp;
+            return Ok(true);
         }
-        self.sessions.results(commit, &mut self.results);
+        let left = self.sessions.open_ones();
+        let most = left.iter().map(|(_, results)| results + 1).sum();
         let epoch = self.log.tail().epoch;
-        let meta = Meta { seq: commit, epoch, commit, answered: Answered::Version };
-        let loc = self.log.append_settled(&meta, &Body::Sessions { results: &self.results })?;
-        if let Some(old) = self.sessions_record.loc.replace(loc) {
-            self.log.mark_dead(old);
-        }
-        self.sessions_record.stamp = commit;
-        // What was prepared then is not in it.
-        self.sessions_record.changes = self.pending.is_empty().then_some(changes);
-        Ok(())
+        let meta = Meta { seq: stamp, epoch, commit: stamp, answered: Answered::Version };
+        self.log.begin_sessions(&meta, most)?;
+        // What is prepared now will not be in it.
+        let changes = self.pending.is_empty().then_some(changes);
+        self.sessions_record.draft = Some(Draft { stamp, changes, left });
+        self.write_sessions()
     }
 }

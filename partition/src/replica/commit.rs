@@ -265,7 +265,7 @@ impl Replica {
             self.log.mark_dead(old);
         }
         if !put {
-            // Counted as dead at once, so that cleaning comes by and judges it.
+            // It counts as dead from now on, so that cleaning comes by and judges it.
             self.log.mark_dead(new);
         }
     }
@@ -321,6 +321,7 @@ impl Replica {
             out.push(Action::Reply { token, answer: OwnedAnswer::new(&Answer::Failed(held)) });
         }
         self.held_bytes = 0;
+        self.held_slice = super::held::HeldSlice::default();
     }
 
     /// An answer that waits; `None` when too many do.

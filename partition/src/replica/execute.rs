@@ -112,11 +112,7 @@ impl Replica {
     }
 
     fn look_up(&mut self, hash: u64, key: &[u8], out: &mut Actions) -> Step {
-        match self.committed(hash, key, out) {
-            super::lookup::Place::At(loc) => Step::Value(loc),
-            super::lookup::Place::Absent => Step::Answer(Answer::Absent),
-            super::lookup::Place::Damaged => Step::failed(Failure::Corrupt),
-        }
+        self.committed(hash, key, out).read(Step::Value)
     }
 
     /// What a request comes to; a write that cannot be prepared yet is to be held.

@@ -3,7 +3,9 @@
 use firebrick_log::{Corrupt, Loc};
 
 use super::commit::Effect;
+use super::execute::Step;
 use super::{Action, Actions, Replica};
+use crate::op::{Answer, Failure};
 
 /// A committed key's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +14,18 @@ pub(super) enum Place {
     At(Loc),
     /// A record that may be the key's is damaged.
     Damaged,
+}
+
+impl Place {
+    /// What a read of it comes to; `at` says it of a record.
+    #[inline]
+    pub(super) fn read(self, at: impl FnOnce(Loc) -> Step) -> Step {
+        match self {
+            Self::At(loc) => at(loc),
+            Self::Absent => Step::Answer(Answer::Absent),
+            Self::Damaged => Step::failed(Failure::Corrupt),
+        }
+    }
 }
 
 /// The newest record of a key.

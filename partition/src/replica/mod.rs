@@ -108,6 +108,7 @@ pub struct Replica {
     waiters: Vec<commit::Waiter>,
     held: VecDeque<held::Held>,
     held_bytes: usize,
+    held_slice: held::HeldSlice,
     /// A held request runs: it need not queue behind the others.
     running_held: bool,
     /// A value being made, or an answer's bytes.
@@ -149,6 +150,7 @@ impl Replica {
             waiters: Vec::new(),
             held: VecDeque::new(),
             held_bytes: 0,
+            held_slice: held::HeldSlice::default(),
             running_held: false,
             scratch: Vec::new(),
             results: Vec::new(),
@@ -322,6 +324,11 @@ impl Replica {
 
     /// When to call [`Replica::poll`] without another reason; boot time in nanoseconds.
     pub fn wake_at(&self) -> Option<u64> {
-        self.log.wake_at()
+        if self.wants_poll() { Some(0) } else { self.log.wake_at() }
+    }
+
+    /// [`Replica::poll`] left work for the next turn.
+    pub fn wants_poll(&self) -> bool {
+        self.held_slice.more
     }
 }

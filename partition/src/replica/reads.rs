@@ -47,24 +47,20 @@ impl Replica {
             Reads::Own => self.newest(hash, key, out),
             Reads::Committed => Newest { place: self.committed(hash, key, out), rests_on: 0 },
         };
-        let step = match place {
-            Place::Damaged => Step::failed(Failure::Corrupt),
-            Place::Absent => Step::Answer(Answer::Absent),
-            Place::At(loc) => match self.is_expired(now, loc) {
-                Ok(true) => {
-                    if rests_on == 0 {
-                        rests_on = self.expire(now, hash, key, loc);
-                    }
-                    Step::Answer(Answer::Absent)
+        let step = place.read(|loc| match self.is_expired(now, loc) {
+            Ok(true) => {
+                if rests_on == 0 {
+                    rests_on = self.expire(now, hash, key, loc);
                 }
-                Ok(false) if matches!(request.op, Op::Get) => Step::Value(loc),
-                Ok(false) => Step::Seen(loc),
-                Err(corrupt) => {
-                    self.report(corrupt, out);
-                    Step::failed(Failure::Corrupt)
-                }
-            },
-        };
+                Step::Answer(Answer::Absent)
+            }
+            Ok(false) if matches!(request.op, Op::Get) => Step::Value(loc),
+            Ok(false) => Step::Seen(loc),
+            Err(corrupt) => {
+                self.report(corrupt, out);
+                Step::failed(Failure::Corrupt)
+            }
+        });
         self.resting(token, rests_on, step, out)
     }
 

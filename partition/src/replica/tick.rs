@@ -55,7 +55,7 @@ impl Replica {
     }
 
     /// A cleared index goes a sub-table at a time, and its records count as dead.
-    fn discard_some(&mut self) -> bool {
+    pub(super) fn discard_some(&mut self) -> bool {
         let log = &self.log;
         self.index.discard_some(|bits| log.mark_dead(Loc::from_bits(bits)))
     }

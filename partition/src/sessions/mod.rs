@@ -203,32 +203,36 @@ impl Sessions {
         }
     }
 
-    /// Everything committed, as a `Sessions` record keeps it. Number 0 says that the session is open,
-    /// its result is the mark.
-    pub fn results(&self, commit: u64, out: &mut Vec<SessionResult>) {
-        out.clear();
-        for (id, session) in &self.by_id {
-            let line = |number, version: Version, answered: Answered, result| SessionResult {
-                session_partition: id.partition,
-                session_seq: id.seq,
-                number,
-                epoch: version.epoch,
-                seq: version.seq,
-                answered: answered as u8,
-                result,
-            };
-            out.push(line(0, Version::default(), Answered::Version, i64::from(session.low)));
-            for entry in session.window.iter().filter(|e| e.rests_on <= commit) {
-                out.push(match entry.answer {
-                    Remembered::Done(v) | Remembered::Float(_, v) => {
-                        line(entry.number, v, Answered::Version, 0)
-                    }
-                    Remembered::Integer(i, v) => line(entry.number, v, Answered::Integer, i),
-                    Remembered::Length(l, v) => line(entry.number, v, Answered::Length, l as i64),
-                    // Refusals are for the epoch only: a first try that comes later is stale.
-                    _ => continue,
-                });
-            }
+    /// The open sessions, with how many results each may have in a `Sessions` record that begins now.
+    pub fn open_ones(&self) -> Vec<(SessionId, usize)> {
+        self.by_id.iter().map(|(id, session)| (*id, session.window.len())).collect()
+    }
+
+    /// Adds what a `Sessions` record of that watermark keeps of a session, if it is still open: number 0
+    /// says that it is open, with the mark as its result, then the committed ones of its first `most`
+    /// answers. (What was answered since stands behind those, and is in a newer record.)
+    pub fn results(&self, id: SessionId, most: usize, commit: u64, out: &mut Vec<SessionResult>) {
+        let Some(session) = self.by_id.get(&id) else { return };
+        let line = |number, version: Version, answered: Answered, result| SessionResult {
+            session_partition: id.partition,
+            session_seq: id.seq,
+            number,
+            epoch: version.epoch,
+            seq: version.seq,
+            answered: answered as u8,
+            result,
+        };
+        out.push(line(0, Version::default(), Answered::Version, i64::from(session.low)));
+        for entry in session.window.iter().take(most).filter(|e| e.rests_on <= commit) {
+            out.push(match entry.answer {
+                Remembered::Done(v) | Remembered::Float(_, v) => {
+                    line(entry.number, v, Answered::Version, 0)
+                }
+                Remembered::Integer(i, v) => line(entry.number, v, Answered::Integer, i),
+                Remembered::Length(l, v) => line(entry.number, v, Answered::Length, l as i64),
+                // Refusals are for the epoch only: a first try that comes later is stale.
+                _ => continue,
+            });
         }
     }
 }

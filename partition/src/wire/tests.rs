@@ -186,6 +186,79 @@ proptest! {
     }
 }
 
+/// Messages of each kind, many of the common ones.
+fn corpus() -> Vec<Vec<u8>> {
+    use proptest::strategy::ValueTree;
+    use proptest::test_runner::TestRunner;
+    let mut runner = TestRunner::deterministic();
+    let mut all = Vec::new();
+    for slot in 0..400 {
+        let (mut one, mut back) = (Vec::new(), Vec::new());
+        let sent = request().new_tree(&mut runner).expect("a request").current();
+        super::request(&mut one, slot, &sent);
+        let sent = answer().new_tree(&mut runner).expect("an answer").current();
+        super::answer(&mut back, slot, &sent);
+        all.extend([one, back]);
+    }
+    for _ in 0..40 {
+        let mut rare = vec![Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+        super::hello(&mut rare[0], 1, &Hello { client: "test", features: 5 });
+        let limits = Limits { key_bytes: 1, value_bytes: 2, in_flight: 3 };
+        let (name, brick, incarnation, map_version) = ("b1", 7, 99, 12);
+        let welcome = Welcome {
+            name,
+            brick,
+            incarnation,
+            cores: 4,
+            core: 2,
+            map_version,
+            features: 0,
+            limits,
+        };
+        super::welcome(&mut rare[1], 2, &welcome);
+        super::control(&mut rare[2], 3, "{}");
+        super::map(&mut rare[3], 4, &maps());
+        all.append(&mut rare);
+    }
+    all
+}
+
+/// Near misses of good messages, and good ones: an error or a message, and no panic by looking at it.
+#[test]
+#[ignore = "a million cases: run by scripts/test"]
+fn a_million_damaged_messages_never_panic() {
+    let good = corpus();
+    let mut state = 0x2545_f491_4f6c_dd1du64;
+    let mut next = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 8) as usize % below
+    };
+    let (mut bytes, mut messages) = (Vec::new(), 0);
+    for case in 0..1_100_000 {
+        bytes.clone_from(&good[next(good.len())]);
+        for _ in 0..=next(3) {
+            let at = next(bytes.len());
+            match next(8) {
+                0 => bytes.truncate(at.max(1)),
+                1 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][next(5)],
+                2 => {
+                    let other = &good[next(good.len())];
+                    let len = (1 + next(12)).min(bytes.len() - at).min(other.len());
+                    bytes[at..at + len].copy_from_slice(&other[other.len() - len..]);
+                }
+                3 => bytes[at] = next(256) as u8,
+                _ => bytes[at] ^= 1 << next(8),
+            }
+        }
+        // To print what came out shows that all of it can be read, and is slow.
+        let message = if case % 8 == 0 { touch(&bytes) } else { decode(&bytes).is_ok() };
+        messages += usize::from(message);
+    }
+    assert!(messages > 100_000, "only {messages} were messages");
+}
+
 #[test]
 fn rare_messages_arrive() {
     let mut out = Vec::new();

@@ -13,15 +13,15 @@ pub mod strings;
 
 use std::borrow::Cow;
 
-use firebrick_partition::{Now, Op};
+use firebrick_partition::{Failure, Now, Op};
 
 pub use client::Client;
 pub use server::{Ask, answer};
 
 use super::job::{Each, Work};
 use super::number::parse_i64;
-use super::reply::Then;
-use super::table::{self, Command};
+use super::reply::{Then, failure_text};
+use super::table::{self, Command, Flags};
 
 /// What a command asks for.
 pub enum Plan<'a> {
@@ -66,11 +66,12 @@ pub struct Call<'a, 'c> {
 /// A command's function.
 pub type Handler = for<'a, 'c> fn(&mut Call<'a, 'c>) -> Planned<'a>;
 
-/// Finds the command and asks its function for a plan.
+/// Finds the command and asks its function for a plan. `serving`: the brick has all its data.
 pub fn plan<'a>(
     args: &'a [&'a [u8]],
     client: &mut Client,
     now: Now,
+    serving: bool,
     out: &mut Vec<u8>,
 ) -> Planned<'a> {
     let Some(command) = table::find(args[0]) else {
@@ -82,6 +83,9 @@ pub fn plan<'a>(
     };
     client.last_command = command.name;
     let handler = select(command, args)?;
+    if !serving && command.flags == Flags::Serving {
+        return Err(failure_text(Failure::Unavailable).into());
+    }
     handler(&mut Call { args, client, now, out })
 }
 

@@ -71,6 +71,10 @@ impl Backend for Replicas {
         self.now
     }
 
+    fn is_serving(&self) -> bool {
+        self.all.iter().all(Replica::is_serving)
+    }
+
     fn prefetch_bucket(&self, hash: u64) {
         self.all[Self::index(hash)].prefetch_bucket(hash);
     }

@@ -15,6 +15,10 @@ impl Backend for Instantly {
         Now::default()
     }
 
+    fn is_serving(&self) -> bool {
+        true
+    }
+
     fn prefetch_bucket(&self, hash: u64) {
         black_box(hash);
     }

@@ -256,6 +256,10 @@ impl Backend for Store {
         self.now
     }
 
+    fn is_serving(&self) -> bool {
+        self.fail != Some(Failure::Unavailable)
+    }
+
     fn prefetch_bucket(&self, _: u64) {}
 
     fn prefetch_record(&self, _: u64) {}

@@ -93,6 +93,20 @@ fn failures_of_the_data_core_are_errors_a_library_understands() {
     }
 }
 
+/// As Redis: a health check that sends PING is not told that all is well by a brick that is loading.
+#[test]
+fn a_ping_is_answered_by_a_brick_that_serves() {
+    let mut peer = peer();
+    peer.store.fail = Some(Failure::Unavailable);
+    for line in ["PING", "PING hello", "WAIT 0 0"] {
+        assert!(peer.say(line).starts_with("-LOADING "), "{line}");
+    }
+    assert_eq!(peer.say("ECHO x"), "$1\r\nx\r\n");
+    assert_eq!(peer.say("SELECT 0"), "+OK\r\n");
+    peer.store.fail = Some(Failure::NoSpace);
+    assert_eq!(peer.say("PING"), "+PONG\r\n");
+}
+
 #[test]
 fn hello_switches_the_protocol_and_reset_switches_back() {
     let mut peer = peer();

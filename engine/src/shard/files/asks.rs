@@ -5,8 +5,9 @@ use std::io;
 use firebrick_net::{DiskWrite, Fabric, Full, Token};
 use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Done, Job, StorageError};
-use firebrick_partition::log::{Ask, FlushOp, Outcome, Written};
+use firebrick_partition::log::{Ask, FlushOp, Outcome, Slice, Written};
 use firebrick_partition::replica::{Action, Replica};
+use firebrick_partition::wire::Peer;
 
 use super::{Files, Store};
 use crate::counters::Counts;
@@ -27,12 +28,7 @@ impl Files {
     }
 
     /// Takes what the last call of a replica left: answers go to the shard, asks are done here.
-    pub(super) fn take_asks<F: Fabric>(
-        &mut self,
-        fabric: &mut F,
-        store: &mut Store,
-        partition: u32,
-    ) {
+    pub fn take_asks<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, partition: u32) {
         if self.scratch.list.is_empty() {
             return;
         }
@@ -42,10 +38,49 @@ impl Files {
                 Action::Log(Ask::Segment(want)) => self.pools.want(partition, want),
                 Action::Log(Ask::Job(job)) => self.submit(job),
                 Action::Log(Ask::Write(write)) => self.write(fabric, partition, write),
+                Action::Send { to, message } => {
+                    store.peers.send(fabric, to, &message);
+                }
+                Action::Ship { to, head, body } => {
+                    Self::ship(fabric, store, (to, partition), &head, &body);
+                }
                 other => store.actions.push(other),
             }
         }
         self.scratch.list = list;
+    }
+
+    fn ship<F: Fabric>(
+        fabric: &mut F,
+        store: &mut Store,
+        way: (u32, u32),
+        head: &[u8],
+        slice: &Slice,
+    ) {
+        let (replica, peers) = store.replica_and_peers(way.1);
+        let Some(replica) = replica else { return };
+        if !peers.ship(fabric, way, replica.log(), head, slice) {
+            replica.log().unpin(slice.loc);
+        }
+    }
+
+    /// A message of another replica.
+    pub fn on_peer(&mut self, store: &mut Store, partition: u32, from: u32, peer: &Peer<'_>) {
+        let now = store.now;
+        if let Some(replica) = store.replica(partition) {
+            replica.on_peer(now, from, peer, &mut self.scratch);
+        }
+    }
+
+    /// There is a new way to a brick: replicas that share a group with it send again what it lacks.
+    pub fn on_peer_up<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, brick: u32) {
+        let now = store.now;
+        for at in 0..store.replicas().len() {
+            let replica = &mut store.replicas()[at];
+            replica.on_peer_up(now, brick, &mut self.scratch);
+            let partition = replica.partition();
+            self.take_asks(fabric, store, partition);
+        }
     }
 
     /// Gives the storage thread a job; jobs stay in order.
@@ -110,7 +145,7 @@ impl Files {
         };
         let now = store.now;
         let Some(replica) = store.replica(partition) else {
-            self.drop_left();
+            self.drop_left(store);
             return;
         };
         let what = result.as_ref().err().map(ToString::to_string);

@@ -86,6 +86,8 @@ pub struct Files {
     tails: u64,
     /// The last tick left something to do.
     more: bool,
+    /// A replica's last poll left something to do in the next turn.
+    again: bool,
     /// Why this core cannot serve.
     pub failed: Option<String>,
 }
@@ -115,6 +117,7 @@ impl Files {
             wrote_ns: 0,
             tails: 0,
             more: false,
+            again: false,
             failed: None,
         }
     }
@@ -141,16 +144,18 @@ impl Files {
     /// `worked`: the turn had something to do, so replicas may have something to ask.
     pub fn turn<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, worked: bool) {
         let now = store.now;
-        if !worked && now.boot_ns < self.ticked_ns + TICK_NS {
+        if !worked && !self.again && now.boot_ns < self.ticked_ns + TICK_NS {
             return;
         }
         self.submit_late(fabric);
         if self.opened_at_ns == 0 {
             self.opened_at_ns = now.boot_ns;
         }
+        self.again = false;
         for at in 0..store.replicas().len() {
             let replica = &mut store.replicas()[at];
             replica.poll(now, &mut self.scratch);
+            self.again |= replica.wants_poll();
             let partition = replica.partition();
             self.take_asks(fabric, store, partition);
         }
@@ -176,6 +181,7 @@ impl Files {
         for at in 0..store.replicas().len() {
             let replica = &mut store.replicas()[at];
             self.more |= replica.tick(now, budget, &mut self.scratch);
+            self.again |= replica.wants_poll();
             let partition = replica.partition();
             self.take_asks(fabric, store, partition);
         }

@@ -6,8 +6,8 @@ use firebrick_net::Fabric;
 use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Job, Opened, StorageError};
 use firebrick_partition::log::{Durability, Log, LogConfig, limits};
-use firebrick_partition::maps::{self, RouteEntry, RouteTable};
-use firebrick_partition::replica::{Me, Recovering, Replica};
+use firebrick_partition::maps::{self, RouteEntry, RouteTable, Routes};
+use firebrick_partition::replica::{Recovering, Replica};
 
 use super::{Files, Store};
 
@@ -16,6 +16,13 @@ const SCAN_SLICE: usize = 512;
 
 fn has_disk(durability: maps::Durability) -> bool {
     !matches!(durability, maps::Durability::Memory)
+}
+
+/// The partition has all its replicas elsewhere: what is left of it here is of no use any more. While it is
+/// short of replicas this brick may be asked to take it again, and then it needs only what it missed.
+fn is_over(routes: &Routes, entry: &RouteEntry) -> bool {
+    let wanted = routes.table(entry.route.table).map_or(1, |t| usize::from(t.options.replicas));
+    !entry.here && entry.replicas.members.len() >= wanted && entry.replicas.learners.is_empty()
 }
 
 fn log_durability(durability: maps::Durability) -> Durability {
@@ -28,10 +35,10 @@ fn log_durability(durability: maps::Durability) -> Durability {
 
 impl Files {
     /// Opens partitions that are new here, gives up those that left.
-    pub fn take_routes(&mut self, store: &mut Store) {
+    pub fn take_routes<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
         let core = store.core();
         let routes = Arc::clone(&store.routes);
-        let mine = |e: &&RouteEntry| e.core == core && e.mine.is_some();
+        let mine = |e: &&RouteEntry| e.core == core && e.here;
         for entry in routes.tables().iter().flat_map(RouteTable::entries).filter(mine) {
             let (id, table) = (entry.route.partition, entry.route.table);
             if store.has(id) || self.opening.contains(&id) || self.recovers(id) {
@@ -46,9 +53,16 @@ impl Files {
                 create: true,
             });
         }
+        let (now, me) = (store.now, store.peers.me);
         let ids: Vec<u32> = store.replicas().iter().map(Replica::partition).collect();
-        for id in ids.into_iter().filter(|&id| routes.partition(id).is_none()) {
-            self.give_up(store, id);
+        for id in ids {
+            let Some(entry) = routes.partition(id).filter(|e| !is_over(&routes, e)) else {
+                self.give_up(store, id);
+                continue;
+            };
+            let Some(replica) = store.replica(id) else { continue };
+            replica.set_group(now, me, entry.route, &entry.replicas, &mut self.scratch);
+            self.take_asks(fabric, store, id);
         }
     }
 
@@ -56,21 +70,26 @@ impl Files {
         self.recovering.iter().any(|r| r.partition() == id)
     }
 
-    /// A partition of a dropped table: its files go once no write of it is in flight.
+    /// A partition that left this brick, or of a dropped table: its files go once nothing reads its memory.
     fn give_up(&mut self, store: &mut Store, id: u32) {
         self.pools.forget(id);
         self.late.retain(|(partition, _)| *partition != id);
         if let Some(mut replica) = store.remove(id) {
-            replica.abandon(Failure::NoTable, Failure::NoTable, &mut store.actions);
+            let dropped = store.routes.partition(id).is_none();
+            let why = if dropped { Failure::NoTable } else { Failure::WrongPartition };
+            replica.abandon(if dropped { why } else { Failure::InDoubt }, why, &mut store.actions);
             self.leaving.push(replica);
         }
-        self.drop_left();
+        self.drop_left(store);
     }
 
     /// Memory stays mapped while the kernel may still read it.
-    pub(super) fn drop_left(&mut self) {
+    pub fn drop_left(&mut self, store: &Store) {
         let writes = &self.writes;
-        let busy = |id: u32| writes.iter().flatten().any(|(partition, _)| *partition == id);
+        let busy = |id: u32| {
+            writes.iter().flatten().any(|(partition, _)| *partition == id)
+                || store.peers.is_shipping(id)
+        };
         let free = self.leaving.extract_if(.., |r| !busy(r.partition()));
         let gone: Vec<u32> = free.map(|replica| replica.partition()).collect();
         for partition in gone {
@@ -127,13 +146,11 @@ impl Files {
         let routes = Arc::clone(&store.routes);
         let Some(entry) = routes.partition(partition) else {
             self.leaving.push(replica);
-            self.drop_left();
+            self.drop_left(store);
             return;
         };
         self.report(store, &replica);
-        // A lone brick is the primary of all its groups.
-        let primary = entry.replicas.primary().unwrap_or_default();
-        let me = Me { brick: primary.brick, incarnation: primary.incarnation };
+        let me = store.peers.me;
         if !replica.set_group(store.now, me, entry.route, &entry.replicas, &mut self.scratch) {
             let (tail, epoch) = (replica.tail_epoch(), entry.route.epoch);
             self.failed.get_or_insert(format!(

@@ -10,8 +10,9 @@ mod forward;
 use std::net::SocketAddr;
 
 use firebrick_net::{Body, Ep, Fabric, Full, Port, Token};
-use firebrick_partition::log::Loc;
+use firebrick_partition::log::{Loc, Log, Slice};
 use firebrick_partition::maps::BrickEntry;
+use firebrick_partition::replica::Me;
 use firebrick_partition::wire::{self, Hello};
 
 pub use forward::{Forward, Forwards, Holder, is_temporary};
@@ -50,15 +51,15 @@ struct Peer {
 pub struct Shipped {
     /// Whose log.
     pub partition: u32,
-    /// Pinned there.
+    /// What is pinned there.
     pub loc: Loc,
 }
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Peers {
-    brick: u32,
-    incarnation: u64,
+    /// This process.
+    pub me: Me,
     peers: Vec<Peer>,
     ships: Vec<Option<Shipped>>,
     ships_free: Vec<u32>,
@@ -69,10 +70,9 @@ pub struct Peers {
 
 impl Peers {
     /// No way to anybody yet.
-    pub fn new(brick: u32, incarnation: u64) -> Self {
+    pub fn new(me: Me) -> Self {
         Self {
-            brick,
-            incarnation,
+            me,
             peers: Vec::new(),
             ships: Vec::new(),
             ships_free: Vec::new(),
@@ -83,7 +83,7 @@ impl Peers {
 
     /// The bricks are these from now on. A brick that has restarted or moved is dialled anew.
     pub fn set_bricks<F: Fabric>(&mut self, fabric: &mut F, bricks: &[BrickEntry]) {
-        for entry in bricks.iter().filter(|b| b.id != self.brick) {
+        for entry in bricks.iter().filter(|b| b.id != self.me.brick) {
             let address = entry.listen.parse().ok();
             let at = match self.peers.binary_search_by_key(&entry.id, |p| p.brick) {
                 Ok(at) => at,
@@ -127,26 +127,26 @@ impl Peers {
         self.way(brick).is_some_and(|ep| fabric.send(ep, message, None, NO_TOKEN) != Err(Full))
     }
 
-    /// Sends a head and log bytes behind it. `true`: the bytes stay in use until [`Self::shipped`] names
-    /// them, and their owner must pin them.
+    /// Sends a head and records of a log behind it. `true`: the records stay pinned until [`Self::shipped`]
+    /// names them; else the caller unpins them now.
     pub fn ship<F: Fabric>(
         &mut self,
         fabric: &mut F,
-        brick: u32,
+        (brick, partition): (u32, u32),
+        log: &Log,
         head: &[u8],
-        body: Body,
-        shipped: Shipped,
+        slice: &Slice,
     ) -> bool {
         let Some(ep) = self.way(brick) else { return false };
-        if body.len as usize <= COPIED_BYTES_MAX {
+        if slice.len as usize <= COPIED_BYTES_MAX {
             self.scratch.clear();
             self.scratch.extend_from_slice(head);
-            // SAFETY: the log keeps the slice mapped and unchanged during this call, which copies it.
-            let bytes = unsafe { std::slice::from_raw_parts(body.ptr, body.len as usize) };
-            self.scratch.extend_from_slice(bytes);
+            self.scratch.extend_from_slice(log.slice_bytes(slice));
             let _ = fabric.send(ep, &self.scratch, None, NO_TOKEN);
             return false;
         }
+        let body = Body { ptr: slice.ptr, len: slice.len };
+        let shipped = Shipped { partition, loc: slice.loc };
         let at = self.ships_free.pop().unwrap_or_else(|| {
             self.ships.push(None);
             self.ships.len() as u32 - 1
@@ -171,6 +171,11 @@ impl Peers {
         Some(shipped)
     }
 
+    /// Records of this partition's log are being sent.
+    pub fn is_shipping(&self, partition: u32) -> bool {
+        self.ships.iter().flatten().any(|shipped| shipped.partition == partition)
+    }
+
     /// Dials whom something waits for. `Some` time: look again then.
     pub fn poll<F: Fabric>(&mut self, fabric: &mut F, now_ns: u64) -> Option<u64> {
         let mut next = None;
@@ -190,7 +195,7 @@ impl Peers {
 
     /// A connection has opened: to which brick, when this core dialled it.
     pub fn on_opened<F: Fabric>(&mut self, fabric: &mut F, ep: Ep) -> Option<u32> {
-        let (brick, incarnation) = (self.brick, self.incarnation);
+        let Me { brick, incarnation } = self.me;
         let peer = self.peers.iter_mut().find(|p| p.link == Link::Dialling(ep))?;
         peer.link = Link::Open(ep);
         (peer.wanted, peer.wait_ns) = (false, 0);

@@ -6,8 +6,9 @@ use firebrick_log::Durability;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::World;
+use super::{Budget, World};
 use crate::op::{Answer, Condition, Expiry, Failure, Numbered, Op, RequestId, SessionId};
+use crate::replica::clean::SESSIONS_SLICE;
 use crate::sessions::{IDLE_NS, SESSIONS_MAX};
 
 fn open(world: &mut World) -> SessionId {
@@ -212,6 +213,50 @@ fn an_ended_session_stays_ended_when_its_end_is_cleaned_away() {
     }
     world.crash();
     assert_eq!(increment(&mut world, session, 1, 0), Answer::Failed(Failure::InDoubt));
+}
+
+/// What many sessions were answered is written down a few sessions a slice, while requests go on. A kill
+/// between two slices, and one when cleaning has taken the requests' records away, forget nothing.
+#[test]
+fn sessions_are_written_down_a_slice_at_a_time() {
+    let mut world = World::new(Durability::Memory);
+    let sessions: Vec<SessionId> = (0..100).map(|_| open(&mut world)).collect();
+    let (mut count, mut first) = (0, BTreeMap::new());
+    let mut ask = |world: &mut World, at: usize, number: u32| {
+        count += 1;
+        let answer = increment(world, sessions[at], number, 0);
+        assert!(matches!(answer, Answer::Integer { value, .. } if value == count), "{answer:?}");
+        first.insert((at, number), answer);
+    };
+    for number in 1..=20 {
+        for at in 0..sessions.len() {
+            ask(&mut world, at, number);
+        }
+    }
+    let budget = Budget { clean_bytes: 1, expire_entries: 0, idle: true };
+    let slices = sessions.len().div_ceil(SESSIONS_SLICE);
+    let mut number = 20;
+    for killed_after in [2, slices] {
+        for slice in 1..=killed_after {
+            world.replica.tick(world.now, budget, &mut world.out);
+            let record = &world.replica.sessions_record;
+            let written = (record.draft.is_some(), record.loc.is_some());
+            assert_eq!(written, (slice < slices, slice == slices), "slice {slice}");
+            number += 1;
+            ask(&mut world, number as usize, number);
+        }
+        if killed_after < slices {
+            world.crash();
+        }
+    }
+    for _ in 0..50 {
+        world.clean();
+    }
+    assert!(world.replica.stats().log.freed_bytes > 100 << 10);
+    world.crash();
+    for ((at, number), answer) in first {
+        assert_eq!(increment(&mut world, sessions[at], number, 0), answer, "{at}, {number}");
+    }
 }
 
 fn put(value: &[u8]) -> Op<'_> {

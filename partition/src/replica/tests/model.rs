@@ -305,6 +305,9 @@ proptest! {
         let mut model = Model::new();
         for (n, step) in steps.into_iter().enumerate() {
             run(&mut world, &mut model, n, step);
+            if n % 16 == 0 {
+                super::counts::recount(&mut world.replica);
+            }
         }
         check_all(&mut world, &mut model);
         world.crash();

@@ -1,12 +1,14 @@
 //! Single stories: routes, limits, room, damage, expiry.
 
-use firebrick_log::{Durability, Log};
+use firebrick_log::storage::Spare;
+use firebrick_log::{Ask, Durability, Log};
 
 use super::{PARTITION, World, config, leaf, route, set_alone};
 use crate::hash::hash_key;
 use crate::maps::Leaf;
 use crate::op::{Answer, Condition, Expiry, Failure, Now, Op, Request, Route};
-use crate::replica::{Action, Actions, Outcome, Replica};
+use crate::replica::held::SLICE_REQUESTS;
+use crate::replica::{Action, Actions, HELD_MAX, Outcome, Replica};
 
 fn put(value: &[u8]) -> Op<'_> {
     Op::Put { value, expiry: Expiry::Never, condition: Condition::Always, want_old: false }
@@ -193,4 +195,49 @@ fn a_flipped_bit_is_reported_and_never_served() {
         }
     }
     assert!(!world.out.list.iter().any(|a| matches!(a, Action::Reply { .. })));
+}
+
+/// As many writes as may wait for a segment do. When it is there they run in the order in which they
+/// came, a slice a turn, and the queue gets shorter although as many come meanwhile.
+#[test]
+fn held_writes_run_a_slice_at_a_time() {
+    let mut log = Log::in_heap(config(Durability::Memory));
+    log.ration(1);
+    let mut world = World::new(Durability::Memory);
+    world.replica = Replica::new(log, leaf());
+    assert!(world.replica.begin(world.now, route(1), &mut world.out));
+    let mut held = 0u64;
+    while held < HELD_MAX as u64 {
+        held += u64::from(world.ask(b"k", put(&held.to_le_bytes()), None).is_none());
+    }
+    let refused = world.ask(b"k", put(b"v"), None).expect("no room to wait");
+    assert_eq!(refused.get(), Answer::Failed(Failure::Busy));
+    world.replica.poll(world.now, &mut world.out);
+    assert!(!world.replica.wants_poll(), "nothing can run");
+    let want = world.out.list.iter().find_map(|action| match action {
+        Action::Log(Ask::Segment(want)) => Some(*want),
+        _ => None,
+    });
+    let want = want.expect("it asks for a segment");
+    world.replica.log.ration(usize::MAX);
+    let spare = Some(Spare::in_heap(want.bytes));
+    world.replica.on_segment(world.now, want, spare, &mut world.out);
+    let mut last = 0;
+    while world.replica.stats().held > 0 {
+        assert!(world.replica.wants_poll() && world.replica.wake_at() == Some(0));
+        // Three more while the slice runs: they wait behind the others.
+        for _ in 0..3 {
+            assert!(world.ask(b"k", put(b"late"), None).is_none());
+        }
+        let before = world.replica.stats().held as usize;
+        world.replica.poll(world.now, &mut world.out);
+        let run = before - world.replica.stats().held as usize;
+        assert!(run <= SLICE_REQUESTS + 6, "{run} in one slice");
+        for (token, answer) in world.replies() {
+            assert!(token > last && matches!(answer.get(), Answer::Done { .. }), "{token}");
+            last = token;
+        }
+    }
+    assert!(!world.replica.wants_poll());
+    assert!(matches!(world.get(b"k", Op::Get).get(), Answer::Value { value: b"late", .. }));
 }

@@ -178,6 +178,9 @@ proptest! {
         let (mut world, mut disk) = serving();
         let mut history = History::default();
         for (n, step) in steps.into_iter().enumerate() {
+            if n % 4 == 0 {
+                super::counts::recount(&mut world.replica);
+            }
             let mut write = |world: &mut World, key: Option<u8>, op: Op<'_>, value: Option<Vec<u8>>| {
                 let name = key.map(|k| vec![k]).unwrap_or_default();
                 let answer = world.ask(&name, op, None);
