@@ -191,7 +191,7 @@ pub enum Entry {
         /// The member that is primary from now on.
         to: u32,
     },
-    /// A member says that its replica is not whole; from then on it serves it no more, unless it is the last.
+    /// A member says that its replica is not whole: it is asked to leave, unless it is the last.
     Damaged {
         /// Partition.
         partition: u32,

@@ -39,7 +39,7 @@ pub enum Report {
         /// Whose vote.
         brick: u32,
     },
-    /// The replica is not whole. With other members there: it has stopped serving.
+    /// The replica is not whole.
     Damaged {
         /// Partition.
         partition: u32,

@@ -11,8 +11,8 @@ use super::heartbeat::{Figure, Heartbeat, LeaseAnswer, Report, Room};
 use super::state::Keepers;
 
 const MS: u64 = 1_000_000;
-/// A report that was not repeated for so long counts no more.
-const REPORT_NS: u64 = 5_000 * MS;
+/// A report that was not repeated for so long counts no more. (Replicas repeat them each 100 ms.)
+const REPORT_NS: u64 = 1_000 * MS;
 
 /// An entry that is proposed and not yet applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -275,14 +275,10 @@ impl Leases {
         self.holds.values().any(|hold| hold.busy.contains(&brick))
     }
 
-    /// The brick is not answered until it was taken out.
-    pub(super) fn suspend(&mut self, brick: u32) {
-        self.suspended.insert(brick);
-    }
-
-    /// Those that are not answered.
-    pub(super) fn suspended(&mut self) -> &mut BTreeSet<u32> {
-        &mut self.suspended
+    /// These bricks get no more answers until they were taken out.
+    pub(super) fn suspend(&mut self, keepers: &Keepers, bricks: BTreeSet<u32>) {
+        self.suspended.extend(bricks);
+        self.suspended.retain(|id| keepers.brick(*id).is_some_and(|b| keepers.can_be_taken_out(b)));
     }
 
     /// The only brick gave up its lease without end for somebody who wants to join.

@@ -3,8 +3,8 @@
 use super::apply::Outcome;
 use super::entry::Applied;
 use super::register::lose;
-use super::state::Keepers;
-use crate::maps::Intent;
+use super::state::{Brick, Keepers};
+use crate::maps::{Intent, Member};
 
 impl Keepers {
     /// The brick's lease has ended. It leaves every group that has another member, and every copy to it ends.
@@ -14,8 +14,7 @@ impl Keepers {
         let mut out = Vec::new();
         for (partition, group) in &self.groups {
             let replicas = &group.replicas;
-            let is_ours =
-                |m: &crate::maps::Member| m.brick == brick && m.incarnation == incarnation;
+            let is_ours = |m: &Member| m.brick == brick && m.incarnation == incarnation;
             let member = replicas.members.iter().any(is_ours) && replicas.members.len() > 1;
             if member || replicas.learners.iter().any(is_ours) {
                 out.push((*partition, member));
@@ -37,6 +36,16 @@ impl Keepers {
             });
         }
         Ok(Applied::Done)
+    }
+
+    /// The brick's process is in a group that it can be taken out of.
+    pub(super) fn can_be_taken_out(&self, brick: &Brick) -> bool {
+        self.groups.values().any(|group| {
+            let replicas = &group.replicas;
+            let is_it = |m: &Member| (m.brick, m.incarnation) == (brick.id, brick.incarnation);
+            replicas.members.len() > 1 && replicas.members.iter().any(is_it)
+                || replicas.learners.iter().any(is_it)
+        })
     }
 
     /// A brick that would be back soon, if it could.
@@ -90,6 +99,10 @@ impl Keepers {
     ) -> Outcome {
         self.confirmed(partition, epoch, (brick, incarnation), Intent::Leave { brick })?;
         self.bump();
+        let damaged = |k: &super::Kept| k.brick == brick && !k.intact;
+        if self.groups.get(&partition).is_some_and(|group| group.kept.iter().any(damaged)) {
+            self.note_former(partition, brick);
+        }
         self.turn(partition, |g| g.members.retain(|m| m.brick != brick));
         Ok(Applied::Done)
     }
@@ -132,15 +145,15 @@ impl Keepers {
                 replicas.intent
             ));
         }
-        let is_it = |m: &crate::maps::Member| m.brick == brick && m.incarnation == incarnation;
+        let is_it = |m: &Member| m.brick == brick && m.incarnation == incarnation;
         if !replicas.members.iter().any(is_it) || replicas.members.len() < 2 {
             return Err(format!("brick {brick} cannot leave the group of partition {partition}"));
         }
         Ok(())
     }
 
-    /// A replica that is not whole leaves its group. The last one stays: it stops when it was never active
-    /// with what it has, and else goes on with what is good of it.
+    /// A replica that is not whole counts no more as what may lead, and is asked to leave its group. The last
+    /// one stays: it stops when it did not begin its epoch, and else goes on with what is good of it.
     pub(super) fn damaged(
         &mut self,
         partition: u32,
@@ -150,7 +163,7 @@ impl Keepers {
     ) -> Outcome {
         let group = self.group_at(partition, epoch)?;
         let replicas = &group.replicas;
-        let is_it = |m: &crate::maps::Member| m.brick == brick && m.incarnation == incarnation;
+        let is_it = |m: &Member| m.brick == brick && m.incarnation == incarnation;
         if replicas.learners.iter().any(is_it) {
             return self.drop_learner(partition, epoch, brick);
         }
@@ -168,16 +181,17 @@ impl Keepers {
                 "partition {partition} was never written: nothing of it is missing"
             ));
         }
-        self.bump();
+        let version = self.bump();
         if let Some(group) = self.groups.get_mut(&partition) {
             lose(group, brick);
+            if !last && group.replicas.intent == Intent::None {
+                group.replicas.intent = Intent::Leave { brick };
+                group.changed = version;
+            }
         }
         if last {
             // No process: the group has stopped.
             self.turn(partition, |g| g.members.iter_mut().for_each(|m| m.incarnation = 0));
-        } else {
-            self.note_former(partition, brick);
-            self.turn(partition, |g| g.members.retain(|m| m.brick != brick));
         }
         Ok(Applied::Done)
     }

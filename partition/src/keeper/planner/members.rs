@@ -1,8 +1,10 @@
 //! What keeps partitions available: epochs begin, and those whose lease has ended are taken out.
 
-use super::{ACTIVE_MAX, Planner, Scene};
+use super::{ACTIVE_MAX, Scene};
 use crate::keeper::entry::Entry;
 use crate::keeper::heartbeat::Report;
+use crate::keeper::state::Brick;
+use crate::maps::Member;
 
 /// The only brick gave up its lease without end: others may join.
 pub(super) fn finite(scene: &mut Scene<'_>) {
@@ -11,16 +13,20 @@ pub(super) fn finite(scene: &mut Scene<'_>) {
     }
 }
 
+fn is_process(member: &Member, brick: &Brick) -> bool {
+    (member.brick, member.incarnation) == (brick.id, brick.incarnation)
+}
+
 /// Primaries that are ready begin their epochs: one entry a brick.
 pub(super) fn activate(scene: &mut Scene<'_>) {
     for brick in scene.keepers.bricks() {
         let mut groups = Vec::new();
-        for (report, _) in scene.leases.reports(scene.keepers, brick.id) {
-            let Report::Active { partition, epoch } = report else { continue };
-            let Some(group) = scene.keepers.group(partition) else { continue };
-            let primary = group.replicas.primary();
-            let ours =
-                primary.is_some_and(|m| (m.brick, m.incarnation) == (brick.id, brick.incarnation));
+        for (from, report, _) in &scene.reports {
+            let Report::Active { partition, epoch } = *report else { continue };
+            let Some(group) = scene.keepers.group(partition).filter(|_| *from == brick.id) else {
+                continue;
+            };
+            let ours = group.replicas.primary().is_some_and(|m| is_process(&m, brick));
             let begins = ours && group.replicas.epoch == epoch && !group.replicas.is_active();
             if begins && scene.is_free(partition) && groups.len() < ACTIVE_MAX {
                 groups.push((partition, epoch));
@@ -35,25 +41,36 @@ pub(super) fn activate(scene: &mut Scene<'_>) {
 }
 
 /// Bricks whose lease has ended leave the groups that they can leave.
-pub(super) fn take_out(scene: &mut Scene<'_>, planner: &Planner) {
-    if scene.now < planner.grace_until {
-        return;
-    }
+pub(super) fn take_out(scene: &mut Scene<'_>) {
     for brick in scene.keepers.bricks() {
         let held = scene.leases.is_held_now(scene.now, scene.keepers, brick.id);
         if held || scene.leases.is_brick_busy(brick.id) {
             continue;
         }
-        let can_leave = scene.keepers.groups().any(|(_, group)| {
-            let replicas = &group.replicas;
-            let here =
-                |m: &crate::maps::Member| (m.brick, m.incarnation) == (brick.id, brick.incarnation);
-            replicas.members.len() > 1 && replicas.members.iter().any(here)
-                || replicas.learners.iter().any(here)
-        });
-        if can_leave {
+        if scene.keepers.can_be_taken_out(brick) {
             let (brick, incarnation) = (brick.id, brick.incarnation);
             scene.entries.push(Entry::TakeOut { brick, incarnation });
+        }
+    }
+}
+
+/// Replicas that say that they are not whole.
+pub(super) fn damaged(scene: &mut Scene<'_>) {
+    for (from, report, _) in scene.reports.clone() {
+        let Report::Damaged { partition, epoch } = report else { continue };
+        let Some(group) = scene.keepers.group(partition) else { continue };
+        let Some(brick) = scene.keepers.brick(from) else { continue };
+        let replicas = &group.replicas;
+        let learner = replicas.learners.iter().any(|m| is_process(m, brick));
+        let member = replicas.members.iter().any(|m| is_process(m, brick));
+        // The last one goes on with what is good of it; one that is asked to leave has been heard.
+        let last = replicas.members.len() < 2;
+        let heard = replicas.intent != crate::maps::Intent::None
+            && group.kept.iter().all(|kept| kept.brick != from || !kept.intact);
+        let idle = last && (replicas.is_active() || group.kept.is_empty()) || !last && heard;
+        if (learner || member && !idle) && replicas.epoch == epoch && scene.is_free(partition) {
+            let incarnation = brick.incarnation;
+            scene.step(partition, Entry::Damaged { partition, epoch, brick: from, incarnation });
         }
     }
 }

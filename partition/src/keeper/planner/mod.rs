@@ -5,16 +5,25 @@
 //! begin, leases that ended take bricks out, groups that stopped are led, then copies and hand-overs under way,
 //! repairs, and only on a calm cluster moves that make bricks more even.
 
+mod balance;
+mod health;
+mod intents;
+mod lead;
 mod members;
 mod place;
+mod repair;
+mod voters;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+pub use lead::lead_anyway;
 pub use place::create_table;
 
 use super::entry::Entry;
+use super::heartbeat::Report;
 use super::leases::Leases;
-use super::state::Keepers;
+use super::state::{Brick, Group, Keepers};
+use health::Apart;
 
 const MS: u64 = 1_000_000;
 /// Entries of one call, besides those that keep partitions available.
@@ -28,6 +37,18 @@ pub struct Planner {
     last: u64,
     /// The leader itself stood still: nobody is taken out before the others had time to say that they are there.
     grace_until: u64,
+    /// Pairs of bricks that are not to be in one group.
+    apart: BTreeMap<(u32, u32), Apart>,
+    /// Since when a group asks for something, in which epoch.
+    asked: BTreeMap<u32, (u32, u64)>,
+    /// Since when a group lacks a replica.
+    short: BTreeMap<u32, u64>,
+    /// Since when a group has been stopped.
+    stopped: BTreeMap<u32, u64>,
+    /// A hand-over was withdrawn: not again before this time.
+    rest: BTreeMap<u32, u64>,
+    /// Since when a keeper has not been heard.
+    unheard: BTreeMap<u32, u64>,
 }
 
 /// One look at the cluster.
@@ -38,15 +59,29 @@ struct Scene<'a> {
     entries: Vec<Entry>,
     /// Partitions that have a step already.
     touched: BTreeSet<u32>,
+    /// Bricks that get no more answers, until they are taken out.
+    suspend: BTreeSet<u32>,
+    /// (reporting brick, report, since when) of processes that act.
+    reports: Vec<(u32, Report, u64)>,
 }
 
-impl Scene<'_> {
+impl<'a> Scene<'a> {
+    fn new(now: u64, keepers: &'a Keepers, leases: &'a Leases) -> Self {
+        let mut reports = Vec::new();
+        for brick in keepers.bricks() {
+            let of = leases.reports(keepers, brick.id).into_iter();
+            reports.extend(of.map(|(report, since)| (brick.id, report, since)));
+        }
+        let (entries, touched, suspend) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Self { now, keepers, leases, entries, touched, suspend, reports }
+    }
+
     fn lease(&self) -> u64 {
         self.keepers.settings.lease_ms * MS
     }
 
     fn is_live(&self, brick: u32) -> bool {
-        self.leases.is_live(self.now, self.keepers, brick)
+        self.leases.is_live(self.now, self.keepers, brick) && !self.suspend.contains(&brick)
     }
 
     /// Nothing is under way about the partition.
@@ -58,6 +93,25 @@ impl Scene<'_> {
         self.touched.insert(partition);
         self.entries.push(entry);
     }
+
+    /// Bricks that may get partitions: there, and not being emptied.
+    fn usable(&self) -> Vec<&'a Brick> {
+        self.keepers.bricks().filter(|b| !b.draining && self.is_live(b.id)).collect()
+    }
+
+    /// How many replicas there can be of those that should be.
+    fn target(&self, group: &Group) -> usize {
+        let bricks = self.keepers.bricks().filter(|brick| !brick.draining).count();
+        self.keepers.wanted(group).min(bricks).max(1)
+    }
+
+    fn is_draining(&self, brick: u32) -> bool {
+        self.keepers.brick(brick).is_some_and(|brick| brick.draining)
+    }
+
+    fn has_report(&self, from: u32, report: Report) -> bool {
+        self.reports.iter().any(|(brick, is, _)| *brick == from && *is == report)
+    }
 }
 
 /// What to propose now. Call it after heartbeats, after entries, and at least each fifth of a lease; ask
@@ -68,9 +122,43 @@ pub fn plan(now: u64, keepers: &Keepers, leases: &mut Leases, planner: &mut Plan
         planner.grace_until = now + lease + lease / 10;
     }
     planner.last = now;
-    let mut scene = Scene { now, keepers, leases, entries: Vec::new(), touched: BTreeSet::new() };
+    planner.forget(now, keepers);
+    let mut scene = Scene::new(now, keepers, leases);
     members::finite(&mut scene);
     members::activate(&mut scene);
-    members::take_out(&mut scene, planner);
-    scene.entries
+    health::look(&mut scene, planner);
+    if now >= planner.grace_until {
+        members::take_out(&mut scene);
+        lead::lead(&mut scene, planner);
+    }
+    members::damaged(&mut scene);
+    let urgent = scene.entries.len();
+    health::silent(&mut scene, planner);
+    let mut work = repair::Work::new(&scene, planner);
+    intents::intents(&mut scene, planner, &work);
+    repair::repair(&mut scene, planner, &mut work);
+    scene.entries.truncate(urgent + ENTRIES_MAX);
+    voters::voters(&mut scene, planner);
+    let Scene { entries, suspend, .. } = scene;
+    leases.suspend(keepers, suspend);
+    entries
+}
+
+impl Planner {
+    /// What is over is not remembered.
+    fn forget(&mut self, now: u64, keepers: &Keepers) {
+        let is_there = |partition: &u32| keepers.group(*partition).is_some();
+        self.asked.retain(|partition, (epoch, _)| {
+            keepers.group(*partition).is_some_and(|group| {
+                let replicas = &group.replicas;
+                replicas.epoch == *epoch && replicas.intent != crate::maps::Intent::None
+            })
+        });
+        self.short.retain(|partition, _| is_there(partition));
+        self.stopped.retain(|partition, _| {
+            keepers.group(*partition).is_some_and(|group| keepers.is_stopped(group))
+        });
+        self.rest.retain(|partition, until| is_there(partition) && *until > now);
+        self.unheard.retain(|brick, _| keepers.brick(*brick).is_some());
+    }
 }

@@ -4,6 +4,7 @@
 //! goes moves only what it gains or loses. The score is `weight / -log2(hash)`: a brick of twice the memory wins
 //! twice as often. Integers only, so that every machine decides the same.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use crate::hash::hash_u64;
@@ -18,7 +19,7 @@ pub(super) fn weight(brick: &Brick) -> u64 {
 }
 
 /// `load_a / weight_a` against `load_b / weight_b`.
-pub(super) fn compare(a: (u64, u64), b: (u64, u64)) -> std::cmp::Ordering {
+pub(super) fn compare(a: (u64, u64), b: (u64, u64)) -> Ordering {
     (u128::from(a.0) * u128::from(b.1)).cmp(&(u128::from(b.0) * u128::from(a.1)))
 }
 
@@ -60,6 +61,68 @@ pub(super) fn crowding(keepers: &Keepers, bricks: &[u32]) -> (u32, u32) {
     (hosts, racks)
 }
 
+/// Loads of bricks, and the share that each should have.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Loads {
+    /// Replicas by brick, learners too.
+    pub(super) replicas: BTreeMap<u32, u64>,
+    /// Of those it leads.
+    pub(super) primaries: BTreeMap<u32, u64>,
+}
+
+impl Loads {
+    pub(super) fn of(keepers: &Keepers) -> Self {
+        let mut loads = Self::default();
+        for (_, group) in keepers.groups() {
+            for member in group.replicas.members.iter().chain(&group.replicas.learners) {
+                *loads.replicas.entry(member.brick).or_default() += 1;
+            }
+            if let Some(primary) = group.replicas.primary() {
+                *loads.primaries.entry(primary.brick).or_default() += 1;
+            }
+        }
+        loads
+    }
+
+    /// Replicas and weight, to be compared.
+    pub(super) fn ratio(&self, brick: &Brick) -> (u64, u64) {
+        (self.replicas.get(&brick.id).copied().unwrap_or(0), weight(brick))
+    }
+
+    /// Primaries and weight, to be compared.
+    pub(super) fn lead_ratio(&self, brick: &Brick) -> (u64, u64) {
+        (self.primaries.get(&brick.id).copied().unwrap_or(0), weight(brick))
+    }
+
+    /// The best of `bricks` to join `members`: least crowding, then not above a fair share of `total` replicas,
+    /// then the score.
+    pub(super) fn best<'a>(
+        &self,
+        keepers: &Keepers,
+        bricks: &[&'a Brick],
+        members: &[u32],
+        partition: u32,
+        total: u64,
+    ) -> Option<&'a Brick> {
+        let weights: u64 = bricks.iter().map(|b| weight(b)).sum();
+        let key = |brick: &Brick| {
+            let all: Vec<u32> = members.iter().copied().chain([brick.id]).collect();
+            let (load, own) = self.ratio(brick);
+            let fair = (u128::from(total) * u128::from(own)).div_ceil(u128::from(weights.max(1)));
+            (crowding(keepers, &all), u128::from(load) >= fair)
+        };
+        let free = bricks.iter().filter(|b| !members.contains(&b.id));
+        free.copied().min_by(|a, b| {
+            let (full_a, full_b) = (key(a), key(b));
+            let both_full = full_a.1 && full_b.1;
+            let load = || compare(self.ratio(a), self.ratio(b));
+            let load = if both_full { load() } else { Ordering::Equal };
+            let claim = || score(b, partition).cmp(&score(a, partition));
+            full_a.cmp(&full_b).then(load).then_with(claim).then(a.id.cmp(&b.id))
+        })
+    }
+}
+
 /// The entry that makes a table, with a place for each partition.
 pub fn create_table(
     now: u64,
@@ -77,60 +140,26 @@ pub fn create_table(
             "no brick is there for the table \"{name}\": see status, and try again"
         ));
     }
-    let mut loads: BTreeMap<u32, u64> =
-        keepers.brick_loads().into_iter().map(|(brick, load)| (brick, load as u64)).collect();
-    let mut primaries: BTreeMap<u32, u64> = BTreeMap::new();
-    for (_, group) in keepers.groups() {
-        if let Some(primary) = group.replicas.primary() {
-            *primaries.entry(primary.brick).or_default() += 1;
-        }
-    }
-    let replicas = usize::from(options.replicas).min(bricks.len()) as u64;
-    let there: u64 = bricks.iter().filter_map(|b| loads.get(&b.id)).sum();
-    let total = there + replicas * u64::from(options.partitions);
-    let weights: u64 = bricks.iter().map(|b| weight(b)).sum();
+    let mut loads = Loads::of(keepers);
+    let replicas = usize::from(options.replicas).min(bricks.len());
+    let there: u64 = bricks.iter().map(|brick| loads.ratio(brick).0).sum();
+    let total = there + replicas as u64 * u64::from(options.partitions);
     let mut placement = Vec::new();
     // (A count that is no power of two is refused when the entry is applied.)
     for n in 0..options.partitions.min(1 << crate::maps::DEPTH_MAX) {
         let partition = keepers.next_partition.saturating_add(n);
         let mut members: Vec<&Brick> = Vec::new();
-        while (members.len() as u64) < replicas {
-            let best =
-                bricks.iter().filter(|b| !members.iter().any(|m| m.id == b.id)).min_by(|a, b| {
-                    let key = |brick: &Brick| {
-                        let mut all: Vec<u32> = members.iter().map(|m| m.id).collect();
-                        all.push(brick.id);
-                        let load = loads.get(&brick.id).copied().unwrap_or(0);
-                        let fair = (total * weight(brick)).div_ceil(weights);
-                        (crowding(keepers, &all), load >= fair)
-                    };
-                    let load =
-                        |brick: &Brick| (loads.get(&brick.id).copied().unwrap_or(0), weight(brick));
-                    let ratio = |full: bool| {
-                        if full { compare(load(a), load(b)) } else { std::cmp::Ordering::Equal }
-                    };
-                    let (ka, kb) = (key(a), key(b));
-                    ka.cmp(&kb)
-                        .then_with(|| ratio(ka.1))
-                        .then_with(|| score(b, partition).cmp(&score(a, partition)))
-                        .then(a.id.cmp(&b.id))
-                });
-            let Some(best) = best else { break };
-            *loads.entry(best.id).or_default() += 1;
+        while members.len() < replicas {
+            let ids: Vec<u32> = members.iter().map(|m| m.id).collect();
+            let Some(best) = loads.best(keepers, &bricks, &ids, partition, total) else { break };
+            *loads.replicas.entry(best.id).or_default() += 1;
             members.push(best);
         }
-        lead_evenly(&mut members, &mut primaries);
+        let lead = |at: &usize| loads.lead_ratio(members[*at]);
+        let first = (0..members.len()).min_by(|a, b| compare(lead(a), lead(b)));
+        members.swap(0, first.unwrap_or(0));
+        *loads.primaries.entry(members[0].id).or_default() += 1;
         placement.push(members.iter().map(|m| (m.id, m.incarnation)).collect());
     }
     Ok(Entry::CreateTable { name: name.to_owned(), options, placement })
-}
-
-/// Puts the member first that has the fewest primaries for its weight.
-fn lead_evenly(members: &mut [&Brick], primaries: &mut BTreeMap<u32, u64>) {
-    let load = |brick: &Brick| (primaries.get(&brick.id).copied().unwrap_or(0), weight(brick));
-    let least = (0..members.len()).min_by(|a, b| compare(load(members[*a]), load(members[*b])));
-    if let Some(least) = least {
-        members.swap(0, least);
-        *primaries.entry(members[0].id).or_default() += 1;
-    }
 }

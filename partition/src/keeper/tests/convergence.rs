@@ -1,0 +1,180 @@
+use super::world::World;
+use super::*;
+
+fn count(world: &World, is: fn(&Entry) -> bool) -> usize {
+    world.applied.iter().filter(|entry| is(entry)).count()
+}
+
+fn cluster(bricks: usize, replicas: u8) -> World {
+    let mut world = World::new(bricks);
+    assert!(world.create("t", options(8, replicas)));
+    world.converge();
+    world.applied.clear();
+    world
+}
+
+#[test]
+fn a_brick_that_is_back_soon_is_copied_to_and_nobody_else() {
+    let mut world = cluster(4, 3);
+    let had = world.loads()[&1].0;
+    world.crash(0, false);
+    world.run(5_000);
+    assert_eq!(count(&world, |e| matches!(e, Entry::NameLearner { .. })), 0, "it may be back");
+    assert_eq!(world.loads()[&1].0, 0);
+    world.start(0);
+    world.run(5_000);
+    assert_eq!(world.loads()[&1].0, had);
+    let copies = count(&world, |e| matches!(e, Entry::NameLearner { brick, .. } if *brick != 1));
+    assert_eq!(copies, 0);
+    world.converge();
+}
+
+#[test]
+fn a_brick_that_stays_away_is_replaced_after_the_delay() {
+    let mut world = cluster(4, 3);
+    world.crash(0, true);
+    world.run(10_000);
+    assert_eq!(count(&world, |e| matches!(e, Entry::NameLearner { .. })), 0);
+    world.run(30_000);
+    assert!(world.keepers.groups().all(|(_, g)| g.replicas.members.len() == 3));
+    assert_eq!(world.loads()[&1], (0, 0));
+    assert!(world.losses.is_empty());
+}
+
+#[test]
+fn a_group_that_dies_within_a_moment_is_led_by_whoever_is_back() {
+    // 15: three die at once, the last for good.
+    let mut world = cluster(3, 3);
+    for at in 0..3 {
+        world.crash(at, at == 2);
+    }
+    world.run(3_000);
+    world.start(1);
+    world.run(5_000);
+    for (_, group) in world.keepers.groups() {
+        assert_eq!(group.replicas.members[0].brick, 2);
+        assert!(group.replicas.is_active());
+    }
+    assert!(world.losses.is_empty());
+    world.converge();
+}
+
+#[test]
+fn when_nobody_kept_everything_all_are_waited_for_and_the_loss_is_said() {
+    let mut world = cluster(3, 3);
+    for at in 0..3 {
+        world.crash(at, true);
+    }
+    // The disk of 2 has most of it.
+    for partition in 1..=8 {
+        world.machines[1].has.insert(partition, 5);
+    }
+    world.start(0);
+    world.start(1);
+    world.run(20_000);
+    assert!(world.losses.is_empty(), "3 is still away");
+    world.start(2);
+    world.run(5_000);
+    assert_eq!(world.losses.len(), 8, "{:?}", world.losses);
+    let leads = |e: &Entry| matches!(e, Entry::Lead { brick: 2, accept_loss: true, .. });
+    assert_eq!(count(&world, leads), 8);
+    world.converge();
+}
+
+#[test]
+fn an_operators_word_ends_the_wait() {
+    let mut world = cluster(2, 1);
+    world.crash(0, true);
+    world.run(20_000);
+    let (partition, _) = world
+        .keepers
+        .groups()
+        .find(|(_, g)| g.replicas.members[0].brick == 1)
+        .expect("brick 1 has half of them");
+    let entry =
+        lead_anyway(world.now, &world.keepers, &world.leases, partition, None).expect("stopped");
+    assert!(world.propose(&entry));
+    assert!(world.losses[0].contains("brick 1 kept all of it"), "{:?}", world.losses);
+    world.run(1_000);
+    assert!(world.keepers.group(partition).unwrap().replicas.is_active());
+}
+
+#[test]
+fn a_cut_between_two_makes_the_backup_leave_and_the_pair_rests() {
+    // 23: 1 and 3 do not reach each other, both reach the keepers.
+    let mut world = cluster(3, 3);
+    world.cuts.insert((0, 2));
+    world.run(5_000);
+    let takeouts = count(&world, |e| matches!(e, Entry::TakeOut { .. }));
+    assert_eq!(takeouts, 0, "nobody knows whose fault it is");
+    for (partition, group) in world.keepers.groups() {
+        let replicas = &group.replicas;
+        let other = |brick: u32| replicas.position(4 - brick).is_some();
+        // (Backups do not talk to each other.)
+        let waits = replicas.primary().is_some_and(|m| m.brick != 2 && other(m.brick));
+        assert!(!waits && replicas.is_active(), "{partition}: {replicas:?}");
+    }
+    // Mended: not at once, and then whole again.
+    let before = count(&world, |e| matches!(e, Entry::NameLearner { .. }));
+    world.cuts.clear();
+    world.run(2_000);
+    assert_eq!(count(&world, |e| matches!(e, Entry::NameLearner { .. })), before);
+    world.converge();
+}
+
+#[test]
+fn the_brick_that_nobody_reaches_is_taken_out_although_its_heartbeats_come() {
+    let mut world = cluster(4, 3);
+    for other in [0, 2, 3] {
+        world.cuts.insert((other.min(1), other.max(1)));
+    }
+    world.run(6_000);
+    let out = |e: &Entry| matches!(e, Entry::TakeOut { brick, .. } if *brick == 2);
+    assert_eq!(count(&world, out), 1);
+    assert_eq!(count(&world, |e| matches!(e, Entry::TakeOut { .. })), 1);
+    assert!(world.leases.is_live(world.now, &world.keepers, 2), "it is answered again");
+    world.converge();
+}
+
+#[test]
+fn a_stuck_data_core_is_taken_out_when_it_does_not_confirm() {
+    // The vote is missing, the intent is not confirmed, the heartbeats go on.
+    let mut world = cluster(2, 2);
+    world.machines[1].stuck = true;
+    world.cuts.insert((0, 1));
+    world.run(8_000);
+    for (partition, group) in world.keepers.groups() {
+        assert_eq!(group.replicas.members.len(), 1, "{partition}");
+        assert!(group.replicas.is_active());
+    }
+    world.converge();
+}
+
+#[test]
+fn a_hand_over_that_is_not_confirmed_is_withdrawn() {
+    let mut world = cluster(3, 3);
+    for machine in &mut world.machines {
+        machine.stuck = true;
+    }
+    let (partition, primary) = (1, world.keepers.group(1).unwrap().replicas.members[0].brick);
+    let epoch = world.keepers.group(1).unwrap().replicas.epoch;
+    let intent = crate::maps::Intent::StepDown { brick: primary };
+    world.propose(&Entry::SetIntent { partition, epoch, intent });
+    world.run(3_000);
+    assert_eq!(count(&world, |e| matches!(e, Entry::Withdraw { .. })), 1);
+    assert_eq!(world.keepers.group(1).unwrap().replicas.members[0].brick, primary);
+    world.converge();
+}
+
+#[test]
+fn primaries_are_even_again_after_a_restart_took_them_elsewhere() {
+    let mut world = World::new(3);
+    assert!(world.create("t", options(32, 3)));
+    world.converge();
+    world.crash(0, false);
+    world.run(3_000);
+    world.start(0);
+    world.converge();
+    let leads: Vec<usize> = world.loads().values().map(|load| load.1).collect();
+    assert!(leads.iter().all(|n| (10..=11).contains(n)), "{leads:?}");
+}
