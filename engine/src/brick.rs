@@ -1,12 +1,13 @@
 //! A brick as a whole: what is started in which order, and how it ends.
 //!
-//! Order of a start: configuration, host checks, folder lock, identity, catalog; then the data cores'
-//! threads, which make their rings and listen (only the owning thread may make a ring); then the
-//! storage thread and the control thread, which need the cores' wakers; then the cores get their ends of
-//! the rings and open their partitions. When all serve, the identity is settled: from then on memory_dir
+//! Order of a start: configuration, host checks, folder lock, identity; then the data cores'
+//! threads, which make their rings and listen (only the owning thread may make a ring); then the control
+//! thread, which registers the brick with its keepers (a lone brick is its own) and gets the maps; then the
+//! storage thread; then the cores get their ends of the rings and open their partitions. When all serve, the identity is settled: from then on memory_dir
 //! belongs to this incarnation.
 
 mod cores;
+mod registration;
 #[cfg(test)]
 mod tests;
 
@@ -24,12 +25,12 @@ use firebrick_partition::maps::Routes;
 use firebrick_partition::wire::{Limits, Welcome};
 use rtrb::Producer;
 
-use crate::catalog::{BRICK, Catalog};
 use crate::check::{self, Host, Plan};
 use crate::config::{BrickConfig, KEYS, Poll};
-use crate::control::{ControlAnswer, ControlThread, Cores, Queue, Setup};
+use crate::control::{ControlAnswer, ControlThread, Cores, Queue, Setup, Started};
 use crate::counters::{Board, CoreState, Counts, Published};
 use crate::error::BrickError;
+use crate::keeper::KeeperSetup;
 use crate::lock::{BrickLock, Identity, boot_id};
 use crate::mesh::Mesh;
 use crate::notices::Notices;
@@ -37,9 +38,13 @@ use crate::runtime::CoreThread;
 use crate::shard::{FilesSetup, FromControl, control_rings};
 use crate::storage::{Desk, StorageThread};
 use cores::{Rest, Waiting, ports_are_free, start_cores};
+use registration::keeper_setup;
 
 /// Between two looks at whether the cores have ended.
 const ENDED_EVERY: Duration = Duration::from_millis(10);
+/// Between two looks at whether the brick is told to stop before it has started.
+const STARTED_EVERY: Duration = Duration::from_millis(50);
+
 /// What a brick is, for whoever asks it.
 pub struct Info {
     /// Its name.
@@ -63,17 +68,24 @@ pub struct Info {
 }
 
 impl Info {
-    fn new(plan: &Plan, identity: &Identity, resp: Option<SocketAddr>, board: &Arc<Board>) -> Self {
+    fn new(
+        plan: &Plan,
+        identity: &Identity,
+        brick: u32,
+        resp: Option<SocketAddr>,
+        board: &Arc<Board>,
+        notices: Notices,
+    ) -> Self {
         Self {
             name: plan.config.name.clone(),
-            brick: BRICK,
+            brick,
             incarnation: identity.nonce,
             cores: plan.cores.len() as u16,
             resp_port: resp.map_or(0, |a| a.port()),
             in_flight_max: plan.config.limits.in_flight_max,
             settings: settings(plan),
             board: Arc::clone(board),
-            notices: Notices::start(),
+            notices,
         }
     }
 
@@ -129,6 +141,8 @@ pub struct Addresses {
     pub resp: Option<SocketAddr>,
     /// HTTP.
     pub http: Option<SocketAddr>,
+    /// The control port, for other bricks.
+    pub control: SocketAddr,
 }
 
 /// A running brick.
@@ -175,10 +189,12 @@ impl Links {
 }
 
 impl Cores for Links {
-    fn push_routes(&self, routes: Arc<Routes>) {
-        for core in 0..self.ends.len() {
-            self.send(core, FromControl::Routes(Arc::clone(&routes)));
+    fn give(&self, core: u16, routes: Option<Arc<Routes>>, lease_end_ns: u64) {
+        let core = usize::from(core);
+        if let Some(routes) = routes {
+            self.send(core, FromControl::Routes(routes));
         }
+        self.send(core, FromControl::Lease { end_ns: lease_end_ns });
     }
 
     fn answer(&self, core: u16, answer: ControlAnswer) {
@@ -199,12 +215,12 @@ fn files_setup(plan: &Plan, incarnation: Incarnation, info: &Info) -> FilesSetup
 
 fn start_storage(
     plan: &Plan,
-    catalog: &mut Catalog,
+    dropped: &[u32],
     wakers: &[Waker],
 ) -> Result<(StorageThread, Vec<Desk<Job, Done>>), BrickError> {
     let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
         .map_err(BrickError::Storage)?;
-    remove_dropped(&mut storage, catalog)?;
+    remove_dropped(&mut storage, dropped)?;
     let wake = |waker: &Waker| {
         let waker = waker.clone();
         Box::new(move || waker.wake()) as crate::storage::Waker
@@ -213,15 +229,34 @@ fn start_storage(
 }
 
 /// Files of tables that were dropped just before the brick died.
-fn remove_dropped(storage: &mut Storage, catalog: &mut Catalog) -> Result<(), BrickError> {
-    let dropped = catalog.dropped().to_vec();
-    for &partition in &dropped {
+fn remove_dropped(storage: &mut Storage, dropped: &[u32]) -> Result<(), BrickError> {
+    for &partition in dropped {
         if let Done::Removed { result: Err(error), .. } = storage.perform(Job::Remove { partition })
         {
             return Err(BrickError::Storage(error));
         }
     }
-    catalog.forget_dropped(&dropped)
+    Ok(())
+}
+
+/// Waits for the keepers, who may take their time, until the brick is told to stop.
+fn await_keepers(
+    control: ControlThread,
+    board: &Board,
+) -> Result<(ControlThread, Started), BrickError> {
+    loop {
+        let error = match control.started(STARTED_EVERY) {
+            Some(Ok(started)) => return Ok((control, started)),
+            Some(Err(error)) => error,
+            None if !board.is_stopping() => continue,
+            None => {
+                BrickError::Core("the brick was stopped while it waited for its keepers".into())
+            }
+        };
+        // What it was told first says more than how it ended.
+        let _ = control.finish();
+        return Err(error);
+    }
 }
 
 impl Brick {
@@ -233,48 +268,46 @@ impl Brick {
         ports_are_free(config)?;
         let boot = boot_id()?;
         let identity = Identity::begin(&lock, &plan.config.name, &boot)?;
-        let cores = plan.cores.len() as u16;
-        let durability = plan.config.durability;
-        let mut catalog = Catalog::open(&plan.data_dir, cores, plan.config.partitions, durability)?;
         let board = Arc::new(Board::new(plan.cores.len()));
+        let notices = Notices::start();
 
         let waiting = start_cores(&plan)?;
         let wakers: Vec<Waker> = waiting.iter().map(|w| w.ready.waker.clone()).collect();
         let (listen, resp) = (waiting[0].ready.listen, waiting[0].ready.resp);
-        let (storage, desks) = start_storage(&plan, &mut catalog, &wakers)?;
         let queue = Queue::default();
+        let port = queue.port();
         let (ends, controls): (Vec<_>, Vec<_>) =
             plan.cores.iter().map(|_| control_rings(queue.port())).unzip();
         let links = Arc::new(Links::new(ends, wakers.clone()));
-        for core in 0..plan.cores.len() {
-            // A brick alone: nobody could take its place.
-            links.send(core, FromControl::Lease { end_ns: u64::MAX });
-        }
-        let routes = catalog.routes();
-        let setup = control_setup(&plan, &identity, listen, resp, signals, &board, catalog);
+        let keeper = keeper_setup(&plan, (&lock, &identity), (listen, resp), notices.clone())?;
+        let control_at = keeper.control;
+        let setup = control_setup(&plan, &identity, (listen, resp), signals, &board, keeper);
         let control = ControlThread::spawn(setup, queue, Arc::clone(&links) as Arc<dyn Cores>)?;
-
-        let info = Arc::new(Info::new(&plan, &identity, resp, &board));
+        let (control, started) = await_keepers(control, &board)?;
+        let (storage, desks) = start_storage(&plan, &started.dropped, &wakers)?;
+        if !started.dropped.is_empty() {
+            // Refused: the next start removes them anew.
+            let _ = port.removed(started.dropped.clone());
+        }
+        let info = Arc::new(Info::new(&plan, &identity, started.brick, resp, &board, notices));
         let files = files_setup(&plan, incarnation(&identity, &boot), &info);
+        let routes = &started.routes;
         let parts =
             waiting.into_iter().zip(Mesh::connect(plan.cores.len())).zip(desks).zip(controls);
-        let rest_of = |mesh, desk, control| Rest {
-            mesh,
-            routes: Arc::clone(&routes),
-            files: files.clone(),
-            desk,
-            control,
-            info: Arc::clone(&info),
-            wakers: wakers.clone(),
-            poller: Poller::new(poll_mode(&plan.config)),
-        };
         let begin = |(((core, mesh), desk), control): (((Waiting, _), _), _)| {
-            // The thread waits for exactly this; if it has died, its join says why.
-            let _ = core.rest.send(rest_of(mesh, desk, control));
-            core.thread
+            core.begin(Rest {
+                mesh,
+                routes: Arc::clone(routes),
+                files: files.clone(),
+                desk,
+                control,
+                info: Arc::clone(&info),
+                wakers: wakers.clone(),
+                poller: Poller::new(poll_mode(&plan.config)),
+            })
         };
         let cores = parts.map(begin).collect();
-        let addresses = Addresses { listen, resp, http: control.http() };
+        let addresses = Addresses { listen, resp, http: control.http(), control: control_at };
         let warnings = plan.warnings;
         Ok(Self {
             addresses,
@@ -409,11 +442,10 @@ fn settings(plan: &Plan) -> Vec<(String, String)> {
 fn control_setup(
     plan: &Plan,
     identity: &Identity,
-    listen: SocketAddr,
-    resp: Option<SocketAddr>,
+    (listen, resp): (SocketAddr, Option<SocketAddr>),
     signals: bool,
     board: &Arc<Board>,
-    catalog: Catalog,
+    keeper: KeeperSetup,
 ) -> Setup {
     Setup {
         name: plan.config.name.clone(),
@@ -424,8 +456,10 @@ fn control_setup(
         http_connections_max: plan.config.limits.http_connections_max as usize,
         partitions_per_core: plan.config.partitions,
         durability: plan.config.durability,
+        replicas: plan.config.replicas,
+        memory_bytes: plan.memory_bytes,
         signals,
         board: Arc::clone(board),
-        catalog,
+        keeper,
     }
 }

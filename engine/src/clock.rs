@@ -25,7 +25,7 @@ impl Clock {
     }
 }
 
-/// The time that leases are counted in.
+/// `CLOCK_BOOTTIME` now, nanoseconds: it goes on while the machine is suspended.
 pub fn boot_ns() -> u64 {
     read(libc::CLOCK_BOOTTIME)
 }

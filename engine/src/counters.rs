@@ -159,6 +159,17 @@ pub struct Published {
     longest_turn_ns: AtomicU64,
     state: AtomicU8,
     settled: AtomicBool,
+    lease_end_ns: AtomicU64,
+    maps_version: AtomicU64,
+}
+
+/// What a core has taken of the control thread: it has turned its loop since that was pushed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Version of the maps that it serves by.
+    pub version: u64,
+    /// End of its lease, `CLOCK_BOOTTIME`; `u64::MAX`: none.
+    pub end_ns: u64,
 }
 
 impl Default for Published {
@@ -168,11 +179,25 @@ impl Default for Published {
             longest_turn_ns: AtomicU64::new(0),
             state: AtomicU8::new(CoreState::Starting as u8),
             settled: AtomicBool::new(false),
+            lease_end_ns: AtomicU64::new(0),
+            maps_version: AtomicU64::new(0),
         }
     }
 }
 
 impl Published {
+    /// Says which lease the core has taken, and by which maps it serves.
+    pub fn took(&self, taken: Taken) {
+        self.maps_version.store(taken.version, Ordering::Relaxed);
+        self.lease_end_ns.store(taken.end_ns, Ordering::Release);
+    }
+
+    /// What the core has taken last.
+    pub fn taken(&self) -> Taken {
+        let end_ns = self.lease_end_ns.load(Ordering::Acquire);
+        Taken { version: self.maps_version.load(Ordering::Relaxed), end_ns }
+    }
+
     /// Copies the core's figures out.
     #[inline]
     pub fn publish(&self, counts: &Counts) {

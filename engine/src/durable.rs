@@ -1,4 +1,4 @@
-//! Small files that are replaced whole or not at all: catalog and identity of a brick.
+//! Small files that are replaced whole or not at all: identity of a brick, its place in a cluster, the keepers' snapshot.
 //!
 //! A file is one line of header (`firebrick KIND FORMAT CRC32 BYTES`) and a JSON body. The checksum is
 //! there because a flipped digit in JSON is still JSON.
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::error::BrickError;
 
 /// No file of this kind is larger.
-const FILE_BYTES_MAX: u64 = 16 << 20;
+const FILE_BYTES_MAX: u64 = 256 << 20;
 
 /// What a file is, and the newest format that this code knows.
 #[derive(Clone, Copy, Debug)]

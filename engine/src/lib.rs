@@ -1,7 +1,6 @@
 //! The brick: data cores, the mesh between them, the RESP front, the control thread.
 
 pub mod brick;
-pub mod catalog;
 pub mod check;
 mod clock;
 pub mod config;
@@ -10,6 +9,7 @@ mod core;
 pub mod counters;
 mod durable;
 pub mod error;
+mod keeper;
 pub mod lock;
 pub mod mesh;
 mod notices;

@@ -49,6 +49,12 @@ pub struct BrickArgs {
     /// The rack it is in, likewise.
     #[arg(long, value_name = "NAME", help_heading = "Cluster")]
     pub rack: Option<String>,
+    /// IP address under which others reach this brick [default: that of --listen]
+    #[arg(long, value_name = "ADDR", help_heading = "Cluster")]
+    pub advertise: Option<String>,
+    /// Bricks that hold each partition of a new table, when there are as many [default: 2]
+    #[arg(long, value_name = "N", help_heading = "Cluster")]
+    pub replicas: Option<String>,
     /// Where records live while the brick runs: a folder in tmpfs, or `auto`, which is /dev/shm when
     /// it has room [default: auto]
     #[arg(long, value_name = "DIR", help_heading = "Storage")]
@@ -111,6 +117,8 @@ impl BrickArgs {
             join: self.join.clone(),
             host: self.host.clone(),
             rack: self.rack.clone(),
+            advertise: self.advertise.clone(),
+            replicas: self.replicas.clone(),
             resp: self.resp.clone(),
             http: self.http.clone(),
             memory_dir: self.memory_dir.clone(),
@@ -136,6 +144,8 @@ impl BrickArgs {
             ("--join", text(&self.join)),
             ("--host", text(&self.host)),
             ("--rack", text(&self.rack)),
+            ("--advertise", text(&self.advertise)),
+            ("--replicas", text(&self.replicas)),
             ("--resp", text(&self.resp)),
             ("--http", text(&self.http)),
             ("--memory-dir", path(&self.memory_dir)),

@@ -42,9 +42,18 @@ pub(super) struct Rest {
 
 /// A core's thread that waits for the rest.
 pub(super) struct Waiting {
-    pub(super) thread: CoreThread,
-    pub(super) rest: SyncSender<Rest>,
+    thread: CoreThread,
+    rest: SyncSender<Rest>,
     pub(super) ready: Ready,
+}
+
+impl Waiting {
+    /// Gives the thread what it waits for.
+    pub(super) fn begin(self, rest: Rest) -> CoreThread {
+        // If it has died, its join says why.
+        let _ = self.rest.send(rest);
+        self.thread
+    }
 }
 
 fn start_core(
@@ -157,5 +166,6 @@ fn port_is_free(key: &'static str, address: Option<SocketAddr>) -> Result<(), Br
 pub(super) fn ports_are_free(config: &BrickConfig) -> Result<(), BrickError> {
     port_is_free("listen", Some(config.listen))?;
     port_is_free("resp", config.resp)?;
-    port_is_free("http", config.http)
+    port_is_free("http", config.http)?;
+    port_is_free("control", Some(config.control))
 }

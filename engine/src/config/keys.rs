@@ -1,5 +1,6 @@
 //! The keys, one row each, and the two ways to set them.
 
+use firebrick_partition::maps::REPLICAS_MAX;
 use toml::de::{DeTable, DeValue};
 
 use super::parse;
@@ -91,6 +92,11 @@ pub static KEYS: &[Key] = &[
         show: |c| or(c.rack.as_ref(), "none"),
     },
     Key {
+        name: "advertise",
+        set: |c, v| parse::parse_advertise(v).map(|v| c.advertise = v),
+        show: |c| or(c.advertise, "auto"),
+    },
+    Key {
         name: "resp",
         set: |c, v| parse::parse_address_or_off(v).map(|v| c.resp = v),
         show: |c| or(c.resp, "off"),
@@ -128,6 +134,11 @@ pub static KEYS: &[Key] = &[
         name: "durability",
         set: |c, v| parse::parse_durability(v).map(|v| c.durability = v),
         show: |c| c.durability.to_string(),
+    },
+    Key {
+        name: "replicas",
+        set: |c, v| parse::parse_number(v, 1, REPLICAS_MAX as u32).map(|v| c.replicas = v as u8),
+        show: |c| c.replicas.to_string(),
     },
     Key {
         name: "limits.connections_max",
@@ -208,6 +219,8 @@ impl BrickConfig {
             ("memory", flags.memory.clone()),
             ("partitions", flags.partitions.clone()),
             ("durability", flags.durability.clone()),
+            ("replicas", flags.replicas.clone()),
+            ("advertise", flags.advertise.clone()),
         ];
         // Paths need not be text, so they do not go through the keys' parsers.
         if let Some(folder) = &flags.memory_dir {

@@ -9,7 +9,7 @@ mod parse;
 mod tests;
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::error::BrickError;
@@ -82,6 +82,8 @@ pub struct BrickConfig {
     pub host: Option<String>,
     /// The rack, likewise; `None`: not known.
     pub rack: Option<String>,
+    /// The address under which others reach this brick; `None` is auto.
+    pub advertise: Option<IpAddr>,
     /// Redis protocol; `None` is off.
     pub resp: Option<SocketAddr>,
     /// Metrics and health; `None` is off.
@@ -96,6 +98,8 @@ pub struct BrickConfig {
     pub partitions: u32,
     /// Durability of the table `default`.
     pub durability: Durability,
+    /// How many bricks hold each partition of a new table, when there are as many.
+    pub replicas: u8,
     /// Bounds.
     pub limits: Limits,
 }
@@ -112,6 +116,7 @@ impl Default for BrickConfig {
             join: Vec::new(),
             host: None,
             rack: None,
+            advertise: None,
             resp: Some(SocketAddr::from(([127, 0, 0, 1], 7379))),
             http: Some(SocketAddr::from(([127, 0, 0, 1], 7480))),
             memory_dir: None,
@@ -119,6 +124,7 @@ impl Default for BrickConfig {
             memory: None,
             partitions: 4,
             durability: Durability::Async { behind_ms: 1000 },
+            replicas: 2,
             limits: Limits {
                 connections_max: 12_000,
                 in_flight_max: 4096,
@@ -163,6 +169,10 @@ pub struct Overrides {
     pub partitions: Option<String>,
     /// `--durability`
     pub durability: Option<String>,
+    /// `--replicas`
+    pub replicas: Option<String>,
+    /// `--advertise`
+    pub advertise: Option<String>,
 }
 
 impl BrickConfig {
@@ -216,6 +226,16 @@ impl BrickConfig {
             ));
         }
         mistakes
+    }
+}
+
+impl From<Durability> for firebrick_partition::maps::Durability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Memory => Self::Memory,
+            Durability::Async { behind_ms } => Self::Async { ms: behind_ms },
+            Durability::Sync => Self::Sync,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Values of the configuration from text. Each error is the part of a sentence that follows the value:
 //! what is allowed, and what to do.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::{Cores, Durability, Poll};
@@ -105,6 +105,16 @@ pub(super) fn parse_place(text: &str) -> Result<String, String> {
         return Err("give 1 to 64 letters, digits, '-', '_', '.' or ':'".into());
     }
     Ok(text.to_owned())
+}
+
+pub(super) fn parse_advertise(text: &str) -> Result<Option<IpAddr>, String> {
+    if text.trim() == "auto" {
+        return Ok(None);
+    }
+    let address: Option<IpAddr> = text.trim().parse().ok();
+    address.filter(|address| !address.is_unspecified()).map(Some).ok_or_else(|| {
+        "give the IP address under which others reach this brick, or \"auto\"".to_owned()
+    })
 }
 
 pub(super) fn parse_poll(text: &str) -> Result<Poll, String> {

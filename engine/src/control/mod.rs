@@ -1,8 +1,8 @@
 //! The control thread: one ordinary thread with a tokio runtime of its own, for everything rare.
 //!
-//! HTTP, signals, tables. A fault or a flood here never touches a data core: nothing a data core does
-//! waits for this thread, and all that it is asked goes through a bounded queue. File calls are made on
-//! a blocking thread of the runtime, so that a slow disk does not stop the metrics.
+//! HTTP, signals, the keepers. A fault or a flood here never touches a data core: nothing a data core does
+//! waits for this thread, and all that it is asked goes through a bounded queue. The keeper's log has a
+//! thread of its own, so that a slow disk does not stop the metrics, or the leases.
 
 mod http;
 mod metrics;
@@ -13,15 +13,18 @@ mod status;
 mod tests;
 
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
-use firebrick_partition::maps::Routes;
+use firebrick_partition::maps::{Routes, TableOptions};
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
-use crate::catalog::Catalog;
 use crate::counters::Board;
 use crate::error::BrickError;
+use crate::keeper::{self, BeatSetup, Beats, Begun, KeeperSetup, News, Node};
 pub use requests::{Busy, ControlAnswer, ControlPort};
 
 /// Requests to the control thread that may wait.
@@ -30,10 +33,11 @@ const REQUESTS_MAX: usize = 256;
 /// The data cores as the control thread sees them. Called on the control thread alone; may not block
 /// for longer than it takes a core to drain its ring.
 pub trait Cores: Send + Sync + 'static {
-    /// Gives every core these routes. What is pushed first arrives first, and before any answer that is
-    /// given later. The control thread keeps an `Arc` until no core has one, so that none is freed on
-    /// a core.
-    fn push_routes(&self, routes: Arc<Routes>);
+    /// Gives a core newer routes, if there are any, and behind them in the same ring the end of its
+    /// lease (`CLOCK_BOOTTIME`; `u64::MAX`: none). What is given first arrives first, and before any answer
+    /// that is given later. The control thread keeps an `Arc` until no core has one, so that none is freed on
+    /// a core. A core that has taken it says so on the board; until then it is given no more.
+    fn give(&self, core: u16, routes: Option<Arc<Routes>>, lease_end_ns: u64);
 
     /// Gives a core the answer to its request and wakes it.
     fn answer(&self, core: u16, answer: ControlAnswer);
@@ -65,8 +69,22 @@ pub struct Setup {
     pub signals: bool,
     /// The figures.
     pub board: Arc<Board>,
-    /// The tables; their routes have been given to the cores by whoever made them.
-    pub catalog: Catalog,
+    /// How many bricks should hold each partition of a new table.
+    pub replicas: u8,
+    /// Memory for records.
+    pub memory_bytes: u64,
+    /// This brick's side of the keepers.
+    pub keeper: KeeperSetup,
+}
+
+/// A brick that the keepers know.
+pub struct Started {
+    /// Its id in the maps.
+    pub brick: u32,
+    /// The routes to begin with; what comes later comes through [`Cores`].
+    pub routes: Arc<Routes>,
+    /// Partitions of dropped tables whose files may still be there.
+    pub dropped: Vec<u32>,
 }
 
 /// What the tasks of the control thread share.
@@ -79,6 +97,8 @@ struct Shared {
     cores: Arc<dyn Cores>,
     /// All routes that a core may still have, the newest last.
     routes: Mutex<Vec<Arc<Routes>>>,
+    /// This brick's keeper, once it runs.
+    node: OnceLock<Arc<Node>>,
 }
 
 impl Shared {
@@ -87,13 +107,13 @@ impl Shared {
         routes.last().map(Arc::clone).unwrap_or_default()
     }
 
-    /// Gives the cores new routes and frees those that none of them has any more.
-    fn push_routes(&self, newest: Arc<Routes>) {
+    /// Keeps routes that cores are given, and frees those that none of them has any more.
+    fn keep_routes(&self, newest: &Arc<Routes>) {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.retain(|old| Arc::strong_count(old) > 1);
-        routes.push(Arc::clone(&newest));
-        drop(routes);
-        self.cores.push_routes(newest);
+        if !routes.last().is_some_and(|last| Arc::ptr_eq(last, newest)) {
+            routes.retain(|old| Arc::strong_count(old) > 1);
+            routes.push(Arc::clone(newest));
+        }
     }
 
     fn begin_stop(&self) {
@@ -102,12 +122,30 @@ impl Shared {
     }
 }
 
+impl Cores for Shared {
+    fn give(&self, core: u16, routes: Option<Arc<Routes>>, lease_end_ns: u64) {
+        if let Some(routes) = &routes {
+            self.keep_routes(routes);
+        }
+        self.cores.give(core, routes, lease_end_ns);
+    }
+
+    fn answer(&self, core: u16, answer: ControlAnswer) {
+        self.cores.answer(core, answer);
+    }
+
+    fn stop(&self) {
+        self.cores.stop();
+    }
+}
+
 /// The running thread.
 pub struct ControlThread {
-    handle: JoinHandle<()>,
+    handle: JoinHandle<Result<(), BrickError>>,
     end: watch::Sender<bool>,
     http: Option<SocketAddr>,
     port: ControlPort,
+    started: Receiver<Result<Started, BrickError>>,
 }
 
 /// The ends of the queue to a control thread that is started later: data cores are made before it.
@@ -138,7 +176,7 @@ impl Queue {
                 requests::ControlRequest::Json { core, token, body } => {
                     return Some((core, token, String::from_utf8_lossy(&body).into_owned()));
                 }
-                requests::ControlRequest::Removed(_) | requests::ControlRequest::Report(_) => {}
+                _ => {}
             }
         }
     }
@@ -160,11 +198,27 @@ impl ControlThread {
             .map_err(thread_error)?;
         let (end, ended) = watch::channel(false);
         let port = queue.port();
+        let (say_started, started) = sync_channel(1);
         let handle = std::thread::Builder::new()
             .name("control".into())
-            .spawn(move || runtime.block_on(run(setup, queue.requests, cores, listener, ended)))
+            .spawn(move || {
+                let ends = Ends { requests: queue.requests, ended, started: say_started };
+                runtime.block_on(run(setup, cores, listener, ends))
+            })
             .map_err(thread_error)?;
-        Ok(Self { handle, end, http, port })
+        Ok(Self { handle, end, http, port, started })
+    }
+
+    /// Waits until the keepers know this brick; `None` after so long. To be asked until it is there.
+    pub fn started(&self, at_most: Duration) -> Option<Result<Started, BrickError>> {
+        match self.started.recv_timeout(at_most) {
+            Ok(started) => Some(started),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => Some(Err(BrickError::Thread {
+                name: "control".into(),
+                what: "it panicked; its message is above".into(),
+            })),
+        }
     }
 
     /// Where HTTP listens (the port that was found, when 0 was asked for).
@@ -183,7 +237,7 @@ impl ControlThread {
         self.handle.join().map_err(|_| BrickError::Thread {
             name: "control".into(),
             what: "it panicked; its message is above".into(),
-        })
+        })?
     }
 }
 
@@ -200,21 +254,29 @@ fn listen_http(address: SocketAddr) -> Result<TcpListener, BrickError> {
     Ok(listener)
 }
 
+/// Where others reach into the thread.
+struct Ends {
+    requests: mpsc::Receiver<requests::ControlRequest>,
+    ended: watch::Receiver<bool>,
+    started: SyncSender<Result<Started, BrickError>>,
+}
+
 async fn run(
     setup: Setup,
-    requests: mpsc::Receiver<requests::ControlRequest>,
     cores: Arc<dyn Cores>,
     listener: Option<TcpListener>,
-    mut ended: watch::Receiver<bool>,
-) {
+    ends: Ends,
+) -> Result<(), BrickError> {
+    let Ends { requests, mut ended, started } = ends;
     let shared = Arc::new(Shared {
-        name: setup.name,
+        name: setup.name.clone(),
         brick_id: setup.brick_id,
         listen: setup.listen,
         resp: setup.resp,
-        board: setup.board,
+        board: Arc::clone(&setup.board),
         cores,
-        routes: Mutex::new(vec![setup.catalog.routes()]),
+        routes: Mutex::default(),
+        node: OnceLock::new(),
     });
     if let Some(listener) = listener {
         tokio::spawn(http::serve(listener, setup.http_connections_max, Arc::clone(&shared)));
@@ -222,13 +284,71 @@ async fn run(
     if setup.signals {
         tokio::spawn(signals::watch(Arc::clone(&shared)));
     }
+    let news = Arc::new(News::default());
+    // An error of `ended` means that the handle is gone, and with it whoever could ask for the end.
+    let begun = tokio::select! {
+        begun = begin(setup, &shared, &news) => begun,
+        _ = ended.wait_for(|ended| *ended) => return Ok(()),
+    };
+    let (begun, beats, office) = match begun {
+        Ok((begun, beats, office, first)) => {
+            let _ = started.send(Ok(first));
+            (begun, beats, office)
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+            let _ = ended.wait_for(|ended| *ended).await;
+            return Ok(());
+        }
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(office.serve(requests));
+    let fails = Arc::clone(&shared);
+    tasks.spawn(async move {
+        match beats.run().await {
+            keeper::Ended::Superseded => fails.board.fail(keeper::superseded().to_string()),
+        }
+        fails.begin_stop();
+    });
+    let _ = ended.wait_for(|ended| *ended).await;
+    tasks.shutdown().await;
+    begun.serving.abort();
+    begun.node.stop(begun.running).await
+}
+
+/// What is there once the keepers know this brick.
+type Beginning = (Begun, Beats, requests::Office, Started);
+
+async fn begin(
+    setup: Setup,
+    shared: &Arc<Shared>,
+    news: &Arc<News>,
+) -> Result<Beginning, BrickError> {
+    let begun = keeper::begin(setup.keeper).await?;
+    let _ = shared.node.set(Arc::clone(&begun.node));
+    let options = |durability| TableOptions { durability, partitions: 0, replicas: setup.replicas };
+    let mut beats = Beats::new(BeatSetup {
+        node: Arc::clone(&begun.node),
+        finder: begun.finder.clone(),
+        founder: begun.founder,
+        cores: Arc::clone(shared) as Arc<dyn Cores>,
+        board: Arc::clone(&shared.board),
+        news: Arc::clone(news),
+        memory_bytes: setup.memory_bytes,
+        default_table: (options(setup.durability.into()), setup.partitions_per_core),
+    });
+    let routes = beats.first().await?;
+    shared.keep_routes(&routes);
     let office = requests::Office {
-        shared: Arc::clone(&shared),
+        shared: Arc::clone(shared),
         partitions_per_core: setup.partitions_per_core,
         durability: setup.durability,
+        replicas: setup.replicas,
+        news: Arc::clone(news),
+        finder: begun.finder.clone(),
+        shown: beats.shown(),
+        brick: begun.node.brick(),
     };
-    let requests = tokio::spawn(office.serve(setup.catalog, requests));
-    // An error means that the handle is gone, and with it whoever could ask for the end.
-    let _ = ended.wait_for(|ended| *ended).await;
-    requests.abort();
+    let first = Started { brick: begun.node.brick(), routes, dropped: begun.dropped.clone() };
+    Ok((begun, beats, office, first))
 }

@@ -4,26 +4,38 @@
 //! | --- | --- |
 //! | `{"do":"status"}` | `{"ok":true,"status":{...}}` as `/status` |
 //! | `{"do":"table-list"}` | `{"ok":true,"tables":[{"name","id","durability","partitions"}]}` |
-//! | `{"do":"table-create","name":"t","durability":"sync","partitions":4}` | `{"ok":true,"table":{...}}` |
+//! | `{"do":"table-create","name":"t","durability":"sync","partitions":4,"replicas":2}` | `{"ok":true,"table":{...}}` |
 //! | `{"do":"table-drop","name":"t"}` | `{"ok":true}` |
+//! | `{"do":"brick-drain","brick":"b","on":true}` | `{"ok":true}` |
+//! | `{"do":"brick-remove","brick":"b"}` | `{"ok":true}` |
 //!
-//! `durability` and `partitions` (per data core) may be left out. What cannot be done is answered
-//! `{"ok":false,"error":"a sentence"}`.
+//! `durability`, `partitions` (per data core) and `replicas` may be left out. What cannot be done is answered
+//! `{"ok":false,"error":"a sentence"}`. Changes go to the keepers; they are answered once this brick's
+//! cores have been given the maps that show them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use firebrick_partition::keeper::Report;
+use firebrick_partition::keeper::{Applied, Figure, Report};
+use firebrick_partition::maps::{REPLICAS_MAX, TableOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Shared, status};
-use crate::catalog::Catalog;
 use crate::config::Durability;
-use crate::error::BrickError;
+use crate::keeper::{Admin, Answer, Ask as Question, Finder, News};
 
 /// Longest request.
 const REQUEST_BYTES_MAX: usize = 4096;
+/// Changes that are under way; more wait in the queue.
+const CHANGES_MAX: usize = 16;
+/// For the keepers to agree, and for the maps to come here.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Before a change is tried again while the keepers have no leader.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// A request on its way.
 pub(super) enum ControlRequest {
@@ -40,6 +52,15 @@ pub(super) enum ControlRequest {
     Removed(Vec<u32>),
     /// A replica has something to say to the keepers.
     Report(Report),
+    /// Replicas in figures.
+    Figures(Vec<Figure>),
+    /// All bricks that a core cannot reach now.
+    Unreachable {
+        /// The core.
+        core: u16,
+        /// The bricks.
+        bricks: Vec<u32>,
+    },
 }
 
 /// The answer to a request.
@@ -84,6 +105,16 @@ impl ControlPort {
     pub fn report(&self, report: Report) -> Result<(), Busy> {
         self.0.try_send(ControlRequest::Report(report)).map_err(|_| Busy)
     }
+
+    /// Gives figures of some of a core's replicas, for placement and for a group that lost everything.
+    pub fn figures(&self, figures: Vec<Figure>) -> Result<(), Busy> {
+        self.0.try_send(ControlRequest::Figures(figures)).map_err(|_| Busy)
+    }
+
+    /// Says which bricks a core cannot reach now: all of them, each time that changes.
+    pub fn unreachable(&self, core: u16, bricks: Vec<u32>) -> Result<(), Busy> {
+        self.0.try_send(ControlRequest::Unreachable { core, bricks }).map_err(|_| Busy)
+    }
 }
 
 #[derive(Deserialize)]
@@ -97,134 +128,207 @@ enum Ask {
         durability: Option<String>,
         #[serde(default)]
         partitions: Option<u32>,
+        #[serde(default)]
+        replicas: Option<u8>,
     },
     TableDrop {
         name: String,
     },
+    BrickDrain {
+        brick: String,
+        on: bool,
+    },
+    BrickRemove {
+        brick: String,
+    },
 }
 
-/// Does the requests, one after the other.
+/// Does the requests.
 pub(super) struct Office {
     pub(super) shared: Arc<Shared>,
     pub(super) partitions_per_core: u32,
     pub(super) durability: Durability,
+    pub(super) replicas: u8,
+    pub(super) news: Arc<News>,
+    pub(super) finder: Finder,
+    /// Version of the maps that the cores have been given.
+    pub(super) shown: watch::Receiver<u64>,
+    pub(super) brick: u32,
 }
 
 impl Office {
-    pub(super) async fn serve(
-        self,
-        mut catalog: Catalog,
-        mut requests: mpsc::Receiver<ControlRequest>,
-    ) {
+    pub(super) async fn serve(self, mut requests: mpsc::Receiver<ControlRequest>) {
+        let places = Arc::new(Semaphore::new(CHANGES_MAX));
+        // They end with this one.
+        let mut changes = JoinSet::new();
         while let Some(request) = requests.recv().await {
-            match request {
-                ControlRequest::Json { core, token, body } => {
-                    let answer = match self.change(&body) {
-                        Ok(Doing::Answer(answer)) => answer,
-                        Ok(Doing::Change(change)) => {
-                            let (kept, answer) = self.apply(catalog, change).await;
-                            let Some(kept) = kept else { return };
-                            catalog = kept;
-                            answer
-                        }
-                        Err(sentence) => failure(&sentence),
-                    };
-                    self.shared
-                        .cores
-                        .answer(core, ControlAnswer { token, json: answer.to_string() });
-                }
-                // A lone brick's groups are active from the start, and have no other members.
-                ControlRequest::Report(_) => {}
+            while changes.try_join_next().is_some() {}
+            let (asker, admin) = match request {
+                ControlRequest::Json { core, token, body } => match self.change(&body) {
+                    Ok(Doing::Change(admin)) => (Some((core, token)), admin),
+                    Ok(Doing::Answer(answer)) => {
+                        self.answer(core, token, &answer);
+                        continue;
+                    }
+                    Err(sentence) => {
+                        self.answer(core, token, &failure(&sentence));
+                        continue;
+                    }
+                },
                 ControlRequest::Removed(partitions) => {
-                    let change = Box::new(move |catalog: &mut Catalog| {
-                        catalog.forget_dropped(&partitions).map(|()| Value::Null)
-                    });
-                    let (kept, _) = self.apply(catalog, change).await;
-                    let Some(kept) = kept else { return };
-                    catalog = kept;
+                    (None, Admin::Forgotten { brick: self.brick, partitions })
                 }
-            }
+                ControlRequest::Report(report) => {
+                    self.news.report(report);
+                    continue;
+                }
+                ControlRequest::Figures(figures) => {
+                    self.news.figures(figures);
+                    continue;
+                }
+                ControlRequest::Unreachable { core, bricks } => {
+                    self.news.unreachable(core, bricks);
+                    continue;
+                }
+            };
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let change = Change {
+                shared: Arc::clone(&self.shared),
+                finder: self.finder.clone(),
+                shown: self.shown.clone(),
+            };
+            changes.spawn(async move {
+                let answer = change.perform(admin).await;
+                if let Some((core, token)) = asker {
+                    let answer = ControlAnswer { token, json: answer.to_string() };
+                    change.shared.cores.answer(core, answer);
+                }
+                drop(place);
+            });
         }
     }
 
-    /// Changes the catalog on a blocking thread, and gives the cores what came of it.
-    async fn apply(&self, mut catalog: Catalog, change: Change) -> (Option<Catalog>, Value) {
-        let before = catalog.routes().version();
-        let done = tokio::task::spawn_blocking(move || {
-            let result = change(&mut catalog);
-            (catalog, result)
-        });
-        let Ok((catalog, result)) = done.await else {
-            // A panic on the blocking thread: the catalog on disk is whole, the one in memory is gone.
-            self.shared.begin_stop();
-            return (None, Value::Null);
-        };
-        if catalog.routes().version() != before {
-            self.shared.push_routes(catalog.routes());
-        }
-        let answer = result.unwrap_or_else(|error| failure(&error.to_string()));
-        (Some(catalog), answer)
+    fn answer(&self, core: u16, token: u64, answer: &Value) {
+        self.shared.cores.answer(core, ControlAnswer { token, json: answer.to_string() });
     }
 
     fn change(&self, body: &[u8]) -> Result<Doing, String> {
         let ask: Ask = serde_json::from_slice(body).map_err(|error| {
             format!(
-                "not a request: {error}; the requests are status, table-list, table-create and \
-                 table-drop"
+                "not a request: {error}; the requests are status, table-list, table-create, table-drop, \
+                 brick-drain and brick-remove"
             )
         })?;
-        match ask {
+        let admin = match ask {
             Ask::Status {} => {
-                Ok(Doing::Answer(json!({ "ok": true, "status": status::brick(&self.shared) })))
+                let status = status::brick(&self.shared);
+                return Ok(Doing::Answer(json!({ "ok": true, "status": status })));
             }
             Ask::TableList {} => {
                 let tables = status::tables(&self.shared.newest_routes());
-                Ok(Doing::Answer(json!({ "ok": true, "tables": tables })))
+                return Ok(Doing::Answer(json!({ "ok": true, "tables": tables })));
             }
-            Ask::TableCreate { name, durability, partitions } => {
-                let durability = match durability {
-                    Some(text) => text
-                        .parse()
-                        .map_err(|help| format!("durability \"{text}\" is not allowed: {help}"))?,
-                    None => self.durability,
-                };
-                let per_core = partitions.unwrap_or(self.partitions_per_core);
-                if !(1..=64).contains(&per_core) {
-                    return Err(format!(
-                        "partitions = {per_core} is not allowed: give a number from 1 to 64"
-                    ));
-                }
-                self.refuse_while_stopping()?;
-                Ok(Doing::Change(Box::new(move |catalog| {
-                    catalog.create(&name, per_core, durability)?;
-                    let routes = catalog.routes();
-                    let table = routes.table_named(&name).map(status::table);
-                    Ok(json!({ "ok": true, "table": table }))
-                })))
+            Ask::TableCreate { name, durability, partitions, replicas } => {
+                self.create_table(name, durability, partitions, replicas)?
             }
-            Ask::TableDrop { name } => {
-                self.refuse_while_stopping()?;
-                Ok(Doing::Change(Box::new(move |catalog| {
-                    catalog.drop_table(&name)?;
-                    Ok(json!({ "ok": true }))
-                })))
-            }
-        }
-    }
-
-    fn refuse_while_stopping(&self) -> Result<(), String> {
+            Ask::TableDrop { name } => Admin::DropTable { name },
+            Ask::BrickDrain { brick, on } => Admin::Drain { brick, on },
+            Ask::BrickRemove { brick } => Admin::RemoveBrick { brick },
+        };
         if self.shared.board.is_stopping() {
             return Err("the brick is stopping; try again once it is back".into());
         }
-        Ok(())
+        Ok(Doing::Change(admin))
+    }
+
+    fn create_table(
+        &self,
+        name: String,
+        durability: Option<String>,
+        partitions: Option<u32>,
+        replicas: Option<u8>,
+    ) -> Result<Admin, String> {
+        let durability: Durability = match durability {
+            Some(text) => text
+                .parse()
+                .map_err(|help| format!("durability \"{text}\" is not allowed: {help}"))?,
+            None => self.durability,
+        };
+        let per_core = partitions.unwrap_or(self.partitions_per_core);
+        if !(1..=64).contains(&per_core) {
+            return Err(format!(
+                "partitions = {per_core} is not allowed: give a number from 1 to 64"
+            ));
+        }
+        let replicas = replicas.unwrap_or(self.replicas);
+        if !(1..=REPLICAS_MAX).contains(&usize::from(replicas)) {
+            return Err(format!(
+                "replicas = {replicas} is not allowed: give a number from 1 to {REPLICAS_MAX}"
+            ));
+        }
+        let options = TableOptions { durability: durability.into(), partitions: 0, replicas };
+        Ok(Admin::CreateTable { name, options, per_core })
     }
 }
 
-type Change = Box<dyn FnOnce(&mut Catalog) -> Result<Value, BrickError> + Send>;
+/// A change on its way to the keepers and back.
+struct Change {
+    shared: Arc<Shared>,
+    finder: Finder,
+    shown: watch::Receiver<u64>,
+}
+
+impl Change {
+    async fn perform(&self, admin: Admin) -> Value {
+        let created = match &admin {
+            Admin::CreateTable { name, .. } => Some(name.clone()),
+            _ => None,
+        };
+        let version = match self.decide(admin).await {
+            Ok(version) => version,
+            Err(sentence) => return failure(&sentence),
+        };
+        let mut shown = self.shown.clone();
+        let shows = timeout(CHANGE_TIMEOUT, shown.wait_for(|shown| *shown >= version)).await;
+        if !matches!(shows, Ok(Ok(_))) {
+            return failure("it was done, but this brick has not got the new maps yet; see status");
+        }
+        match created {
+            None => json!({ "ok": true }),
+            Some(name) => {
+                let routes = self.shared.newest_routes();
+                json!({ "ok": true, "table": routes.table_named(&name).map(status::table) })
+            }
+        }
+    }
+
+    /// Asks the keepers; the version of the maps that shows what came of it. An election is waited for.
+    async fn decide(&self, admin: Admin) -> Result<u64, String> {
+        let mut finder = self.finder.clone();
+        let question = Question::Admin(admin);
+        let end = Instant::now() + CHANGE_TIMEOUT;
+        loop {
+            let why = match timeout_at(end, finder.ask(&question, CHANGE_TIMEOUT)).await {
+                Ok(Ok(Answer::Applied { applied: Applied::Nothing(why), .. })) => return Err(why),
+                Ok(Ok(Answer::Applied { version, .. })) => return Ok(version),
+                Ok(Ok(Answer::Refused(why))) => return Err(why),
+                Ok(Ok(_)) => return Err("a keeper answered something else than was asked".into()),
+                Ok(Err(why)) => why,
+                Err(_) => "they gave no answer in time".into(),
+            };
+            if Instant::now() + AGAIN >= end {
+                return Err(format!(
+                    "the keepers did not decide: {why}; it may be done or not, see status"
+                ));
+            }
+            sleep(AGAIN).await;
+        }
+    }
+}
 
 enum Doing {
     Answer(Value),
-    Change(Change),
+    Change(Admin),
 }
 
 fn failure(sentence: &str) -> Value {

@@ -35,6 +35,7 @@ pub(super) fn brick(shared: &Shared) -> Value {
         "resp": shared.resp,
         "cores": cores,
         "tables": tables(&shared.newest_routes()),
+        "cluster": shared.node.get().map(|node| node.status()),
     })
 }
 
@@ -55,5 +56,6 @@ pub(super) fn table(table: &RouteTable) -> Value {
         "id": table.id,
         "durability": durability,
         "partitions": table.entries().len(),
+        "replicas": table.options.replicas,
     })
 }

@@ -5,8 +5,8 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::Durability;
 use crate::counters::{CoreState, Counts};
+use crate::keeper::tests::rig::{self, FakeCores};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -18,11 +18,15 @@ enum Told {
     Stop,
 }
 
-struct Recorder(mpsc::Sender<Told>);
+/// Tells what core 1 was told.
+struct Recorder(mpsc::Sender<Told>, Arc<FakeCores>);
 
 impl Cores for Recorder {
-    fn push_routes(&self, routes: Arc<Routes>) {
-        let _ = self.0.send(Told::Routes(routes));
+    fn give(&self, core: u16, routes: Option<Arc<Routes>>, lease_end_ns: u64) {
+        if let Some(routes) = routes.as_ref().filter(|_| core == 1) {
+            let _ = self.0.send(Told::Routes(Arc::clone(routes)));
+        }
+        self.1.give(core, routes.map(|_| Arc::default()), lease_end_ns);
     }
     fn answer(&self, core: u16, answer: ControlAnswer) {
         let _ = self.0.send(Told::Answer(core, answer));
@@ -44,21 +48,18 @@ fn rig(http_connections_max: usize, signals: bool) -> Rig {
     let folder = tempfile::tempdir().unwrap();
     let board = Arc::new(Board::new(2));
     let (sender, told) = mpsc::channel();
+    let listener = crate::keeper::listen(([127, 0, 0, 1], 0).into()).unwrap();
+    let registration = rig::registration("kiln", 0xabc, 1, listener.local_addr().unwrap());
+    let keeper = rig::keeper_setup(folder.path(), listener, &[], registration);
     let setup = Setup {
-        name: "kiln".into(),
-        brick_id: 0xabc,
-        listen: ([127, 0, 0, 1], 7400).into(),
-        resp: None,
         http: Some(([127, 0, 0, 1], 0).into()),
         http_connections_max,
-        partitions_per_core: 4,
-        durability: Durability::Sync,
         signals,
-        board: Arc::clone(&board),
-        catalog: Catalog::open(folder.path(), 2, 4, Durability::Sync).unwrap(),
+        ..rig::setup(&board, keeper)
     };
-    let control =
-        ControlThread::spawn(setup, Queue::default(), Arc::new(Recorder(sender))).unwrap();
+    let recorder = Recorder(sender, FakeCores::new(&board));
+    let control = ControlThread::spawn(setup, Queue::default(), Arc::new(recorder)).unwrap();
+    control.started(10 * SECOND).unwrap().unwrap();
     let http = control.http().unwrap();
     Rig { folder, board, told, control, http }
 }
@@ -193,13 +194,13 @@ fn tables_are_made_listed_and_dropped_and_the_cores_hear_of_it_before_the_client
     let gone: Vec<u32> =
         routes.table_named("orders").unwrap().entries().iter().map(|e| e.route.partition).collect();
     rig.control.port().removed(gone).unwrap();
-    rig.ask("{\"do\":\"table-list\"}");
-    rig.answer();
+    rig.ask("{\"do\":\"table-drop\",\"name\":\"orders\"}");
+    assert_eq!(rig.answer()["ok"], false);
     let Rig { folder, control, .. } = rig;
     control.finish().unwrap();
-    let again = Catalog::open(folder.path(), 2, 4, Durability::Sync).unwrap();
-    assert_eq!(again.dropped(), [0u32; 0]);
-    assert_eq!(again.routes().tables().len(), 1);
+    let again = rig::Host::of(folder, "kiln", 0xabc).start(&[]);
+    assert_eq!(again.started.dropped, [0u32; 0]);
+    assert_eq!(again.started.routes.tables().len(), 1);
 }
 
 #[test]
@@ -213,9 +214,14 @@ fn requests_that_cannot_be_done_get_a_sentence_and_change_nothing() {
             "durability \"maybe\" is not allowed",
         ),
         ("{\"do\":\"table-create\",\"name\":\"x\",\"partitions\":0}", "give a number from 1 to 64"),
-        ("{\"do\":\"table-create\",\"name\":\"x\",\"replicas\":3}", "unknown field `replicas`"),
+        ("{\"do\":\"table-create\",\"name\":\"x\",\"replicas\":0}", "give a number from 1 to 16"),
+        ("{\"do\":\"table-create\",\"name\":\"x\",\"colour\":3}", "unknown field `colour`"),
+        (
+            "{\"do\":\"brick-drain\",\"brick\":\"x\",\"on\":true}",
+            "no brick \"x\"; the bricks are kiln",
+        ),
         ("{\"do\":\"table-drop\",\"name\":\"x\"}", "no table \"x\""),
-        ("{\"do\":\"sing\"}", "the requests are status, table-list, table-create and table-drop"),
+        ("{\"do\":\"sing\"}", "the requests are status, table-list, table-create, table-drop"),
         ("\u{0}\u{1}", "not a request"),
         ("", "not a request"),
         ("[[[[[[", "not a request"),

@@ -11,7 +11,7 @@ use rtrb::{Consumer, Producer, RingBuffer};
 use super::Shard;
 use super::asker::Asker;
 use crate::control::{ControlAnswer, ControlPort};
-use crate::counters::{CoreState, Published};
+use crate::counters::{CoreState, Published, Taken};
 
 /// A stop waits at most this long for the disk, and for the other cores.
 const FLUSH_NS: u64 = 60_000_000_000;
@@ -92,7 +92,7 @@ impl<F: Fabric> Shard<F> {
             taken += 1;
             match message {
                 FromControl::Routes(routes) => self.take_routes(routes),
-                FromControl::Lease { end_ns } => self.store.lease_end_ns = end_ns,
+                FromControl::Lease { end_ns } => self.take_lease(end_ns),
                 FromControl::Answer(answer) => self.on_control_answer(&answer),
                 FromControl::Stop => self.begin_stop(),
             }
@@ -105,6 +105,13 @@ impl<F: Fabric> Shard<F> {
         let mut frame = Vec::new();
         wire::control_answer(&mut frame, slot, &answer.json);
         self.answer_native_frame(conn, &frame);
+    }
+
+    fn take_lease(&mut self, end_ns: u64) {
+        self.store.lease_end_ns = end_ns;
+        // The control thread moves no lease of a core that did not take the one before.
+        let taken = Taken { version: self.store.routes.version(), end_ns };
+        self.info.board.core(usize::from(self.store.core())).took(taken);
     }
 
     /// Takes over partitions that are new here and gives up those that left.

@@ -10,9 +10,9 @@ use firebrick_partition::{Answer, Failure, Now, Op, Request};
 use super::asker::{Asker, ConnId};
 use super::hops::Hops;
 use super::peers::Peers;
-use crate::catalog::DEFAULT_TABLE;
 use crate::counters::Counts;
 use crate::mesh::Mesh;
+use firebrick_partition::keeper::DEFAULT_TABLE;
 
 /// The core's replicas, and the way to the other cores'.
 pub struct Store {

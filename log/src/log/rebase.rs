@@ -76,6 +76,11 @@ impl Log {
         }
     }
 
+    /// A source dropped tombstones up to here. Saved with the next change of the manifest.
+    pub fn raise_dropped(&mut self, seq: u64) {
+        self.manifest.dropped = self.manifest.dropped.max(seq);
+    }
+
     /// What a copy brought is as safe as the table promises.
     pub fn settled_is_flushed(&self) -> bool {
         !self.has_disk() || self.flush.settled_durable >= self.flush.settled_written

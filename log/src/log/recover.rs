@@ -35,7 +35,7 @@ struct Evidence {
 
 impl Log {
     /// Records of this partition, or of one it was split from or merged of.
-    pub(super) fn is_ours(&self, partition: u32) -> bool {
+    pub fn is_ours(&self, partition: u32) -> bool {
         partition == self.cfg.partition || self.manifest.ancestors.contains(&partition)
     }
 

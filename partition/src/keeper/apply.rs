@@ -25,7 +25,7 @@ impl Keepers {
                 self.create_table(name, options, placement)
             }
             Entry::DropTable { ref name } => self.drop_table(name),
-            Entry::Forgotten { brick, ref partitions } => self.forgotten(brick, partitions),
+            Entry::Forgotten { brick, ref partitions } => Ok(self.forgotten(brick, partitions)),
             Entry::Active { brick, incarnation, ref groups } => {
                 self.activate(brick, incarnation, groups)
             }
@@ -148,7 +148,7 @@ impl Keepers {
                 "brick \"{name}\" still counts in {left} partitions: wait, or see status"
             ));
         }
-        if self.keepers.contains(&brick) {
+        if self.voters.contains(&brick) {
             return Err(format!("brick \"{name}\" is still a keeper: wait until another one is"));
         }
         let version = self.bump();
@@ -165,20 +165,24 @@ impl Keepers {
     }
 
     fn set_keepers(&mut self, before: &[u32], keepers: &[u32]) -> Outcome {
-        if self.keepers != before {
+        if self.voters != before {
             return Err(format!(
                 "the keepers are {:?} now, this was decided at {before:?}",
-                self.keepers
+                self.voters
             ));
         }
         let twice = (1..keepers.len()).any(|at| keepers[..at].contains(&keepers[at]));
         let unknown = keepers.iter().find(|brick| !self.bricks.contains_key(brick));
-        if keepers.len() % 2 == 0 || keepers.len() > KEEPERS_MAX || twice || unknown.is_some() {
+        if keepers.len().is_multiple_of(2)
+            || keepers.len() > KEEPERS_MAX
+            || twice
+            || unknown.is_some()
+        {
             return Err(format!(
                 "bricks {keepers:?} cannot be the keepers: name 1, 3 or 5 that there are"
             ));
         }
-        keepers.clone_into(&mut self.keepers);
+        keepers.clone_into(&mut self.voters);
         Ok(Applied::Done)
     }
 

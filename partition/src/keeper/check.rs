@@ -55,9 +55,9 @@ impl Keepers {
         if self.endless && self.bricks.len() > 1 {
             return Err("one of several bricks may hold a lease without end".into());
         }
-        let unknown = self.keepers.iter().any(|brick| !self.bricks.contains_key(brick));
-        if unknown || self.keepers.len() > KEEPERS_MAX {
-            return Err(format!("the keepers cannot be {:?}", self.keepers));
+        let unknown = self.voters.iter().any(|brick| !self.bricks.contains_key(brick));
+        if unknown || self.voters.len() > KEEPERS_MAX {
+            return Err(format!("the keepers cannot be {:?}", self.voters));
         }
         Ok(())
     }

@@ -40,6 +40,43 @@ struct Hold {
     busy: Vec<u32>,
 }
 
+impl Hold {
+    fn of(keepers: &Keepers, entry: &Entry) -> Self {
+        let mut hold = Self::default();
+        match *entry {
+            Entry::TakeOut { brick, incarnation } => {
+                hold.bricks.push((brick, incarnation));
+                hold.busy.push(brick);
+            }
+            Entry::Register { ref registration, replaces: Some(old), proof: Proof::LeaseEnded } => {
+                if let Some(brick) = keepers.brick_of(registration.identity) {
+                    hold.bricks.push((brick.id, old));
+                }
+            }
+            Entry::Lead { partition, brick, .. } => {
+                let group = keepers.group(partition);
+                let members = group.iter().flat_map(|group| &group.replicas.members);
+                let others = members.filter(|m| m.brick != brick);
+                hold.bricks.extend(others.map(|m| (m.brick, m.incarnation)));
+                hold.partitions.push(partition);
+            }
+            Entry::NameLearner { partition, .. }
+            | Entry::DropLearner { partition, .. }
+            | Entry::Promote { partition, .. }
+            | Entry::SetIntent { partition, .. }
+            | Entry::Withdraw { partition, .. }
+            | Entry::Leave { partition, .. }
+            | Entry::StepDown { partition, .. }
+            | Entry::Damaged { partition, .. } => hold.partitions.push(partition),
+            Entry::Active { ref groups, .. } => {
+                hold.partitions.extend(groups.iter().map(|group| group.0));
+            }
+            _ => {}
+        }
+        hold
+    }
+}
+
 /// One brick's process, as heard.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
@@ -211,7 +248,7 @@ impl Leases {
     /// Call before proposing any entry. `None`: a lease on which it rests is not over, or something about the
     /// same is under way; do not propose it. While the ticket is out, those whose lease must stay over get no answers.
     pub fn proposed(&mut self, now: u64, keepers: &Keepers, entry: &Entry) -> Option<Ticket> {
-        let hold = self.hold_for(keepers, entry);
+        let hold = Hold::of(keepers, entry);
         let over = |(brick, incarnation): &(u32, u64)| {
             !keepers.is_current(*brick, *incarnation) || !self.is_held_now(now, keepers, *brick)
         };
@@ -228,41 +265,6 @@ impl Leases {
     /// The entry was applied, or cannot be any more.
     pub fn settled(&mut self, ticket: Ticket) {
         self.holds.remove(&ticket);
-    }
-
-    fn hold_for(&self, keepers: &Keepers, entry: &Entry) -> Hold {
-        let mut hold = Hold::default();
-        match *entry {
-            Entry::TakeOut { brick, incarnation } => {
-                hold.bricks.push((brick, incarnation));
-                hold.busy.push(brick);
-            }
-            Entry::Register { ref registration, replaces: Some(old), proof: Proof::LeaseEnded } => {
-                if let Some(brick) = keepers.brick_of(registration.identity) {
-                    hold.bricks.push((brick.id, old));
-                }
-            }
-            Entry::Lead { partition, brick, .. } => {
-                let group = keepers.group(partition);
-                let members = group.iter().flat_map(|group| &group.replicas.members);
-                let others = members.filter(|m| m.brick != brick);
-                hold.bricks.extend(others.map(|m| (m.brick, m.incarnation)));
-                hold.partitions.push(partition);
-            }
-            Entry::NameLearner { partition, .. }
-            | Entry::DropLearner { partition, .. }
-            | Entry::Promote { partition, .. }
-            | Entry::SetIntent { partition, .. }
-            | Entry::Withdraw { partition, .. }
-            | Entry::Leave { partition, .. }
-            | Entry::StepDown { partition, .. }
-            | Entry::Damaged { partition, .. } => hold.partitions.push(partition),
-            Entry::Active { ref groups, .. } => {
-                hold.partitions.extend(groups.iter().map(|group| group.0));
-            }
-            _ => {}
-        }
-        hold
     }
 
     /// Something about the partition is proposed.

@@ -4,7 +4,7 @@ use super::BRICKS_MAX;
 use super::apply::Outcome;
 use super::entry::{Applied, Proof, Registration};
 use super::state::{Brick, Group, Keepers};
-use crate::maps::{Durability, NAME_BYTES_MAX};
+use crate::maps::{Durability, Member, NAME_BYTES_MAX};
 
 impl Keepers {
     pub(super) fn register(
@@ -64,8 +64,8 @@ impl Keepers {
         let version = self.bump();
         self.bricks.insert(id, brick_from(new, id, false));
         self.bricks_changed = version;
-        if self.keepers.is_empty() {
-            self.keepers.push(id);
+        if self.voters.is_empty() {
+            self.voters.push(id);
         }
         Ok(Applied::Registered { brick: id, stopped: Vec::new() })
     }
@@ -82,6 +82,9 @@ impl Keepers {
         for partition in partitions {
             let whole = self.is_whole(partition, new);
             let Some(group) = self.groups.get_mut(&partition) else { continue };
+            // A member that is a process from before the last one has stopped: it came back without what it had.
+            let is_old = |m: &Member| m.brick != id || m.incarnation == old.incarnation;
+            let whole = whole && group.replicas.members.iter().all(is_old);
             if !whole {
                 lose(group, id);
             }

@@ -130,7 +130,7 @@ pub struct Keepers {
     pub(super) gone: BTreeMap<u64, u32>,
     /// Changes before this version are not remembered.
     pub(super) gone_floor: u64,
-    pub(super) keepers: Vec<u32>,
+    pub(super) voters: Vec<u32>,
     pub(super) next_brick: u32,
     pub(super) next_table: u32,
     pub(super) next_partition: u32,
@@ -152,7 +152,7 @@ impl Default for Keepers {
             dropped: BTreeMap::new(),
             gone: BTreeMap::new(),
             gone_floor: 0,
-            keepers: Vec::new(),
+            voters: Vec::new(),
             next_brick: 1,
             next_table: 1,
             next_partition: 1,
@@ -219,7 +219,7 @@ impl Keepers {
 
     /// The bricks that should be keepers.
     pub fn keepers(&self) -> &[u32] {
-        &self.keepers
+        &self.voters
     }
 
     /// The only brick may hold a lease without end; no second brick counts before that is over.

@@ -150,7 +150,7 @@ impl Keepers {
         Ok(Applied::Dropped { partitions })
     }
 
-    pub(super) fn forgotten(&mut self, brick: u32, partitions: &[u32]) -> Outcome {
+    pub(super) fn forgotten(&mut self, brick: u32, partitions: &[u32]) -> Applied {
         for partition in partitions {
             let Some(bricks) = self.dropped.get_mut(partition) else { continue };
             bricks.remove(&brick);
@@ -158,7 +158,7 @@ impl Keepers {
                 self.dropped.remove(partition);
             }
         }
-        Ok(Applied::Done)
+        Applied::Done
     }
 }
 

@@ -12,6 +12,8 @@ use crate::op::{SessionId, Version};
 #[derive(Debug, Default)]
 pub(super) struct SessionsRecord {
     pub(super) loc: Option<Loc>,
+    /// Its sequence number.
+    seq: u64,
     /// It speaks of everything up to here.
     stamp: u64,
     /// `Sessions::changes` when it was written; `None` when that is not known.
@@ -38,7 +40,17 @@ impl SessionsRecord {
         if let Some(old) = self.loc.replace(loc) {
             log.mark_dead(old);
         }
-        self.stamp = stamp;
+        (self.seq, self.stamp) = (stamp, stamp);
+    }
+
+    /// The sequence number of the newest one.
+    pub(super) fn seq(&self) -> Option<u64> {
+        self.loc.map(|_| self.seq)
+    }
+
+    /// Up to where the newest one speaks.
+    pub(super) fn stamp(&self) -> u64 {
+        self.stamp
     }
 }
 
@@ -131,7 +143,7 @@ impl Replica {
     }
 
     /// A slice of a `Sessions` record, unless the newest one says the same; whether it is there.
-    fn write_sessions(&mut self) -> Result<bool, AppendError> {
+    pub(super) fn write_sessions(&mut self) -> Result<bool, AppendError> {
         let Some(mut draft) = self.sessions_record.draft.take() else {
             return self.draft_sessions();
         };
@@ -151,7 +163,7 @@ impl Replica {
         if let Some(old) = record.loc.replace(loc) {
             self.log.mark_dead(old);
         }
-        (record.stamp, record.changes) = (draft.stamp, draft.changes);
+        (record.seq, record.stamp, record.changes) = (draft.stamp, draft.stamp, draft.changes);
         Ok(true)
     }
 

@@ -2,7 +2,7 @@
 
 use firebrick_log::limits::IN_FLIGHT_MAX;
 use firebrick_log::record::{Answered, Body, Meta};
-use firebrick_log::{AppendError, Loc, Room};
+use firebrick_log::{AppendError, Loc, Log, Room};
 
 use super::execute::Step;
 use super::lookup::Place;
@@ -48,13 +48,30 @@ pub(super) struct Pending {
     /// The prepared record before this one with the same key hash; 0 is none.
     pub before: u64,
     bytes: usize,
+    /// Prepared here for a request, whose answer the session remembers already.
+    own: bool,
+}
+
+impl Pending {
+    pub fn version(&self) -> Version {
+        Version { epoch: self.epoch, seq: self.seq }
+    }
+
+    /// Another primary decides about it: the token of the request that waits for it.
+    pub fn disown(&mut self, log: &Log) -> Option<u64> {
+        if let Reply::Old(Some(old)) = self.reply {
+            log.unpin(old);
+        }
+        (self.reply, self.own) = (Reply::Done, false);
+        self.token.take()
+    }
 }
 
 /// An answer that waits for a record to commit.
 #[derive(Debug)]
 pub(super) struct Waiter {
     rests_on: u64,
-    token: u64,
+    pub token: u64,
     answer: OwnedAnswer,
 }
 
@@ -108,6 +125,10 @@ impl Replica {
             Effect::Put => Room::Write,
             _ => Room::Remove,
         };
+        if !self.solo {
+            let value = if in_scratch.is_some() { self.scratch.len() } else { 0 };
+            self.may_prepare(value + draft.body.archived_len(), room == Room::Write)?;
+        }
         let version = Version { epoch: self.route.epoch, seq: self.log.tail().seq + 1 };
         let meta = Meta {
             seq: version.seq,
@@ -127,7 +148,7 @@ impl Replica {
         if let Some(numbered) = draft.numbered {
             self.sessions.remember(numbered.id, version.seq, remembered(draft.reply, version));
         }
-        if self.pending.is_empty() && self.log.votable(now.boot_ns) >= version.seq {
+        if self.solo && self.pending.is_empty() && self.log.votable(now.boot_ns) >= version.seq {
             self.apply(now, draft.effect, draft.hash, loc, version, Some(draft.old));
             self.log.set_commit(version.seq);
             return Ok(self.step(draft.reply, version));
@@ -145,6 +166,7 @@ impl Replica {
                 token,
                 before: 0,
                 bytes,
+                own: true,
             },
         );
         Ok(Step::Later)
@@ -156,8 +178,8 @@ impl Replica {
                 pending.before = self.newest.insert(pending.hash, version.seq).unwrap_or(0);
             }
             Effect::Clear => self.clearing = version.seq,
-            Effect::End(session) => self.sessions.set_ending(session),
-            Effect::Open | Effect::TakeOver => {}
+            Effect::End(session) if pending.own => self.sessions.set_ending(session),
+            Effect::End(_) | Effect::Open | Effect::TakeOver => {}
         }
         if let Reply::Old(Some(old)) = pending.reply {
             self.log.pin(old);
@@ -166,7 +188,7 @@ impl Replica {
         self.pending.push_back(pending);
     }
 
-    /// A record found prepared at start: every replica of a group of one has it.
+    /// A prepared record: of another replica, or found at start.
     pub(super) fn adopt(&mut self, loc: Loc) {
         let Ok(record) = self.log.record(loc) else { return };
         let version = record.version();
@@ -197,8 +219,38 @@ impl Replica {
                 token: None,
                 before: 0,
                 bytes,
+                own: false,
             },
         );
+    }
+
+    /// The newest prepared record is not to be: another primary decided otherwise.
+    pub(super) fn drop_newest(&mut self) {
+        let Some(mut pending) = self.pending.pop_back() else { return };
+        debug_assert!(pending.token.is_none(), "a request waits for a record that is dropped");
+        pending.disown(&self.log);
+        self.pending_bytes -= pending.bytes;
+        let first = self.pending.front().map_or(u64::MAX, |p| p.seq);
+        if matches!(pending.effect, Effect::Put | Effect::Remove) {
+            if pending.before >= first {
+                self.newest.insert(pending.hash, pending.before);
+            } else {
+                self.newest.remove(&pending.hash);
+            }
+        }
+        if self.clearing == pending.seq {
+            let clear = self.pending.iter().rev().find(|p| p.effect == Effect::Clear);
+            self.clearing = clear.map_or(0, |p| p.seq);
+        }
+    }
+
+    /// What a request of another replica's was answered: a retry that comes to this one gets the same.
+    fn remember_of(&mut self, loc: Loc) {
+        let Ok(record) = self.log.record(loc) else { return };
+        if let Some(id) = record.fields().id {
+            let answer = super::recover::answer_of(&record);
+            self.sessions.remember(id, record.header().seq, answer);
+        }
     }
 
     /// A committed record takes effect.
@@ -273,11 +325,12 @@ impl Replica {
     /// Commits what has all votes, in order, and answers.
     pub(super) fn advance(&mut self, now: Now, out: &mut Actions) {
         let Some(first) = self.pending.front() else { return };
-        let votable = self.log.votable(now.boot_ns);
-        if first.seq > votable {
+        let votes = if self.solo { self.log.votable(now.boot_ns) } else { self.votes(now) };
+        if first.seq > votes {
             return;
         }
-        while self.pending.front().is_some_and(|p| p.seq <= votable) {
+        let copying = self.group.follow.copy.is_some();
+        while self.pending.front().is_some_and(|p| p.seq <= votes) {
             let Some(pending) = self.pending.pop_front() else { break };
             let version = Version { epoch: pending.epoch, seq: pending.seq };
             self.pending_bytes -= pending.bytes;
@@ -287,7 +340,14 @@ impl Replica {
             if self.clearing == pending.seq {
                 self.clearing = 0;
             }
-            self.apply(now, pending.effect, pending.hash, pending.loc, version, None);
+            if copying {
+                self.load_copied(pending.loc);
+            } else {
+                self.apply(now, pending.effect, pending.hash, pending.loc, version, None);
+                if !pending.own {
+                    self.remember_of(pending.loc);
+                }
+            }
             self.log.set_commit(pending.seq);
             if let Some(token) = pending.token {
                 let step = self.step(pending.reply, version);
@@ -299,6 +359,7 @@ impl Replica {
             }
         }
         self.wake_waiters(out);
+        self.wake_reads(now, false, out);
     }
 
     fn wake_waiters(&mut self, out: &mut Actions) {
@@ -319,6 +380,10 @@ impl Replica {
         }
         for token in self.held.drain(..).map(|held| held.token) {
             out.push(Action::Reply { token, answer: OwnedAnswer::new(&Answer::Failed(held)) });
+        }
+        for read in self.group.follow.waiting.drain(..) {
+            let answer = OwnedAnswer::new(&Answer::Failed(held));
+            out.push(Action::Reply { token: read.token, answer });
         }
         self.held_bytes = 0;
         self.held_slice = super::held::HeldSlice::default();

@@ -2,7 +2,7 @@
 
 use firebrick_log::{AppendError, Loc};
 
-use super::{Actions, Outcome, Replica};
+use super::{Actions, Outcome, Replica, State};
 use crate::maps::{RouteCheck, check};
 use crate::op::{Answer, Failure, Now, Op, Request, Version};
 use crate::sessions::Remembered;
@@ -132,8 +132,11 @@ impl Replica {
                 RouteCheck::Unknown | RouteCheck::Current => Step::failed(Failure::WrongPartition),
             };
         }
-        if !self.is_serving() {
-            return Step::failed(Failure::Unavailable);
+        match self.state {
+            State::Serving | State::Following => {}
+            // In a moment it serves, or the map names another primary.
+            State::Beginning | State::TakingOver { .. } | State::Stopped => return Step::Hold,
+            State::Recovering | State::Ready => return Step::failed(Failure::Unavailable),
         }
         let whole = matches!(
             request.op,
@@ -146,6 +149,9 @@ impl Replica {
         );
         if !whole && !self.leaf.covers(hash) {
             return Step::failed(Failure::WrongPartition);
+        }
+        if self.state == State::Following {
+            return self.run_aside(now, token, hash, request, reads, out);
         }
         let read = request.op.is_read();
         if !self.held.is_empty() && (!read || reads == Reads::Own) && !self.running_held {

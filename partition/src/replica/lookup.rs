@@ -80,7 +80,7 @@ impl Replica {
     }
 
     /// The newest prepared record that says something about a key.
-    fn newest_prepared(&self, hash: u64, key: &[u8]) -> Option<Newest> {
+    pub(super) fn newest_prepared(&self, hash: u64, key: &[u8]) -> Option<Newest> {
         let first = self.pending.front()?.seq;
         let mut seq = self.newest.get(&hash).copied().unwrap_or(0);
         while seq >= first && seq > self.clearing {

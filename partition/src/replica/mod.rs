@@ -11,15 +11,22 @@
 //! * while writes are held no later write overtakes them.
 
 mod actions;
+mod backup;
 mod clean;
 mod commit;
+mod compare;
 mod execute;
 mod group;
 mod held;
+mod learner;
 mod lookup;
 mod number;
+mod peers;
+mod primary;
 mod reads;
+mod reads_aside;
 mod recover;
+mod source;
 #[cfg(test)]
 mod tests;
 mod tick;
@@ -78,14 +85,18 @@ pub struct ReplicaStats {
 enum State {
     /// The log is being scanned.
     Recovering,
-    /// The log is there; an epoch has yet to begin.
+    /// The log is there; this replica is in no group, or must not act in it.
     Ready,
-    /// The manifest with the epoch's beginning is being saved.
-    Beginning { ticket: u64 },
+    /// The manifest with the beginning of this primary's epoch is being saved.
+    Beginning,
     /// The take-over record is prepared.
     TakingOver { seq: u64 },
-    /// Requests are served.
+    /// The primary serves.
     Serving,
+    /// The primary was asked to stop: new requests are held, what is in flight commits.
+    Stopped,
+    /// A backup or a learner.
+    Following,
 }
 
 /// See the module's text.
@@ -96,6 +107,13 @@ pub struct Replica {
     /// The leaf's suffix, reversed, at the top of 64 bits.
     prefix: u64,
     state: State,
+    /// Nobody else's vote is needed: a write commits in the call that prepares it.
+    solo: bool,
+    group: group::Group,
+    /// A copy that this replica is the source of.
+    source: Option<Box<source::Source>>,
+    /// The discarded index was of a log that is thrown away.
+    discard_quietly: bool,
     log: Log,
     index: Index,
     sessions: Sessions,
@@ -140,6 +158,10 @@ impl Replica {
             leaf,
             prefix: u64::from(leaf.suffix).reverse_bits(),
             state: State::Ready,
+            solo: false,
+            group: group::Group::default(),
+            source: None,
+            discard_quietly: false,
             log,
             index: Index::new(leaf.depth),
             sessions: Sessions::default(),
@@ -192,7 +214,7 @@ impl Replica {
         self.leaf
     }
 
-    /// Requests are served (the take-over record is committed).
+    /// This replica is the primary and serves (its take-over record is committed).
     pub fn is_serving(&self) -> bool {
         self.state == State::Serving
     }
@@ -308,9 +330,21 @@ impl Replica {
     /// Once a turn, after the turn's requests: commits what may be, retries held writes, and passes on
     /// what the log wants done.
     pub fn poll(&mut self, now: Now, out: &mut Actions) {
-        self.advance_epoch(now);
+        if !self.solo {
+            self.advance_epoch(now);
+            self.follow_some(now, out);
+        }
         self.advance(now, out);
         self.run_held(now, out);
+        if !self.solo || !self.group.peers.is_empty() || self.group.stop != group::Stop::No {
+            self.lead_some(now, out);
+        }
+        if self.source.is_some() || self.group.listing.is_some() {
+            self.source_some(now, out);
+        }
+        if self.group.damaged {
+            self.report_damaged(now, out);
+        }
         self.asks(now, out);
     }
 
@@ -324,7 +358,19 @@ impl Replica {
 
     /// When to call [`Replica::poll`] without another reason; boot time in nanoseconds.
     pub fn wake_at(&self) -> Option<u64> {
-        if self.wants_poll() { Some(0) } else { self.log.wake_at() }
+        if self.wants_poll() {
+            return Some(0);
+        }
+        let group = if self.solo && self.group.peers.is_empty() {
+            None
+        } else {
+            let damaged = self.group.damaged.then_some(self.group.report_at);
+            [self.lead_wake(), self.follow_wake(), self.source_wake(), damaged]
+                .into_iter()
+                .flatten()
+                .min()
+        };
+        [self.log.wake_at(), group].into_iter().flatten().min()
     }
 
     /// [`Replica::poll`] left work for the next turn.

@@ -2,8 +2,8 @@
 //!
 //! Settled segments come in any order, so while the scan goes on the index also holds tombstones: the
 //! newest (epoch, seq) of a key wins. At the end they are swept out, with all that a `Clear` hides.
-//! Records above the newest watermark are prepared ones: in a group of one every replica has them, so
-//! they commit with the take-over record. Each step does a bounded number of records.
+//! Records above the newest watermark are prepared ones: take-over decides about them; in a group of one
+//! they commit with its record. Each step does a bounded number of records.
 
 use firebrick_log::record::{Answered, Body, Meta, Record};
 use firebrick_log::{Found, Kind, Loc, Log, Room, ScanProgress};
@@ -13,7 +13,7 @@ use super::lookup::Place;
 use super::{Recovery, Replica, State};
 use crate::hash::hash_key;
 use crate::index::Index;
-use crate::op::{Now, Route, SessionId, Version};
+use crate::op::{Now, SessionId, Version};
 use crate::sessions::{Rebuild, Remembered};
 
 /// What is left to do after the scan.
@@ -50,14 +50,14 @@ pub(super) fn answer_of(record: &Record<'_>) -> Remembered {
 }
 
 /// What a batch of records changes.
-struct Load<'a> {
-    index: &'a mut Index,
-    rebuild: &'a mut Rebuild,
-    sweep: &'a mut Sweep,
-    cleared: &'a mut Version,
-    sessions_record: &'a mut super::clean::SessionsRecord,
-    may_expire: &'a mut bool,
-    partition: u32,
+pub(super) struct Load<'a> {
+    pub(super) index: &'a mut Index,
+    pub(super) rebuild: &'a mut Rebuild,
+    pub(super) sweep: &'a mut Sweep,
+    pub(super) cleared: &'a mut Version,
+    pub(super) sessions_record: &'a mut super::clean::SessionsRecord,
+    pub(super) may_expire: &'a mut bool,
+    pub(super) partition: u32,
 }
 
 impl Load<'_> {
@@ -77,7 +77,7 @@ impl Load<'_> {
         }
     }
 
-    fn one(&mut self, log: &Log, hash: u64, found: &Found<'_>) {
+    pub(super) fn one(&mut self, log: &Log, hash: u64, found: &Found<'_>) {
         let record = &found.record;
         let header = record.header();
         match header.kind {
@@ -144,34 +144,15 @@ impl Replica {
         let Some(mut recovery) = self.recovery.take() else { return Recovering::Done };
         let done = self.recover_some(&mut recovery, budget);
         if done {
-            let mut rebuild = std::mem::take(&mut recovery.rebuild);
-            let in_doubt = &recovery.scan.report().in_doubt;
-            for loc in in_doubt {
-                self.rebuild_from(&mut rebuild, *loc);
-            }
+            let rebuild = std::mem::take(&mut recovery.rebuild);
             self.sessions = rebuild.finish(now.boot_ns);
-            for loc in in_doubt {
+            for loc in &recovery.scan.report().in_doubt {
                 self.adopt(*loc);
             }
             self.state = State::Ready;
         }
         self.recovery = Some(recovery);
         if done { Recovering::Done } else { Recovering::More }
-    }
-
-    /// A prepared record is going to commit: its request may be retried at once.
-    fn rebuild_from(&self, rebuild: &mut Rebuild, loc: Loc) {
-        let Ok(record) = self.log.record(loc) else { return };
-        let seq = record.header().seq;
-        if let Some(id) = record.fields().id {
-            rebuild.wrote(id, seq, answer_of(&record));
-        }
-        if record.header().kind == Kind::SessionOpen {
-            rebuild.opened(SessionId { partition: self.leaf.partition, seq });
-        }
-        if let Some(session) = record.ended_session() {
-            rebuild.ended(session);
-        }
     }
 
     fn recover_some(&mut self, recovery: &mut Recovery, budget: usize) -> bool {
@@ -191,6 +172,11 @@ impl Replica {
             sweep.scanned = progress == ScanProgress::Done;
             return false;
         }
+        self.sweep_some(sweep, budget)
+    }
+
+    /// Takes out of the index what was there for the order of versions only; whether that is done.
+    pub(super) fn sweep_some(&mut self, sweep: &mut Sweep, budget: usize) -> bool {
         if let Some(cursor) = sweep.clear_cursor {
             self.find_hidden(sweep, cursor, budget);
             return false;
@@ -230,30 +216,10 @@ impl Replica {
         self.log.tail().epoch
     }
 
-    /// Begins an epoch as its primary and only member: what was prepared commits, requests are served
-    /// from then on. The route's epoch is above [`Replica::tail_epoch`]; `false` when it is not, or
-    /// when the log is not there yet.
-    pub(super) fn begin(&mut self, now: Now, route: Route, out: &mut super::Actions) -> bool {
-        let above = route.epoch > self.log.tail().epoch;
-        if self.state == State::Recovering || !above || route.partition != self.leaf.partition {
-            return false;
-        }
-        self.route = route;
-        let first = Version { epoch: route.epoch, seq: self.log.tail().seq + 1 };
-        // Durable before the first record of the epoch: a scan believes the history, not the record.
-        let ticket = self.log.change_manifest(|manifest| {
-            manifest.history.retain(|v| v.seq < first.seq && v.epoch < first.epoch);
-            manifest.history.push(first);
-            manifest.complete = true;
-        });
-        self.state = State::Beginning { ticket };
-        self.poll(now, out);
-        true
-    }
-
+    /// The first record of an epoch, once a scan would believe it.
     pub(super) fn advance_epoch(&mut self, now: Now) {
-        let State::Beginning { ticket } = self.state else { return };
-        if self.log.manifest_saved() < ticket {
+        self.settle_solo();
+        if self.state != State::Beginning || self.log.manifest_saved() < self.group.ticket {
             return;
         }
         let seq = self.log.tail().seq + 1;
@@ -269,7 +235,7 @@ impl Replica {
         };
         if self.prepare(now, draft, None).is_err() {
             // A segment is on its way.
-            self.state = State::Beginning { ticket };
+            self.state = State::Beginning;
         }
     }
 }

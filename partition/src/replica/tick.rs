@@ -2,7 +2,8 @@
 
 use firebrick_log::Loc;
 
-use super::{Actions, Replica};
+use super::learner::Finish;
+use super::{Actions, Replica, State};
 use crate::op::Now;
 
 /// How much a slice may do.
@@ -40,8 +41,9 @@ impl Replica {
     /// once.
     pub fn tick(&mut self, now: Now, budget: Budget, out: &mut Actions) -> bool {
         if !self.is_serving() {
+            let more = self.tick_aside(budget);
             self.poll(now, out);
-            return false;
+            return more;
         }
         if let Some(session) = self.sessions.next_idle(now.boot_ns, 16) {
             // When there is no segment just now, its turn comes again.
@@ -54,10 +56,28 @@ impl Replica {
         expired || discarding || cleaned == firebrick_log::CleanProgress::More
     }
 
+    /// Whoever does not serve expires nothing and ends no session, but cleans.
+    fn tick_aside(&mut self, budget: Budget) -> bool {
+        let cleans = matches!(self.state, State::Following | State::Stopped);
+        let copying = self.group.follow.copy.is_some();
+        if !cleans || copying || self.group.follow.finish != Finish::Done {
+            return cleans && self.discard_some();
+        }
+        let discarding = self.discard_some();
+        let cleaned = self.clean(budget.clean_bytes, budget.idle);
+        discarding || cleaned == firebrick_log::CleanProgress::More
+    }
+
     /// A cleared index goes a sub-table at a time, and its records count as dead.
     pub(super) fn discard_some(&mut self) -> bool {
-        let log = &self.log;
-        self.index.discard_some(|bits| log.mark_dead(Loc::from_bits(bits)))
+        let (log, quietly) = (&self.log, self.discard_quietly);
+        let more = self.index.discard_some(|bits| {
+            if !quietly {
+                log.mark_dead(Loc::from_bits(bits));
+            }
+        });
+        self.discard_quietly &= more;
+        more
     }
 
     /// Whether something was expired: there may be more.

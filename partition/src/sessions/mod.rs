@@ -50,6 +50,13 @@ pub enum Remembered {
     Failed(Failure),
 }
 
+impl Remembered {
+    /// A record holds it, so that every replica knows it.
+    fn is_written(&self) -> bool {
+        matches!(self, Self::Done(_) | Self::Integer(..) | Self::Length(..) | Self::Float(..))
+    }
+}
+
 /// What a request's number says.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Seen {
@@ -203,6 +210,16 @@ impl Sessions {
         }
     }
 
+    /// Another primary decides about what is not committed: only results that a record up to `commit`
+    /// holds stay.
+    pub fn forget_uncommitted(&mut self, commit: u64) {
+        for session in self.by_id.values_mut() {
+            session.ending = false;
+            session.window.retain(|e| e.rests_on <= commit && e.answer.is_written());
+        }
+        self.changes += 1;
+    }
+
     /// The open sessions, with how many results each may have in a `Sessions` record that begins now.
     pub fn open_ones(&self) -> Vec<(SessionId, usize)> {
         self.by_id.iter().map(|(id, session)| (*id, session.window.len())).collect()
@@ -292,7 +309,7 @@ impl Rebuild {
                 }
                 _ => Remembered::Done(version),
             };
-            self.wrote(RequestId { session, number: result.number }, stamp, answer);
+            self.wrote(RequestId { session, number: result.number }, version.seq, answer);
         }
         newest
     }

@@ -30,6 +30,8 @@ pub enum Why {
     Behind = 3,
     /// As a source: it does not know this copy (any more); the learner lists again.
     NoCopy = 4,
+    /// As a learner: it cannot go on from what it has; name another first record.
+    Again = 5,
 }
 
 impl Why {
@@ -39,6 +41,7 @@ impl Why {
             2 => Self::Sick,
             3 => Self::Behind,
             4 => Self::NoCopy,
+            5 => Self::Again,
             _ => return None,
         })
     }
@@ -51,6 +54,8 @@ pub struct Vote {
     pub seq: u64,
     /// Everything up to here is in its log.
     pub held: u64,
+    /// Everything up to here it knows to be committed.
+    pub commit: u64,
     /// Bytes it can still take.
     pub room: u64,
     /// Writes would go below its reserve.
@@ -274,14 +279,16 @@ pub fn encode(out: &mut Vec<u8>, partition: u32, peer: &Peer<'_>) {
             out.extend_from_slice(records);
         }
         Peer::Commit { commit, .. } => words(&[commit]),
-        Peer::Voted { vote, .. } => words(&[vote.seq, vote.held, vote.room]),
+        Peer::Voted { vote, .. } => words(&[vote.seq, vote.held, vote.commit, vote.room]),
         Peer::Refused { .. } | Peer::AskCommit { .. } => {}
         Peer::TakeOver { tail, commit, dropped, history, .. } => {
             words(&[tail.seq, commit, dropped]);
             out.extend_from_slice(&tail.epoch.to_le_bytes());
             out.extend_from_slice(history.0);
         }
-        Peer::TailIs { agreed, vote, .. } => words(&[agreed, vote.seq, vote.held, vote.room]),
+        Peer::TailIs { agreed, vote, .. } => {
+            words(&[agreed, vote.seq, vote.held, vote.commit, vote.room]);
+        }
         Peer::CopyStart { copy, have, s0, .. } => {
             words(&[have, s0]);
             out.extend_from_slice(&copy.to_le_bytes());
@@ -292,14 +299,20 @@ pub fn encode(out: &mut Vec<u8>, partition: u32, peer: &Peer<'_>) {
             out.extend_from_slice(&parts.to_le_bytes());
         }
         Peer::CopyRead { copy, part, offset, .. } => {
-            [copy, part, offset].iter().for_each(|w| out.extend_from_slice(&w.to_le_bytes()));
+            for word in [copy, part, offset] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
         }
         Peer::CopyData { copy, part, offset, next, records, .. } => {
-            [copy, part, offset, next].iter().for_each(|w| out.extend_from_slice(&w.to_le_bytes()));
+            for word in [copy, part, offset, next] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
             out.extend_from_slice(records);
         }
         Peer::CopyDone { copy, part, .. } => {
-            [copy, part].iter().for_each(|w| out.extend_from_slice(&w.to_le_bytes()));
+            for word in [copy, part] {
+                out.extend_from_slice(&word.to_le_bytes());
+            }
         }
     }
 }
@@ -327,9 +340,10 @@ impl<'a> Fields<'a> {
     }
 
     fn vote(&mut self, flags: u16) -> Result<Vote, WireError> {
-        let (seq, held, room) = (self.u64()?, self.u64()?, self.u64()?);
+        let (seq, held) = (self.u64()?, self.u64()?);
+        let (commit, room) = (self.u64()?, self.u64()?);
         let has = |bit| flags & bit != 0;
-        Ok(Vote { seq, held, room, below: has(BELOW), gap: has(GAP), whole: has(WHOLE) })
+        Ok(Vote { seq, held, commit, room, below: has(BELOW), gap: has(GAP), whole: has(WHOLE) })
     }
 
     fn all(&mut self) -> &'a [u8] {

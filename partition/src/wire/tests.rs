@@ -202,7 +202,11 @@ fn corpus() -> Vec<Vec<u8>> {
     }
     for _ in 0..40 {
         let mut rare = vec![Vec::new(), Vec::new(), Vec::new(), Vec::new()];
-        super::hello(&mut rare[0], 1, &Hello { client: "test", features: 5 });
+        super::hello(
+            &mut rare[0],
+            1,
+            &Hello { client: "test", features: 5, brick: 3, incarnation: 9 },
+        );
         let limits = Limits { key_bytes: 1, value_bytes: 2, in_flight: 3 };
         let (name, brick, incarnation, map_version) = ("b1", 7, 99, 12);
         let welcome = Welcome {
@@ -329,19 +333,19 @@ mod replicas {
 
     fn vote() -> impl Strategy<Value = Vote> {
         let flags = any::<(bool, bool, bool)>();
-        (any::<[u64; 3]>(), flags).prop_map(|([seq, held, room], (below, gap, whole))| Vote {
-            seq,
-            held,
-            room,
-            below,
-            gap,
-            whole,
+        (any::<[u64; 4]>(), flags).prop_map(|([seq, held, commit, room], (below, gap, whole))| {
+            Vote { seq, held, commit, room, below, gap, whole }
         })
     }
 
     fn peer() -> impl Strategy<Value = Peer<'static>> {
-        let why =
-            prop_oneof![Just(Why::NoSpace), Just(Why::Sick), Just(Why::Behind), Just(Why::NoCopy)];
+        let why = prop_oneof![
+            Just(Why::NoSpace),
+            Just(Why::Sick),
+            Just(Why::Behind),
+            Just(Why::NoCopy),
+            Just(Why::Again)
+        ];
         let history = proptest::collection::vec(version(), 0..9).prop_map(|list| {
             let mut packed = Vec::new();
             pack_history(&list, &mut packed);

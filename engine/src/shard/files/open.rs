@@ -22,7 +22,8 @@ fn has_disk(durability: maps::Durability) -> bool {
 /// short of replicas this brick may be asked to take it again, and then it needs only what it missed.
 fn is_over(routes: &Routes, entry: &RouteEntry) -> bool {
     let wanted = routes.table(entry.route.table).map_or(1, |t| usize::from(t.options.replicas));
-    !entry.here && entry.replicas.members.len() >= wanted && entry.replicas.learners.is_empty()
+    let group = &entry.replicas;
+    !entry.here && group.is_active() && group.members.len() >= wanted && group.learners.is_empty()
 }
 
 fn log_durability(durability: maps::Durability) -> Durability {
@@ -154,9 +155,9 @@ impl Files {
         if !replica.set_group(store.now, me, entry.route, &entry.replicas, &mut self.scratch) {
             let (tail, epoch) = (replica.tail_epoch(), entry.route.epoch);
             self.failed.get_or_insert(format!(
-                "partition {partition} has records of epoch {tail} and the catalog says {epoch}: \
-                 catalog and data are not of the same brick; put back the catalog that belongs to \
-                 this data_dir"
+                "partition {partition} has records of epoch {tail} and the maps say {epoch}: \
+                 keepers and data do not belong together; put back the folder \"keeper\" that belongs \
+                 to this data_dir"
             ));
         }
         store.add(replica);

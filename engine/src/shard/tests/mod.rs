@@ -1,5 +1,6 @@
 //! The shard on the fake fabric: virtual time, seeded schedules, real files.
 
+mod catalog;
 mod native;
 mod native_client;
 mod random;

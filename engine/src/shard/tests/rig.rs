@@ -15,8 +15,8 @@ use rtrb::Producer;
 use tempfile::TempDir;
 
 use super::Random;
+use super::catalog::Catalog;
 use crate::brick::Info;
-use crate::catalog::Catalog;
 use crate::config::Durability;
 use crate::control::Queue;
 use crate::counters::{Board, CoreState};

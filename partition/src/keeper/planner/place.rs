@@ -32,12 +32,12 @@ pub(super) fn score(brick: &Brick, partition: u32) -> u128 {
 /// `-log2(hash / 2^64)` with 32 bits behind the point, at least 1.
 fn minus_log2(hash: u64) -> u64 {
     let hash = hash | 1;
-    let whole = 63 - hash.leading_zeros();
+    let whole = hash.ilog2();
     // The mantissa, in [1, 2) with 63 bits behind the point; squaring it gives the logarithm bit by bit.
     let mut mantissa = hash << (63 - whole);
     let mut fraction = 0u64;
     for bit in (0..32).rev() {
-        let square = u128::from(mantissa) * u128::from(mantissa) >> 63;
+        let square = (u128::from(mantissa) * u128::from(mantissa)) >> 63;
         if square >> 64 > 0 {
             fraction |= 1 << bit;
             mantissa = (square >> 1) as u64;

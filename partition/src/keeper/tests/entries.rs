@@ -116,6 +116,11 @@ fn a_member_without_its_memory_leaves_and_the_last_one_stops_the_group() {
     refused(&mut keepers, &Entry::TakeOut { brick: 3, incarnation: 301 }, "no group");
     let entry = lead(&keepers, 3, false);
     refused(&mut keepers, &entry, "does not have everything");
+    // It starts once more, with all that the empty process had: that is still not what it had before.
+    let entry = restart(&keepers, 3, true);
+    let Applied::Registered { stopped, .. } = done(&mut keepers, &entry) else { panic!() };
+    assert_eq!((stopped, now(&keepers)), (vec![1], (3, vec![3])));
+    assert!(keepers.is_stopped(keepers.group(1).unwrap()));
     let entry = lead(&keepers, 2, true);
     let Applied::Led { loss: Some(loss), .. } = done(&mut keepers, &entry) else { panic!() };
     assert!(loss.contains("brick 2 has") && loss.contains("no brick kept all"), "{loss}");

@@ -104,7 +104,7 @@ fn inject(world: &mut World, fault: &Fault, n: usize) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 16, max_shrink_iters: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     /// Whatever fails and in which order: nobody who may serve loses its place, who leads has every acknowledged
     /// write (unless a loss was said), epochs rise, ids are new; and when the faults end, all is whole and even.

@@ -1,9 +1,13 @@
 //! One replica against a model: what it answers, what it keeps through a crash, and what it never
 //! shows.
 
+mod copies;
 mod counts;
 mod exactly_once;
+mod groups;
+mod linear;
 mod model;
+mod net;
 mod small;
 mod sync;
 

@@ -205,7 +205,7 @@ fn held_writes_run_a_slice_at_a_time() {
     log.ration(1);
     let mut world = World::new(Durability::Memory);
     world.replica = Replica::new(log, leaf());
-    assert!(world.replica.begin(world.now, route(1), &mut world.out));
+    assert!(set_alone(&mut world.replica, world.now, route(1), &mut world.out));
     let mut held = 0u64;
     while held < HELD_MAX as u64 {
         held += u64::from(world.ask(b"k", put(&held.to_le_bytes()), None).is_none());

@@ -1,0 +1,32 @@
+//! The keepers on the control thread: Raft (openraft), the control port, leases; and every brick's side of it.
+//!
+//! * `disk`, `machine`, `network`, `types`: what openraft runs on: log, snapshots, messages;
+//! * `net`: the control port;
+//! * `node`: a brick's keeper; `lead`, `requests`: what the leader does;
+//! * `begin`, `member`: a brick starts; `beat`, `news`, `ask`: its heartbeats.
+//!
+//! What is decided, and why it is safe, is `partition::keeper`; docs/keepers.md is the text.
+
+mod ask;
+mod beat;
+mod begin;
+mod disk;
+mod lead;
+mod machine;
+mod member;
+mod net;
+mod network;
+mod news;
+mod node;
+mod requests;
+#[cfg(test)]
+pub(crate) mod tests;
+mod types;
+
+pub(crate) use ask::Finder;
+pub(crate) use beat::{BeatSetup, Beats, Ended, superseded};
+pub use begin::KeeperSetup;
+pub(crate) use begin::{Begun, begin};
+pub(crate) use net::{Admin, Answer, Ask};
+pub(crate) use news::News;
+pub(crate) use node::{Node, SNAPSHOT_ENTRIES, listen};

@@ -1,0 +1,3 @@
+mod cluster;
+mod lone;
+pub(crate) mod rig;
