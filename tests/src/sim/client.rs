@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use firebrick_partition::maps::Maps;
-use firebrick_partition::op::{Answer, Failure, Numbered, Op, Request, RequestId, Route, SessionId};
+use firebrick_partition::op::{
+    Answer, Failure, Numbered, Op, Request, RequestId, Route, SessionId,
+};
 use firebrick_partition::wire::{self, Message as Wire};
 use firebrick_partition::{hash_key, maps};
 
@@ -19,8 +21,6 @@ use crate::random::Random;
 const TRY_NS: Ns = 60 * MS;
 /// An operation is given up after this long.
 pub const DEADLINE_NS: Ns = 2_000 * MS;
-/// A client has at most this many operations open.
-const OPEN_MAX: usize = 3;
 
 /// Where a partition is, as this client knows it.
 #[derive(Clone, Debug)]
@@ -68,10 +68,17 @@ struct Operation {
 /// What a client wants done.
 #[derive(Debug)]
 pub enum Wish {
-    Send { brick: u32, tag: u64, bytes: Vec<u8> },
+    Send {
+        brick: u32,
+        tag: u64,
+        bytes: Vec<u8>,
+    },
     FetchMaps,
     /// The operation of the history is over. `None`: unknown.
-    Done { id: u64, back: Option<Back> },
+    Done {
+        id: u64,
+        back: Option<Back>,
+    },
     Saw(&'static str),
 }
 
@@ -79,6 +86,7 @@ pub enum Wish {
 #[derive(Debug)]
 pub struct Client {
     at: usize,
+    open_max: usize,
     version: u64,
     places: BTreeMap<u32, Place>,
     table: Option<firebrick_partition::maps::TableMap>,
@@ -92,9 +100,10 @@ pub struct Client {
 
 impl Client {
     /// A client that knows nothing.
-    pub fn new(at: usize) -> Self {
+    pub fn new(at: usize, open_max: usize) -> Self {
         Self {
             at,
+            open_max,
             version: 0,
             places: BTreeMap::new(),
             table: None,
@@ -114,7 +123,7 @@ impl Client {
 
     /// It may call one more.
     pub fn has_room(&self) -> bool {
-        self.table.is_some() && self.operations.len() < OPEN_MAX
+        self.table.is_some() && self.operations.len() < self.open_max
     }
 
     /// The version of a key that this client saw last.
@@ -299,9 +308,10 @@ impl Client {
         wire::request(&mut bytes, 0, &Request { route: place.route, numbered, key, op });
         let tag = (self.at as u64) << 32 | self.next_tag;
         self.next_tag += 1;
+        let is_read = op.is_read();
         let operation = &mut self.operations[at];
         operation.tries += 1;
-        operation.loose += u32::from(!op.is_read());
+        operation.loose += u32::from(!is_read);
         operation.tag = Some(tag);
         operation.retry_at = now + TRY_NS + random.below(TRY_NS);
         self.wishes.push(Wish::Send { brick, tag, bytes });

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use firebrick_log::FlushOp;
-use firebrick_log::segment::{Bound, SegmentHead, SegmentName};
+use firebrick_log::manifest::Manifest;
+use firebrick_log::segment::{Bound, SegmentHead, SegmentKind, SegmentName};
 
 /// See the module's text. A write is there when it is answered; a crash forgets those under way.
 #[derive(Debug, Default)]
@@ -48,8 +49,12 @@ impl Disk {
         self.flying.clear();
     }
 
-    /// What is there after a power failure.
-    pub fn segments(&self) -> Vec<Bound> {
-        self.files.values().filter_map(|file| Bound::from_image(file).ok()).collect()
+    /// What is there after a power failure, as far as the manifest says that it counts.
+    pub fn segments(&self, manifest: &Manifest) -> Vec<Bound> {
+        let listed = |name: &SegmentName| manifest.settled.iter().any(|l| l.name == *name);
+        let in_tail =
+            |name: &SegmentName| name.kind == SegmentKind::Tail && name.n >= manifest.lowest;
+        let counts = self.files.iter().filter(|(name, _)| in_tail(name) || listed(name));
+        counts.filter_map(|(_, file)| Bound::from_image(file).ok()).collect()
     }
 }

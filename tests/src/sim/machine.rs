@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 
 use firebrick_log::storage::{Opened, Source};
 use firebrick_log::{Durability, Log, LogConfig};
-use firebrick_partition::Replica;
 use firebrick_partition::keeper::{LockFile, Registration};
 use firebrick_partition::maps::Leaf;
 use firebrick_partition::op::Now;
 use firebrick_partition::replica::Recovering;
+use firebrick_partition::replica::Replica;
 
 use super::clock::{Clock, Ns};
 use super::disk::Disk;
+use super::mistake::Mistake;
 use super::process::Process;
 use crate::random::Random;
 
@@ -88,7 +89,7 @@ impl Machine {
             let log = replica.into_log();
             let cfg = *log.config();
             let mut opened = log.crash();
-            opened.segments.sort_by_key(|s| s.head.name);
+            opened.segments.sort_by_key(|s| s.head().name);
             self.left.insert(partition, Left { leaf, cfg, opened: Some(opened) });
         }
         for disk in self.disks.values_mut() {
@@ -102,15 +103,14 @@ impl Machine {
                 let manifest = left.opened.take().map(|opened| opened.manifest);
                 let disk = self.disks.get(partition).filter(|_| how == Crash::Power);
                 let has_disk = left.cfg.durability != Durability::Memory;
-                left.opened = manifest.filter(|_| has_disk).zip(disk).map(|(manifest, disk)| {
-                    Opened {
+                left.opened =
+                    manifest.filter(|_| has_disk).zip(disk).map(|(manifest, disk)| Opened {
+                        segments: disk.segments(&manifest),
                         manifest,
-                        segments: disk.segments(),
                         source: Source::Disk,
                         notes: Vec::new(),
                         damaged: Vec::new(),
-                    }
-                });
+                    });
             }
         }
         if how == Crash::Lost {
@@ -120,14 +120,17 @@ impl Machine {
     }
 
     /// Starts a process: what was left is opened, and it asks to be registered.
-    pub fn start(&mut self, now: Ns, incarnation: u64) {
+    pub fn start(&mut self, now: Ns, incarnation: u64, mistake: Mistake) {
         let time = self.now(now);
         let mut replicas = BTreeMap::new();
         let mut damaged = Vec::new();
         for (partition, left) in std::mem::take(&mut self.left) {
             let replica = match left.opened {
                 None => Replica::new(Log::in_heap(left.cfg), left.leaf),
-                Some(opened) => {
+                Some(mut opened) => {
+                    if mistake == Mistake::CompleteFromTail && !opened.segments.is_empty() {
+                        opened.manifest.complete = true;
+                    }
                     let (log, scan) = Log::open_in_heap(left.cfg, opened);
                     let mut replica = Replica::open(log, scan, left.leaf);
                     while replica.recover_step(time, 64) == Recovering::More {}
@@ -140,7 +143,7 @@ impl Machine {
             replicas.insert(partition, replica);
         }
         let registration = self.registration(incarnation, damaged);
-        self.process = Some(Process::new(incarnation, registration, replicas));
+        self.process = Some(Process::new(incarnation, registration, replicas, mistake));
     }
 
     /// The keepers know what this machine kept.

@@ -1,6 +1,7 @@
 //! Known mistakes, made on purpose: a simulator that does not find them is worth nothing.
 
-/// A rule of the protocol that is broken around the replicas.
+/// A rule of the protocol that is broken around the replicas. (Rules inside of them:
+/// `firebrick_log::canary`.)
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mistake {
     /// None.
@@ -12,4 +13,8 @@ pub enum Mistake {
     LeaseBeforeMap,
     /// The clock is looked at before the values are read, not after.
     LeaseCheckedBefore,
+    /// A log with records counts as complete at start, although a copy to it was half done.
+    CompleteFromTail,
+    /// A primary is handed over without its word that it stopped.
+    LeaveUnconfirmed,
 }

@@ -4,11 +4,14 @@
 //! disks and the thin layers around (`process` stands for the data core's shard, `keeper` for Raft) are
 //! made up. Everything is decided by a seed: the same seed gives the same run, event by event.
 
+mod calls;
 mod client;
-mod clock;
+pub mod clock;
+mod cluster;
 mod disk;
+mod faults;
 mod keeper;
-mod machine;
+pub mod machine;
 mod message;
 mod mistake;
 mod net;

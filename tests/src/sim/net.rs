@@ -23,8 +23,7 @@ pub struct Weather {
 
 impl Weather {
     /// Nothing is lost and everything is soon there.
-    pub const CALM: Self =
-        Self { lost: 0, twice: 0, late: 0, late_ns: MS, usual_ns: 200 * US };
+    pub const CALM: Self = Self { lost: 0, twice: 0, late: 0, late_ns: MS, usual_ns: 200 * US };
 }
 
 /// See the module's text.

@@ -11,6 +11,7 @@ use crate::random::Random;
 
 /// Something that goes wrong, or is asked for.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[allow(missing_docs)] // the fields say which machines, which direction and for how long
 pub enum Fault {
     /// Two machines do not hear each other, in one direction or both.
     Cut { a: usize, b: usize, both: bool, for_ns: Ns },
@@ -28,6 +29,10 @@ pub enum Fault {
     Storm { for_ns: Ns },
     /// The primary of a partition is asked to hand over.
     HandOver { partition: usize },
+    /// A machine hears clients, but neither bricks nor keepers.
+    CutOff { a: usize, for_ns: Ns },
+    /// All machines lose their memory at once (a `sync` table only).
+    PowerOff { for_ns: Ns },
     /// The disk of a machine is slow.
     SlowDisk { a: usize, for_ns: Ns },
 }
@@ -47,6 +52,8 @@ pub struct Plan {
     pub durability: Durability,
     /// Clients.
     pub clients: usize,
+    /// Calls that a client has open at once.
+    pub open_max: usize,
     /// Keys of each family.
     pub keys: usize,
     /// A client pauses this long between two calls, at most.
@@ -84,10 +91,15 @@ impl Plan {
             machines: if random.below(4) == 0 { 4 } else { 3 },
             replicas: if random.below(4) == 0 { 2 } else { 3 },
             partitions: if random.below(4) == 0 { 2 } else { 1 },
-            durability: Durability::Memory,
+            durability: match random.below(8) {
+                0 | 1 => Durability::Sync,
+                2 => Durability::Async { ms: 20 },
+                _ => Durability::Memory,
+            },
             clients: 2 + random.below(3) as usize,
+            open_max: 1 + random.below(6) as usize,
             keys: 1 + random.below(2) as usize,
-            think_ns: (4 + random.below(25)) * MS,
+            think_ns: (2 + random.below(25)) * MS,
             load_ns,
             weather: weather(&mut random),
             stumbles: random.below(3) * 3,
@@ -96,7 +108,7 @@ impl Plan {
             faults: Vec::new(),
             mistake: Mistake::None,
         };
-        let count = random.below(7);
+        let count = random.below(10);
         for _ in 0..count {
             let at = random.below(load_ns);
             let fault = fault(&mut random, &plan);
@@ -121,7 +133,8 @@ fn weather(random: &mut Random) -> Weather {
     }
 }
 
-fn fault(random: &mut Random, plan: &Plan) -> Fault {
+/// A random one for a plan.
+pub fn fault(random: &mut Random, plan: &Plan) -> Fault {
     let a = random.below(plan.machines as u64) as usize;
     let b = (a + 1 + random.below(plan.machines as u64 - 1) as usize) % plan.machines;
     let lease = plan.lease_ms * MS;
@@ -132,15 +145,17 @@ fn fault(random: &mut Random, plan: &Plan) -> Fault {
             let which = random.below(3);
             Fault::CutKeeper { a, to: which != 0, from: which != 1, for_ns }
         }
+        5 if plan.durability == Durability::Sync => Fault::PowerOff { for_ns },
         5 => Fault::Isolate { a, for_ns },
         6..=8 => Fault::Pause { a, for_ns },
         9..=12 => {
-            let how = if random.below(2) == 0 { Crash::Kill } else { Crash::Lost };
+            let how = [Crash::Kill, Crash::Power, Crash::Lost][random.below(3) as usize];
             Fault::Crash { a, how, for_ns: length(random, MS, 3 * lease) }
         }
         13 | 14 => Fault::KeeperFalls { for_ns, entries_lost: random.below(2) == 0 },
         15 | 16 => Fault::Storm { for_ns },
         17 => Fault::SlowDisk { a, for_ns },
+        18 => Fault::CutOff { a, for_ns },
         _ => Fault::HandOver { partition: random.below(u64::from(plan.partitions)) as usize },
     }
 }

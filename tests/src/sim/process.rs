@@ -6,12 +6,15 @@
 use std::collections::BTreeMap;
 
 use firebrick_log::{Ask, Log, LogConfig};
-use firebrick_partition::keeper::{Figure, Heartbeat, LeaseAnswer, Registration, Report, Room};
+use firebrick_partition::hash_key;
+use firebrick_partition::keeper::{
+    Figure, Heartbeat, LeaseAnswer, MapDelta, Registration, Report, Room,
+};
 use firebrick_partition::maps::{Durability, Leaf, Maps, Replicas, RouteCheck, check, fingerprint};
 use firebrick_partition::op::{Answer, Failure, Now, Route};
+use firebrick_partition::replica::Replica;
 use firebrick_partition::replica::{self, Action, Actions, Me, Outcome};
 use firebrick_partition::wire::{self, Message as Wire};
-use firebrick_partition::{Replica, hash_key};
 
 use super::mistake::Mistake;
 
@@ -53,6 +56,8 @@ pub enum Effect {
     Write { partition: u32, op: firebrick_log::FlushOp },
     /// Something worth counting.
     Saw(&'static str),
+    /// Something for the trace.
+    Note(String),
     /// A replica met a damaged record.
     Corrupt(u32),
 }
@@ -85,9 +90,11 @@ pub struct Process {
     withheld: Vec<Ready>,
     out: Actions,
     pub effects: Vec<Effect>,
+    /// Only for [`Mistake::LeaseBeforeMap`].
+    late_maps: Option<MapDelta>,
     /// True time of the wake-up that is due.
     pub wake: u64,
-    pub mistake: Mistake,
+    mistake: Mistake,
 }
 
 impl Process {
@@ -96,6 +103,7 @@ impl Process {
         incarnation: u64,
         registration: Registration,
         replicas: BTreeMap<u32, Replica>,
+        mistake: Mistake,
     ) -> Self {
         Self {
             incarnation,
@@ -112,8 +120,9 @@ impl Process {
             withheld: Vec::new(),
             out: Actions::default(),
             effects: Vec::new(),
+            late_maps: None,
             wake: u64::MAX,
-            mistake: Mistake::None,
+            mistake,
         }
     }
 
@@ -249,11 +258,14 @@ impl Process {
                 }
                 Action::Unanswered { token } => {
                     if let Some(asker) = self.askers.remove(&token) {
-                        self.effects.push(Effect::Saw("a prepared write is left to another primary"));
+                        self.effects
+                            .push(Effect::Saw("a prepared write is left to another primary"));
                         self.effects.push(Effect::Close(asker));
                     }
                 }
-                Action::Send { to, message } => self.effects.push(Effect::Peer { to, bytes: message }),
+                Action::Send { to, message } => {
+                    self.effects.push(Effect::Peer { to, bytes: message })
+                }
                 Action::Ship { to, mut head, body } => {
                     let Some(replica) = self.replicas.get(&partition) else { continue };
                     head.extend_from_slice(replica.log().slice_bytes(&body));
@@ -326,18 +338,16 @@ impl Process {
         })
     }
 
-    /// A lease: first the maps that came with it, then its end. False: register again.
-    pub fn on_lease(&mut self, now: Now, answer: &LeaseAnswer, sent: u64) -> bool {
-        let LeaseAnswer::Granted { lease_ms, delta } = answer else { return false };
-        let late = self.mistake == Mistake::LeaseBeforeMap && self.maps.version > 0;
-        if !late {
-            let mut maps = std::mem::take(&mut self.maps);
-            let fits = delta.apply_to(&mut maps);
-            self.maps = maps;
-            if fits.is_err() {
-                return true;
-            }
-            self.apply_maps(now);
+    /// A lease: first the maps that came with it, then its end.
+    pub fn on_lease(&mut self, now: Now, answer: &LeaseAnswer, sent: u64) {
+        let LeaseAnswer::Granted { lease_ms, delta } = answer else { return };
+        if let Some(delta) = self.late_maps.take() {
+            self.take_maps(now, &delta);
+        }
+        if self.mistake == Mistake::LeaseBeforeMap && self.maps.version > 0 {
+            self.late_maps = Some(delta.clone());
+        } else if !self.take_maps(now, delta) {
+            return;
         }
         let from = if self.mistake == Mistake::LeaseFromAnswer { now.boot_ns } else { sent };
         match lease_ms {
@@ -345,19 +355,34 @@ impl Process {
             Some(ms) if self.lease_end == u64::MAX => self.lease_end = from + ms * 1_000_000,
             Some(ms) => self.lease_end = self.lease_end.max(from + ms * 1_000_000),
         }
-        if late {
-            let mut maps = std::mem::take(&mut self.maps);
-            let _ = delta.apply_to(&mut maps);
-            self.maps = maps;
-        }
         if self.has_lease(now) {
             self.release();
         }
-        true
+    }
+
+    /// Whether the changes fit the maps that there are.
+    fn take_maps(&mut self, now: Now, delta: &MapDelta) -> bool {
+        let fits = delta.apply_to(&mut self.maps).is_ok();
+        if fits {
+            self.apply_maps(now);
+        }
+        fits
+    }
+
+    /// What a replica has, as an epoch begins.
+    fn note(&mut self, partition: u32) {
+        let Some(replica) = self.replicas.get(&partition) else { return };
+        let (log, epoch, keys) = (replica.log(), replica.route().epoch, replica.keys());
+        let (tail, commit, manifest) = (log.tail(), log.commit(), log.manifest());
+        let (below, complete) = (manifest.below.seq, manifest.complete);
+        self.effects.push(Effect::Note(format!(
+            "epoch {epoch} of {partition}: tail {}.{}, commit {commit}, below {below}, complete {complete}, {keys} keys",
+            tail.epoch, tail.seq
+        )));
     }
 
     /// Gives every replica its group; makes those that are new here.
-    pub fn apply_maps(&mut self, now: Now) {
+    fn apply_maps(&mut self, now: Now) {
         let Some(brick) = self.brick else { return };
         let me = Me { brick, incarnation: self.incarnation };
         for table in &self.maps.tables {
@@ -392,9 +417,13 @@ impl Process {
             let began = self.with(now, place.route.partition, |replica, out| {
                 let (doubt, old) = (replica.is_busy(), replica.route().epoch);
                 replica.set_group(now, me, place.route, &place.group, out);
-                doubt && leads && replica.route().epoch > old && old > 0
+                let new = replica.route().epoch > old;
+                (doubt && leads && new && old > 0, new)
             });
-            if began == Some(true) {
+            if let Some((_, true)) = began {
+                self.note(place.route.partition);
+            }
+            if let Some((true, _)) = began {
                 self.effects.push(Effect::Saw("an epoch begins with records in doubt"));
             }
         }

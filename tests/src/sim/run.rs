@@ -33,10 +33,11 @@ pub struct Failure {
     pub trace: String,
 }
 
-/// Lines of the trace that are shown.
+/// Lines of the trace that are shown, unless `$FIREBRICK_SIM_LINES` says otherwise.
 const SHOWN: usize = 160;
 /// Virtual time that a cluster may take to be whole again.
-const HEAL_NS: u64 = 300_000 * MS;
+/// (Pairs of bricks that were cut off from each other are kept apart for minutes.)
+const HEAL_NS: u64 = 1_500_000 * MS;
 
 /// Runs a plan. `verbose`: the trace has every message.
 pub fn run(plan: &Plan, verbose: bool) -> Outcome {
@@ -52,7 +53,9 @@ pub fn run(plan: &Plan, verbose: bool) -> Outcome {
             (Checked::default(), Some(format!("panic: {}", text.unwrap_or_default())))
         }
     };
-    let failure = wrong.map(|what| Failure { what, trace: world.trace.tail(SHOWN) });
+    let lines = std::env::var("FIREBRICK_SIM_LINES").ok().and_then(|text| text.parse().ok());
+    let trace = || world.trace.tail(lines.unwrap_or(SHOWN));
+    let failure = wrong.map(|what| Failure { what, trace: trace() });
     let (hash, cover) = (world.trace.hash(), world.cover);
     Outcome { plan: plan.clone(), hash, cover, checked, failure }
 }
@@ -62,9 +65,18 @@ fn whole(world: &mut World) -> Result<Checked, String> {
     world.begin_load();
     run_to(world, world.load_until)?;
     world.heal();
-    come_to_rest(world)?;
-    read_everything(world)?;
-    check(&world.history).map_err(|violation| violation.to_string())
+    let rest = come_to_rest(world);
+    // What is read then says more about what is wrong.
+    let read = rest.clone().and_then(|()| read_everything(world));
+    if rest.is_err() && world.failure.is_none() {
+        read_everything(world)?;
+    }
+    let checked = check(&world.history).map_err(|violation| violation.to_string());
+    match (rest.and(read), checked) {
+        (Ok(()), checked) => checked,
+        (Err(wrong), Ok(_)) => Err(wrong),
+        (Err(wrong), Err(violation)) => Err(format!("{wrong}\n{violation}")),
+    }
 }
 
 fn run_to(world: &mut World, until: u64) -> Result<(), String> {
@@ -92,6 +104,7 @@ pub fn set_up(world: &mut World) -> Result<(), String> {
 /// Until every group is whole.
 pub fn come_to_rest(world: &mut World) -> Result<(), String> {
     let end = world.now + HEAL_NS;
+    let mut differ = 0;
     loop {
         run_to(world, world.now + 100 * MS)?;
         let idle = world.clients.iter().all(super::client::Client::is_idle);
@@ -99,11 +112,15 @@ pub fn come_to_rest(world: &mut World) -> Result<(), String> {
         if unfinished.is_empty() && idle {
             return Ok(());
         }
-        if world.now >= end {
+        differ = if idle && unfinished.iter().any(|u| u.contains(DIFFER)) { differ + 1 } else { 0 };
+        if world.now >= end || differ > 50 {
             return Err(format!("does not heal: {} (clients idle: {idle})", unfinished.join("; ")));
         }
     }
 }
+
+/// With nothing to do, this mends by itself never or soon.
+const DIFFER: &str = "members differ";
 
 /// What keeps the cluster from being whole and quiet.
 fn unfinished(world: &World) -> Vec<String> {
@@ -133,17 +150,20 @@ fn unfinished(world: &World) -> Vec<String> {
                 .filter(|r| r.route().epoch == replicas.epoch && !r.is_busy());
             match replica {
                 Some(r) => tails.push((r.log().tail(), r.log().commit(), r.keys())),
-                None => all.push(format!("partition {partition}: brick {} is behind", member.brick)),
+                None => {
+                    all.push(format!("partition {partition}: brick {} is behind", member.brick))
+                }
             }
         }
         if tails.windows(2).any(|w| w[0] != w[1]) {
-            all.push(format!("partition {partition}: members differ: {tails:?}"));
+            all.push(format!("partition {partition}: {DIFFER}: {tails:?}"));
         }
-        let leads = replicas.primary().and_then(|p| world.bricks.get(&p.brick)).is_some_and(|&at| {
-            let machine = &world.machines[at];
-            let now = machine.now(world.now);
-            machine.process.as_ref().is_some_and(|p| p.leads(now, partition))
-        });
+        let leads =
+            replicas.primary().and_then(|p| world.bricks.get(&p.brick)).is_some_and(|&at| {
+                let machine = &world.machines[at];
+                let now = machine.now(world.now);
+                machine.process.as_ref().is_some_and(|p| p.leads(now, partition))
+            });
         if !leads {
             all.push(format!("partition {partition}: its primary does not serve"));
         }
@@ -175,7 +195,11 @@ impl fmt::Display for Outcome {
         };
         writeln!(f, "{}", failure.trace)?;
         writeln!(f, "plan: {:#?}", self.plan)?;
-        writeln!(f, "seed {} (FIREBRICK_SIM_SEED={} runs it again):", self.plan.seed, self.plan.seed)?;
+        writeln!(
+            f,
+            "seed {} (FIREBRICK_SIM_SEED={} runs it again):",
+            self.plan.seed, self.plan.seed
+        )?;
         write!(f, "{}", failure.what)
     }
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use super::clock::Ns;
 
 /// Lines kept.
-const LINES: usize = 4000;
+const LINES: usize = 20_000;
 
 /// The newest lines, and a hash of all.
 #[derive(Debug)]

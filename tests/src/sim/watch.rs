@@ -37,7 +37,9 @@ impl Watch {
                 continue;
             }
             if commit < old_commit && epoch == old_epoch {
-                return Err(format!("{who}: the commit watermark fell from {old_commit} to {commit}"));
+                return Err(format!(
+                    "{who}: the commit watermark fell from {old_commit} to {commit}"
+                ));
             }
             let manifest = replica.log().manifest();
             for seq in old_commit + 1..=commit {
@@ -61,9 +63,8 @@ impl Watch {
         at: usize,
         partition: u32,
     ) -> Result<(), String> {
-        let leads = |m: &Machine| {
-            m.process.as_ref().is_some_and(|p| p.leads(m.now(now), partition))
-        };
+        let leads =
+            |m: &Machine| m.process.as_ref().is_some_and(|p| p.leads(m.now(now), partition));
         if !leads(&machines[at]) {
             return Ok(());
         }

@@ -45,9 +45,8 @@ pub fn call(random: &mut Random, key: &str, unique: &str, seen: Option<Version>)
 
 /// The operation of a call.
 pub fn op(call: &Call) -> Op<'_> {
-    let put = |value, condition| {
-        Op::Put { value, expiry: Expiry::Never, condition, want_old: false }
-    };
+    let put =
+        |value, condition| Op::Put { value, expiry: Expiry::Never, condition, want_old: false };
     match call {
         Call::Get => Op::Get,
         Call::Put { value } => put(&value.0, Condition::Always),
