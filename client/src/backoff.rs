@@ -1,7 +1,7 @@
 //! How long to rest between attempts to connect.
 
 /// Doubles from 1 ms to 1 s.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Backoff {
     failures: u32,
 }

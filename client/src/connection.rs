@@ -21,6 +21,10 @@ pub(crate) const READ_BYTES: usize = 64 << 10;
 /// Reads in one round, so that a flood on one connection leaves time for the others.
 const READS_MAX: usize = 8;
 
+/// What the peer's kernel does not take for so many times the silence is given up by ours. Not earlier: a brick that is
+/// only busy takes nothing either.
+const UNACKNOWLEDGED: u32 = 16;
+
 type Dialling = Pin<Box<dyn Future<Output = Result<TcpStream>> + Send>>;
 
 struct Up {
@@ -43,12 +47,14 @@ pub(crate) struct Connection {
     state: State,
     /// The session was told that no more fits.
     pub blocked: bool,
+    /// The socket did not take all at the last write.
+    pub was_full: bool,
 }
 
 impl Connection {
     pub fn dial(link: Link, address: Arc<str>, silence: Duration) -> Self {
         let dial = Box::pin(dial(address.clone(), silence));
-        Self { link, address, state: State::Dialling(dial), blocked: false }
+        Self { link, address, state: State::Dialling(dial), blocked: false, was_full: false }
     }
 
     pub fn is_up(&self) -> bool {
@@ -159,7 +165,7 @@ async fn dial(address: Arc<str>, silence: Duration) -> Result<TcpStream> {
     let shake = async {
         let mut stream = TcpStream::connect(&*address).await?;
         stream.set_nodelay(true)?;
-        give_up_after(&stream, silence)?;
+        give_up_after(&stream, silence.saturating_mul(UNACKNOWLEDGED))?;
         stream.write_all(&Hello::OURS.encode()).await?;
         let mut theirs = [0; HELLO_BYTES];
         stream.read_exact(&mut theirs).await?;

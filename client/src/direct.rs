@@ -70,6 +70,7 @@ pub struct Direct {
     holding: usize,
     seeds: Arc<str>,
     deadline_ns: u64,
+    /// Arrived and not looked at yet.
     events: Vec<Event>,
     /// The frame being sent.
     frame: Vec<u8>,
@@ -154,8 +155,9 @@ impl Direct {
         self.session.submit(now_ns, &Submit { table, target, op, deadline_ns, token })
     }
 
-    /// One turn: takes what arrived, calls `sink` with each result, sends what was submitted. While
-    /// answers are due it may block as the poll mode says; else it returns at once.
+    /// One turn: sends what was submitted, takes what arrived, and calls `sink` with each result. It
+    /// returns after a few results, so that the caller can submit more while the brick works on the
+    /// rest. While answers are due it may block as the poll mode says; else it returns at once.
     pub fn poll(&mut self, sink: &mut dyn Sink) -> Result<()> {
         self.turn(self.session.in_flight() > 0, sink)
     }
@@ -243,10 +245,17 @@ impl Direct {
 
     fn turn(&mut self, may_wait: bool, sink: &mut dyn Sink) -> Result<()> {
         let now_ns = boot_ns();
-        self.fabric.poll(now_ns, &mut self.events);
-        let events = self.events.len();
+        if self.poller.mode() != Mode::Park {
+            // Before the answers are digested: the brick works meanwhile.
+            self.send(now_ns, sink);
+            self.fabric.flush().map_err(local)?;
+        }
         let mut taken = std::mem::take(&mut self.events);
-        for event in taken.drain(..) {
+        if taken.is_empty() {
+            self.fabric.poll(now_ns, &mut taken);
+        }
+        let events = taken.len();
+        for event in taken.drain(..events.min(TURN_EVENTS)) {
             self.handle_event(now_ns, event, sink);
         }
         self.events = taken;
@@ -257,8 +266,11 @@ impl Direct {
             }
         }
         self.dial(now_ns, sink);
+        if !self.events.is_empty() {
+            return Ok(());
+        }
         self.send(now_ns, sink);
-        self.end_turn(now_ns, events, may_wait).map_err(|e| Error::Local(e.to_string().into()))
+        self.end_turn(now_ns, events, may_wait).map_err(local)
     }
 
     fn end_turn(&mut self, now_ns: u64, events: usize, may_wait: bool) -> std::io::Result<()> {
@@ -384,7 +396,14 @@ fn why(address: &Arc<str>, reason: &CloseReason) -> Error {
     Error::Connection { address: address.clone(), why: why.into() }
 }
 
+/// Events of one turn: few enough that brick and client work at the same time and not in turns, and
+/// enough for one system call.
+const TURN_EVENTS: usize = 32;
 /// The longest block in one turn.
 const WAIT_NS_MAX: u64 = 1_000_000_000;
 /// A larger frame buffer is given back.
 const FRAME_KEPT_BYTES: usize = 256 << 10;
+
+fn local(error: std::io::Error) -> Error {
+    Error::Local(error.to_string().into())
+}

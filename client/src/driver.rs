@@ -290,12 +290,19 @@ impl Driver {
     /// Writes one connection and goes on to the next. `true`: something happened that others may wait for.
     fn write(&mut self, now_ns: u64, at: &mut usize, cx: &mut Context<'_>) -> bool {
         let connection = &mut self.connections[*at];
+        let queued = connection.queued();
         if let Err(error) = connection.poll_write(cx) {
             let error = connection.lost(&error.to_string());
             self.disconnect(now_ns, *at, error);
             return true;
         }
         *at += 1;
+        let left = connection.queued();
+        // What fitted at once says nothing of the peer: only a socket that was full and takes more does.
+        if left < queued && (left > 0 || connection.was_full) {
+            self.session.handle_sent(now_ns, connection.link);
+        }
+        connection.was_full = left > 0;
         if connection.blocked && connection.queued() < OUT_BYTES_MAX / 2 {
             connection.blocked = false;
             self.session.handle_drained(connection.link);

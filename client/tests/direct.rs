@@ -50,7 +50,7 @@ fn put(value: &[u8]) -> Op<'_> {
 #[test]
 fn blocking_calls() {
     let brick = Brick::start(Fault::None);
-    let mut direct = Direct::connect(&brick.address(), &options(Mode::Park)).unwrap();
+    let mut direct = Direct::connect(brick.address(), &options(Mode::Park)).unwrap();
     let table = direct.table("default").unwrap();
     let mut out = Vec::new();
     assert_eq!(direct.get(table, b"k", &mut out).unwrap(), None);
@@ -88,7 +88,7 @@ fn pump(direct: &mut Direct, table: TableId, total: u64, op: Op<'_>) -> u64 {
 #[test]
 fn many_in_flight_and_nothing_allocated_for_them() {
     let brick = Brick::start(Fault::None);
-    let mut direct = Direct::connect(&brick.address(), &options(Mode::default())).unwrap();
+    let mut direct = Direct::connect(brick.address(), &options(Mode::default())).unwrap();
     let table = direct.table("default").unwrap();
     for _ in 0..3 {
         pump(&mut direct, table, 1000, put(&[1; 64]));
@@ -105,7 +105,7 @@ fn many_in_flight_and_nothing_allocated_for_them() {
 #[test]
 fn a_full_client_says_busy() {
     let brick = Brick::start(Fault::None);
-    let mut direct = Direct::connect(&brick.address(), &options(Mode::Park)).unwrap();
+    let mut direct = Direct::connect(brick.address(), &options(Mode::Park)).unwrap();
     let table = direct.table("default").unwrap();
     for token in 0..32 {
         direct.submit(table, b"k", Op::Get, token).unwrap();
@@ -124,18 +124,18 @@ fn a_full_client_says_busy() {
 #[test]
 fn no_brick_and_bad_bricks() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = Direct::connect(&address.to_string(), &options(Mode::Park)).unwrap_err();
+    let error = Direct::connect(address.to_string(), &options(Mode::Park)).unwrap_err();
     let sentence = format!("no brick answers at {address}: start one with `firebrick up`");
     assert!(error.to_string().starts_with(&sentence), "{error}");
 
     let brick = Brick::start(Fault::Version);
-    let error = Direct::connect(&brick.address(), &options(Mode::Park)).unwrap_err();
+    let error = Direct::connect(brick.address(), &options(Mode::Park)).unwrap_err();
     assert!(matches!(&error, Error::Protocol(what) if what.contains("version 9")), "{error}");
 
     let brick = Brick::start(Fault::NeverAnswers);
     let client = Options { deadline: Duration::from_millis(100), ..Options::default() };
     let options = DirectOptions { client, poll: Mode::Park };
-    let mut direct = Direct::connect(&brick.address(), &options).unwrap();
+    let mut direct = Direct::connect(brick.address(), &options).unwrap();
     let table = direct.table("default").unwrap();
     let error = direct.get(table, b"k", &mut Vec::new()).unwrap_err();
     let from = format!("test ({})", brick.address).into();
@@ -145,7 +145,7 @@ fn no_brick_and_bad_bricks() {
 #[test]
 fn a_brick_that_dies_in_mid_frame_gets_the_write_once() {
     let brick = Brick::start(Fault::DiesInMidFrame(3));
-    let mut direct = Direct::connect(&brick.address(), &options(Mode::Park)).unwrap();
+    let mut direct = Direct::connect(brick.address(), &options(Mode::Park)).unwrap();
     let table = direct.table("default").unwrap();
     let len = direct.call(table, b"k", Op::Append { value: b"once" }, |answer| match answer {
         Answer::Length { len, .. } => Ok(len),

@@ -8,8 +8,8 @@ pub const VALUE_BYTES_MAX: usize = 8 << 20;
 pub const RECORD_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 512;
 /// The fixed first page of a segment.
 pub const SEGMENT_HEAD_BYTES: usize = 4096;
-/// Smallest segment, unless the configuration asks for smaller ones.
-pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
+/// Smallest segment, unless the configuration asks for smaller ones: one huge page.
+pub const SEGMENT_BYTES_MIN: usize = 2 << 20;
 /// Largest segment; also what a location's 23 bits of 8-byte units can address.
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
 /// The least a configuration may ask a segment to be.
@@ -26,6 +26,8 @@ pub const FLUSH_BYTES_MAX: usize = 1 << 20;
 pub const FLUSH_BYTES_AIM: usize = 256 << 10;
 /// One write of a settled segment to disk.
 pub const FLUSH_SETTLED_BYTES_MAX: usize = 256 << 10;
+/// Bytes of memory that one step of a truncation zeroes: some 30 us.
+pub const ZERO_SLICE_BYTES: usize = 256 << 10;
 /// Tail segments that may be waiting for the disk; past that votes wait.
 pub const UNFLUSHED_SEGMENTS_MAX: usize = 2;
 /// Reports of corruption that a scan keeps in full; past that it counts.

@@ -34,10 +34,17 @@ impl Memory {
     }
 
     pub(crate) fn mapped(map: MmapRaw) -> Self {
-        let Some(base) = NonNull::new(map.as_mut_ptr()) else {
+        let len = map.len();
+        Self::mapped_in(map, 0, len)
+    }
+
+    /// The `len` bytes behind the first `skip` of a mapping.
+    pub(crate) fn mapped_in(map: MmapRaw, skip: usize, len: usize) -> Self {
+        assert!(skip + len <= map.len(), "outside the mapping");
+        let Some(base) = NonNull::new(map.as_mut_ptr().wrapping_add(skip)) else {
             unreachable!("a mapping is never at address zero")
         };
-        Self { base, len: map.len(), map: Some(map) }
+        Self { base, len, map: Some(map) }
     }
 
     fn layout(len: usize) -> Layout {

@@ -63,17 +63,18 @@ fn point_03_segments_are_a_sixteenth_and_a_bigger_record_forces_a_fitting_one() 
     let cfg = LogConfig { bytes_max: 64 << 20, segment_bytes_max: 4 << 20, ..config(ASYNC) };
     let mut log = Log::in_heap(cfg);
     let mut index = Index::default();
-    assert_eq!(log.segment_bytes(), 1 << 20);
+    assert_eq!(log.segment_bytes(), 2 << 20, "one huge page");
     let big = vec![1; 5 << 19];
     write(&mut log, &mut index, &put(b"big", &big)).unwrap();
     assert_eq!(log.stats().used_bytes, 4 << 20, "four would take an eighth of the room");
     assert_eq!(index.value(&log, b"big"), Some(&big[..]));
-    let mut log = Log::in_heap(LogConfig { durability: Durability::Memory, ..cfg });
+    let roomy = LogConfig { durability: Durability::Memory, bytes_max: 256 << 20, ..cfg };
+    let mut log = Log::in_heap(roomy);
     let mut index = Index::default();
-    for i in 0..40 {
+    for i in 0..80 {
         write(&mut log, &mut index, &put(&key(i), &vec![0; 1 << 20])).unwrap();
     }
-    assert_eq!(log.segment_bytes(), 2 << 20, "of {} bytes", log.used_bytes());
+    assert_eq!(log.segment_bytes(), 4 << 20, "of {} bytes", log.used_bytes());
 }
 
 #[test]
@@ -81,8 +82,12 @@ fn point_04_a_failed_spare_leaves_no_file_and_is_no_space() {
     // A folder that does not take files.
     let mut rig = rig(Durability::Sync);
     std::fs::create_dir(rig.data.join("spare-77.tmp")).unwrap();
-    let job =
-        Job::CreateSpare { id: firebrick_log::storage::SpareId(77), bytes: 1 << 20, disk: true };
+    let job = Job::CreateSpare {
+        id: firebrick_log::storage::SpareId(77),
+        bytes: 1 << 20,
+        disk: true,
+        zeroed: false,
+    };
     let done = rig.storage.perform(job);
     assert!(matches!(done, firebrick_log::storage::Done::Spare { result: Err(_), .. }), "{done:?}");
     assert!(!rig.memory.join("spare-77.seg").exists() && !rig.memory.join("spare-77.tmp").exists());

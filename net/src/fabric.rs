@@ -86,7 +86,7 @@ pub struct DiskWrite {
     pub len: u32,
     /// Offset in the file; aligned likewise.
     pub offset: u64,
-    /// The completion means "durable" (`RWF_DSYNC`), not just "written".
+    /// The completion means "durable" (a flush follows the write), not just "written".
     pub durable: bool,
 }
 

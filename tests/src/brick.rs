@@ -14,7 +14,7 @@ use crate::machine::{forbid, free_port, signal};
 use crate::resp::Resp;
 
 /// How long a brick may take to start or stop on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How to start a brick.
 #[derive(Debug, Clone)]

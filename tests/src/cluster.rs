@@ -151,6 +151,7 @@ impl Cluster {
             .arg(self.memory_dir(brick))
             .arg("--data-dir")
             .arg(self.data_dir(brick))
+            .args(["--host", &format!("host-{brick}"), "--replicas", "3"])
             .args(&self.shape.flags);
         if brick > 0 {
             let others = (0..self.len()).filter(|&other| other != brick);
@@ -227,7 +228,7 @@ impl Cluster {
             let members = partition["members"].as_array().map_or(0, Vec::len) as u64;
             members >= wanted && partition["active"] == partition["epoch"]
         };
-        let bricks = status["bricks"].as_array().map_or(0, Vec::len);
+        let bricks = status["cluster"]["bricks"].as_array().map_or(0, Vec::len);
         bricks == self.len() && !partitions.is_empty() && partitions.iter().all(whole)
     }
 

@@ -122,24 +122,38 @@ pub struct Mount {
 impl Mount {
     /// A tmpfs of this size; `Err` says why this machine does not allow it.
     pub fn tmpfs(mib: u32) -> Result<Self, String> {
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let path = folder.path().join("mount");
-        std::fs::create_dir(&path).map_err(|error| error.to_string())?;
-        let size = format!("size={mib}m");
-        run("mount", &["-t", "tmpfs", "-o", &size, "tmpfs", text(&path)])?;
+        Self::without_device("tmpfs", &format!("size={mib}m"))
+    }
+
+    /// A file system that needs no device, with its mount options.
+    pub fn without_device(kind: &str, options: &str) -> Result<Self, String> {
+        let (folder, path) = Self::folder()?;
+        run("mount", &["-t", kind, "-o", options, kind, text(&path)])?;
         Ok(Self { path, _folder: folder })
     }
 
     /// An ext4 in a file, on a loop device.
     pub fn ext4(mib: u64) -> Result<Self, String> {
-        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-        let (image, path) = (folder.path().join("image"), folder.path().join("mount"));
+        Self::in_file("ext4", &["-q", "-F", "-m", "0"], mib, "loop")
+    }
+
+    /// A file system in a sparse file, on a loop device: `mkfs.KIND` with its arguments, and the mount
+    /// options.
+    pub fn in_file(kind: &str, mkfs: &[&str], mib: u64, options: &str) -> Result<Self, String> {
+        let (folder, path) = Self::folder()?;
+        let image = folder.path().join("image");
         let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
         file.set_len(mib << 20).map_err(|error| error.to_string())?;
-        std::fs::create_dir(&path).map_err(|error| error.to_string())?;
-        run("mkfs.ext4", &["-q", "-F", "-m", "0", text(&image)])?;
-        run("mount", &["-o", "loop", text(&image), text(&path)])?;
+        run(&format!("mkfs.{kind}"), &[mkfs, &[text(&image)]].concat())?;
+        run("mount", &["-t", kind, "-o", options, text(&image), text(&path)])?;
         Ok(Self { path, _folder: folder })
+    }
+
+    fn folder() -> Result<(tempfile::TempDir, PathBuf), String> {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let path = folder.path().join("mount");
+        std::fs::create_dir(&path).map_err(|error| error.to_string())?;
+        Ok((folder, path))
     }
 
     /// Where it is.

@@ -129,6 +129,6 @@ fn run(test: &str, shape: &Shape, count: usize) {
 
 #[test]
 fn a_hundred_faults_and_every_answer_fits_one_order() {
-    let shape = Shape { flags: vec!["--replicas".into(), "3".into()], ..Shape::default() };
+    let shape = Shape::default();
     run("a_hundred_faults_and_every_answer_fits_one_order", &shape, faults(100));
 }

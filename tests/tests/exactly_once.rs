@@ -64,7 +64,7 @@ fn increments_through_kills_apply_once() {
         let load = scope.spawn(|| {
             runtime.block_on(async {
                 let options =
-                    ClientOptions { deadline: Duration::from_secs(60), ..ClientOptions::default() };
+                    ClientOptions { deadline: Duration::from_mins(1), ..ClientOptions::default() };
                 let client = Client::connect_with(&address, options).await.expect("a connection");
                 let table = client.table("default").await.expect("the table");
                 let one = |n: usize| {

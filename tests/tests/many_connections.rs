@@ -43,11 +43,7 @@ fn ten_thousand_connections_of_which_a_thousand_never_read() {
         let wanted = Value::Bulk(format!("value:{number}").into_bytes());
         assert_eq!(resp.receive().unwrap(), wanted);
     }
-    assert!(
-        begin.elapsed() < Duration::from_secs(60),
-        "18,000 requests took {:?}",
-        begin.elapsed()
-    );
+    assert!(begin.elapsed() < Duration::from_mins(1), "18,000 requests took {:?}", begin.elapsed());
 
     // One connection alone is quick among them.
     let begin = Instant::now();

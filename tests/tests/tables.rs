@@ -37,7 +37,7 @@ async fn work(
     count: &AtomicU64,
 ) -> (u64, Option<Error>) {
     // Making the files of a new table takes a busy disk a while, and until then requests wait.
-    let options = ClientOptions { deadline: Duration::from_secs(60), ..ClientOptions::default() };
+    let options = ClientOptions { deadline: Duration::from_mins(1), ..ClientOptions::default() };
     let client = Client::connect_with(&address, options).await.expect("a connection");
     let table = client.table(&table).await.expect("the table");
     let mut done = 0;
@@ -79,7 +79,7 @@ fn come_and_go_under_load(cores: &'static str, durability: &'static str) {
                 scope.spawn(move || runtime().block_on(work(address, table, stop, count)));
             let begin = Instant::now();
             while count.load(Ordering::SeqCst) < 100 && !passing.is_finished() {
-                assert!(begin.elapsed() < Duration::from_secs(60), "no put into a new table");
+                assert!(begin.elapsed() < Duration::from_mins(1), "no put into a new table");
                 std::thread::sleep(Duration::from_millis(5));
             }
             brick.cli(&["table", "drop", &name, "--yes"]);

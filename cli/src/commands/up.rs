@@ -121,12 +121,6 @@ fn places(args: &UpArgs) -> Result<Vec<Place>, CliError> {
             args.bricks
         )));
     }
-    if args.bricks > 1 {
-        return Err(CliError::Usage(format!(
-            "--bricks {}: bricks do not replicate to each other yet; start one",
-            args.bricks
-        )));
-    }
     let root = match &args.dir {
         Some(dir) => dir.clone(),
         None => place::default_dir()?,

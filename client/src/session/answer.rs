@@ -26,6 +26,7 @@ impl Session {
         match wire::decode(payload) {
             Ok(Message::Answer { slot, answer }) => {
                 let Some(index) = self.sent_on(link, slot) else { return Ok(()) };
+                self.handle_alive(index);
                 match (self.slots.get(index).ask, self.slots.get(index).purpose) {
                     (Ask::Op(_), Purpose::Open(partition)) => {
                         self.handle_opened(now_ns, index, partition, answer, sink);
@@ -58,6 +59,14 @@ impl Session {
             Err(e) => return Err(Error::Protocol(e.to_string().into())),
         }
         Ok(())
+    }
+
+    /// An operation was answered: the brick does more than say hello.
+    #[inline]
+    fn handle_alive(&mut self, index: u32) {
+        if let Some(at) = self.sent_to(index) {
+            self.peers.get_mut(at).silences = 0;
+        }
     }
 
     /// The slot whose current try was sent on this link under this tag. An answer to a try that is
@@ -126,9 +135,8 @@ impl Session {
     fn refused_for_now(&mut self, now_ns: u64, index: u32, failure: Failure) -> bool {
         let at = self.sent_to(index);
         match failure {
-            Failure::Busy => self.again_elsewhere(now_ns, index, failure),
-            // The brick fetches the map that this session has.
-            Failure::RouteTooNew => self.again_elsewhere(now_ns, index, failure),
+            // (`RouteTooNew`: the brick fetches the map that this session has.)
+            Failure::Busy | Failure::RouteTooNew => self.again_elsewhere(now_ns, index, failure),
             Failure::Unavailable => {
                 if self.peers.iter().count() > 1 {
                     self.want_map(now_ns, at.map_or(Hint::Anyone, Hint::NotFrom));

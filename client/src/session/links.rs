@@ -15,8 +15,11 @@ use crate::error::{Error, Result};
 
 /// Nobody is up and a dial has taken so long: the next address is tried beside it.
 const STAGGER_NS: u64 = 100_000_000;
-/// What is under way may take so long beside: a large value on a slow link (4 MB/s) is no silence.
-const NS_PER_BYTE: u64 = 250;
+/// What is under way may take so long beside: a large value on a slow link (2 MB/s) is no silence.
+const NS_PER_BYTE: u64 = 500;
+const SENDING_NS_MAX: u64 = NS_PER_BYTE * (crate::VALUE_BYTES_MAX + crate::KEY_BYTES_MAX) as u64;
+/// The time of silence doubles so often at most.
+const DOUBLINGS_MAX: u32 = 4;
 
 impl Session {
     /// A connection that the shell is to open, and then to report as connected or disconnected.
@@ -179,6 +182,15 @@ impl Session {
         }
     }
 
+    /// The peer takes what is sent to it: no word, but no silence either.
+    pub fn handle_sent(&mut self, now_ns: u64, link: Link) {
+        let Some(line) = self.peers.line_mut(link) else { return };
+        line.heard_ns = now_ns;
+        if line.probed_ns != 0 {
+            line.probed_ns = now_ns;
+        }
+    }
+
     /// The brick says who it is.
     pub(super) fn handle_welcome(
         &mut self,
@@ -246,15 +258,21 @@ impl Session {
     }
 
     fn tend_open(&mut self, now_ns: u64, link: Link, sink: &mut dyn Sink) -> u64 {
-        let (silence_ns, half_ns) = (self.options.silence_ns, self.options.silence_ns / 2);
-        let Some(line) = self.peers.line_mut(link) else { return u64::MAX };
+        let Some(line) = self.peers.line(link) else { return u64::MAX };
         let at = line.peer;
+        // A brick that is only slow must not be sent the same again and again, each time a little too early.
+        let doublings = self.peers.get(at).silences.min(DOUBLINGS_MAX);
+        let silence_ns = self.options.silence_ns.saturating_mul(1 << doublings);
+        let half_ns = silence_ns / 2;
+        let Some(line) = self.peers.line_mut(link) else { return u64::MAX };
         if line.probed_ns != 0 {
             let until_ns = line.probed_ns.saturating_add(silence_ns - half_ns);
             if until_ns > now_ns {
                 return until_ns;
             }
-            let address = self.peers.get(at).address.clone();
+            let peer = self.peers.get_mut(at);
+            peer.silences = peer.silences.saturating_add(1);
+            let address = peer.address.clone();
             let why = format!("it was silent for {} ms", silence_ns / 1_000_000).into();
             self.close_line(now_ns, link, Error::Connection { address, why }, sink);
             return u64::MAX;
@@ -262,7 +280,8 @@ impl Session {
         if line.unanswered == 0 {
             return u64::MAX;
         }
-        let until_ns = line.heard_ns.saturating_add(half_ns + line.owed_bytes * NS_PER_BYTE);
+        let sending_ns = (line.owed_bytes * NS_PER_BYTE).min(SENDING_NS_MAX);
+        let until_ns = line.heard_ns.saturating_add(half_ns + sending_ns);
         if until_ns > now_ns {
             return until_ns;
         }

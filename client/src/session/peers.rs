@@ -78,6 +78,8 @@ pub(super) struct Peer {
     pub slow: bool,
     /// A line is silent though answers are due: the same.
     pub suspect: bool,
+    /// Closed for its silence so often since an answer came: each time it is given twice as long.
+    pub silences: u32,
     pub backoff: Backoff,
     pub retry_at_ns: u64,
     /// Why the last attempt failed; `None` since a frame came.
@@ -112,6 +114,7 @@ impl Peer {
             wanted: false,
             slow: false,
             suspect: false,
+            silences: 0,
             backoff: Backoff::default(),
             retry_at_ns: 0,
             why: None,
@@ -153,15 +156,12 @@ impl Peers {
             return at;
         }
         let peer = Some(Peer::new(address.clone()));
-        match self.all.iter().position(Option::is_none) {
-            Some(at) => {
-                self.all[at] = peer;
-                at as u32
-            }
-            None => {
-                self.all.push(peer);
-                self.all.len() as u32 - 1
-            }
+        if let Some(at) = self.all.iter().position(Option::is_none) {
+            self.all[at] = peer;
+            at as u32
+        } else {
+            self.all.push(peer);
+            self.all.len() as u32 - 1
         }
     }
 

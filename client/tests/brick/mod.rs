@@ -49,7 +49,7 @@ impl Brick {
 
     /// Bricks of one store are a cluster without delay: what one has, all have.
     pub fn start_as(id: u32, address: SocketAddr, fault: Fault, store: Arc<Mutex<Store>>) -> Self {
-        let listener = TcpListener::bind(address).unwrap();
+        let listener = bind(address);
         let brick = Self {
             id,
             address: listener.local_addr().unwrap(),
@@ -99,6 +99,19 @@ impl Drop for Brick {
             drop(stream.shutdown(std::net::Shutdown::Both));
         }
     }
+}
+
+/// The one that was killed there may not have closed its socket yet.
+fn bind(address: SocketAddr) -> TcpListener {
+    for _ in 0..1000 {
+        match TcpListener::bind(address) {
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+            bound => return bound.unwrap(),
+        }
+    }
+    panic!("{address} is in use for seconds");
 }
 
 fn serve(

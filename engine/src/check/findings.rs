@@ -220,10 +220,11 @@ pub(super) fn memory_dir(
             host.uid
         )));
     }
-    let maps = wanted / (1 << 20) + MAPS_BESIDES;
+    // A segment's mapping lies in a range of its own: what is before and behind it counts too.
+    let maps = wanted / (2 << 20) * 3 + MAPS_BESIDES;
     if host.max_map_count < maps {
         found.push(warn(format!(
-            "vm.max_map_count is {}, and {} of records in 1 MiB segments may need {maps} mappings: \
+            "vm.max_map_count is {}, and {} of records in 2 MiB segments may need {maps} mappings: \
              raise it with `sysctl -w vm.max_map_count={maps}`",
             host.max_map_count,
             bytes_text(wanted)

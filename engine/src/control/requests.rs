@@ -8,6 +8,7 @@
 //! | `{"do":"table-drop","name":"t"}` | `{"ok":true}` |
 //! | `{"do":"brick-drain","brick":"b","on":true}` | `{"ok":true}` |
 //! | `{"do":"brick-remove","brick":"b"}` | `{"ok":true}` |
+//! | `{"do":"lead-anyway","partition":7,"brick":"b"}` | `{"ok":true}` |
 //!
 //! `durability`, `partitions` (per data core) and `replicas` may be left out. What cannot be done is answered
 //! `{"ok":false,"error":"a sentence"}`. Changes go to the keepers; they are answered once this brick's
@@ -141,6 +142,11 @@ enum Ask {
     BrickRemove {
         brick: String,
     },
+    LeadAnyway {
+        partition: u32,
+        #[serde(default)]
+        brick: Option<String>,
+    },
 }
 
 /// Does the requests.
@@ -216,7 +222,7 @@ impl Office {
         let ask: Ask = serde_json::from_slice(body).map_err(|error| {
             format!(
                 "not a request: {error}; the requests are status, table-list, table-create, table-drop, \
-                 brick-drain and brick-remove"
+                 brick-drain, brick-remove and lead-anyway"
             )
         })?;
         let admin = match ask {
@@ -234,6 +240,7 @@ impl Office {
             Ask::TableDrop { name } => Admin::DropTable { name },
             Ask::BrickDrain { brick, on } => Admin::Drain { brick, on },
             Ask::BrickRemove { brick } => Admin::RemoveBrick { brick },
+            Ask::LeadAnyway { partition, brick } => Admin::LeadAnyway { partition, brick },
         };
         if self.shared.board.is_stopping() {
             return Err("the brick is stopping; try again once it is back".into());

@@ -1,6 +1,6 @@
 //! The brick in JSON, for `firebrick status` and `/status`.
 
-use firebrick_partition::maps::{Durability, RouteTable, Routes};
+use firebrick_partition::maps::{Durability, Member, RouteEntry, RouteTable, Routes};
 use serde_json::{Map, Value, json};
 
 use super::Shared;
@@ -10,6 +10,7 @@ use crate::counters::FIGURES;
 pub(super) fn brick(shared: &Shared) -> Value {
     let board = &shared.board;
     let ready = board.ready();
+    let routes = shared.newest_routes();
     let cores: Vec<Value> = board
         .cores()
         .iter()
@@ -34,9 +35,33 @@ pub(super) fn brick(shared: &Shared) -> Value {
         "listen": shared.listen,
         "resp": shared.resp,
         "cores": cores,
-        "tables": tables(&shared.newest_routes()),
+        "tables": tables(&routes),
+        "partitions": partitions(&routes),
         "cluster": shared.node.get().map(|node| node.status()),
     })
+}
+
+/// All partitions: who holds them, and in which epoch. `active` is the epoch in which writes may commit.
+fn partitions(routes: &Routes) -> Vec<Value> {
+    let name = |brick: u32| {
+        let entry = routes.bricks().iter().find(|b| b.id == brick);
+        entry.map_or_else(|| brick.to_string(), |b| b.name.clone())
+    };
+    let entries = routes.tables().iter().flat_map(|t| t.entries().iter().map(move |e| (t, e)));
+    let partition = |(table, entry): (&RouteTable, &RouteEntry)| {
+        let group = &entry.replicas;
+        let names = |members: &[Member]| members.iter().map(|m| name(m.brick)).collect::<Vec<_>>();
+        json!({
+            "partition": entry.route.partition,
+            "table": table.name,
+            "replicas": table.options.replicas,
+            "epoch": group.epoch,
+            "active": group.active,
+            "members": names(&group.members),
+            "learners": names(&group.learners),
+        })
+    };
+    entries.map(partition).collect()
 }
 
 /// All tables.

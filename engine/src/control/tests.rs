@@ -26,7 +26,7 @@ impl Cores for Recorder {
         if let Some(routes) = routes.as_ref().filter(|_| core == 1) {
             let _ = self.0.send(Told::Routes(Arc::clone(routes)));
         }
-        self.1.give(core, routes.map(|_| Arc::default()), lease_end_ns);
+        self.1.take(core, routes.map(|routes| routes.version()), lease_end_ns);
     }
     fn answer(&self, core: u16, answer: ControlAnswer) {
         let _ = self.0.send(Told::Answer(core, answer));
@@ -60,6 +60,8 @@ fn rig(http_connections_max: usize, signals: bool) -> Rig {
     let recorder = Recorder(sender, FakeCores::new(&board));
     let control = ControlThread::spawn(setup, Queue::default(), Arc::new(recorder)).unwrap();
     control.started(10 * SECOND).unwrap().unwrap();
+    // What it starts with.
+    assert!(matches!(told.recv_timeout(10 * SECOND), Ok(Told::Routes(_))));
     let http = control.http().unwrap();
     Rig { folder, board, told, control, http }
 }

@@ -98,11 +98,6 @@ impl Beats {
                 Err(_) => sleep(AGAIN).await,
             }
         }
-        let version = self.maps.version;
-        for pushed in &mut self.pushed {
-            pushed.what.version = version;
-        }
-        self.shown.send_replace(version);
         Ok(Arc::clone(&self.routes))
     }
 
@@ -236,10 +231,11 @@ impl Beats {
             self.setup.cores.give(core as u16, routes, next.end_ns);
             *pushed = Pushed { what: next, at: Instant::now() };
         }
-        let given =
-            self.pushed.iter().filter(|p| p.what.version == version || p.at.elapsed() < LATE_MAX);
-        let shown = given.map(|pushed| pushed.what.version).min().unwrap_or(version);
-        if shown > *self.shown.borrow() {
+        let is_stuck = |p: &&Pushed| p.what.version < version && p.at.elapsed() >= LATE_MAX;
+        let given = self.pushed.iter().filter(|pushed| !is_stuck(pushed));
+        if let Some(shown) = given.map(|pushed| pushed.what.version).min()
+            && shown > *self.shown.borrow()
+        {
             self.shown.send_replace(shown);
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use firebrick_partition::keeper::{
-    Applied, Entry, Gate, Registration, create_table, partitions_for,
+    Applied, Entry, Gate, Registration, create_table, lead_anyway, partitions_for,
 };
 use tokio::sync::oneshot;
 
@@ -129,6 +129,10 @@ impl Node {
             Admin::Forgotten { brick, partitions } => Entry::Forgotten { brick, partitions },
             Admin::Drain { brick, on } => Entry::Drain { brick: brick_id(&brick)?, on },
             Admin::RemoveBrick { brick } => Entry::RemoveBrick { brick: brick_id(&brick)? },
+            Admin::LeadAnyway { partition, brick } => {
+                let brick = brick.map(|name| brick_id(&name)).transpose()?;
+                lead_anyway(boot_ns(), keepers, &lock(&self.leases), partition, brick)?
+            }
             Admin::Settings(settings) => Entry::Settings(settings),
         })
     }

@@ -46,8 +46,9 @@ use store::Store;
 pub use control::{ControlEnd, FromControl, control_rings};
 pub use files::{Files, FilesSetup};
 
-/// Events after which an eager core sends what it has.
-const EAGER_EVENTS: usize = 16;
+/// Events after which an eager core sends what it has: its clients begin while it goes on, and a system call is
+/// paid for by this many.
+const EAGER_EVENTS: usize = 32;
 /// Between two publications of the core's figures.
 const PUBLISH_NS: u64 = 20_000_000;
 
@@ -182,6 +183,7 @@ impl<F: Fabric> Shard<F> {
     /// One turn: take what arrived, execute it, queue what leaves. The caller flushes.
     pub fn turn(&mut self, now: Now) -> Turn {
         self.store.now = now;
+        self.files.begin_turn(&mut self.store);
         let mut work = self.poll();
         work += self.take_hops();
         work += self.take_control();
@@ -338,7 +340,8 @@ impl<F: Fabric> Shard<F> {
         if self.store.now.boot_ns >= self.published_ns + PUBLISH_NS {
             self.publish();
         }
-        let awaits_disk = self.store.replicas().iter().any(Replica::awaits_votes);
+        let votes = self.store.replicas().iter().any(Replica::awaits_votes);
+        let awaits_disk = votes && !self.files.is_gathering();
         Turn { work, next_ns, background, awaits_disk, stopped: self.is_stopped() }
     }
 

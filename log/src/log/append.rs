@@ -55,7 +55,9 @@ impl Log {
         let at = segment.end;
         build(segment.memory.slice_mut(at, len), meta, partition, body);
         segment.memory.publish(at, len as u32);
-        Ok(self.appended(slot, at, len, version, body.kind()))
+        let loc = self.appended(slot, at, len, version, body.kind());
+        self.prefetch_tail();
+        Ok(loc)
     }
 
     /// Appends a record that another replica built: the same bytes.
@@ -114,7 +116,7 @@ impl Log {
         }
         if let Some(&slot) = self.tail_slots.back()
             && self.segment(slot).fits(stride)
-            && self.ready
+            && self.appendable
         {
             return Ok(slot);
         }
@@ -123,7 +125,7 @@ impl Log {
 
     #[cold]
     fn roll(&mut self, stride: usize, room: Room) -> Result<u32, AppendError> {
-        if !self.ready || self.disk_is_behind() {
+        if !self.appendable || self.disk_is_behind() {
             return Err(AppendError::NotYet);
         }
         loop {

@@ -220,21 +220,10 @@ impl Log {
         let floor = self.tombstone_floor(victim.slot);
         let mut seen = victim.at;
         let result = loop {
+            if self.ends(victim) {
+                return Ok(());
+            }
             let segment = self.segment(victim.slot);
-            if segment.is_spent() && victim.counted {
-                self.finish(victim);
-                return Ok(());
-            }
-            if victim.at >= segment.end {
-                if victim.counted {
-                    // Something that counts as live was not met: damage hides it.
-                    segment.damaged.set(true);
-                    self.cleaning.victim = None;
-                } else {
-                    self.finish(victim);
-                }
-                return Ok(());
-            }
             let all_dead = victim.counted && segment.live_puts.get() == 0;
             if victim.at >= seen && !all_dead {
                 seen = look_ahead(segment, victim.at, cleaner);
@@ -276,6 +265,23 @@ impl Log {
         };
         self.cleaning.victim = Some(victim);
         result
+    }
+
+    /// Nothing is left to be looked at in the victim: it is on its way out.
+    fn ends(&mut self, victim: Victim) -> bool {
+        let segment = self.segment(victim.slot);
+        let (whole, spent) = (victim.at >= segment.end, segment.is_spent());
+        if victim.counted && whole && !spent {
+            // Something that counts as live was not met: damage hides it.
+            segment.damaged.set(true);
+            self.cleaning.victim = None;
+            return true;
+        }
+        let ends = whole || (victim.counted && spent);
+        if ends {
+            self.finish(victim);
+        }
+        ends
     }
 
     /// A judged record counts no more: it moved, or it is left behind.

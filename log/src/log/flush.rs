@@ -5,9 +5,11 @@
 //! change older bytes, so any mix of its old and new sectors keeps what was acked, and with one write
 //! in flight no old image overtakes a newer one. Truncation's zeros go before everything else.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io;
 
+use super::age::Ages;
 use super::{Durability, Log};
 use crate::limits::{FLUSH_BYTES_AIM, FLUSH_BYTES_MAX, FLUSH_SETTLED_BYTES_MAX};
 use crate::memory::MEMORY_ALIGN;
@@ -35,8 +37,10 @@ pub struct FlushOp {
     pub len: u32,
     /// Offset in the file, likewise.
     pub offset: u64,
-    /// The completion must mean "durable" (`RWF_DSYNC`).
+    /// The completion must mean "durable": a flush follows the write.
     pub durable: bool,
+    /// Votes wait for it.
+    pub awaited: bool,
     /// Which file.
     pub segment: SegmentName,
 }
@@ -90,8 +94,10 @@ pub(super) struct Flush {
     pub flushed: Version,
     /// Ranges that truncation zeroed: slot, from, to.
     pub zeros: VecDeque<(u32, usize, usize)>,
-    /// When the oldest dirty byte was first seen.
-    dirty_since_ns: Option<u64>,
+    /// Ranges that truncation drops and that memory still has: slot, from, to.
+    pub unzeroed: VecDeque<(u32, usize, usize)>,
+    /// How old the oldest record is that the disk does not have (`async`).
+    pub ages: Ages,
     /// Bytes ever appended to settled segments, and how many of them are durable.
     pub settled_written: u64,
     pub settled_durable: u64,
@@ -103,12 +109,14 @@ pub(super) struct Flush {
     pub hurry: bool,
     /// A flush failed.
     pub sick: bool,
+    /// See [`Log::hold_flush`].
+    pub held: Cell<bool>,
 }
 
 impl Flush {
     /// Nothing is dirty any more.
     pub fn forget_dirt(&mut self) {
-        self.dirty_since_ns = None;
+        self.ages = Ages::default();
     }
 }
 
@@ -140,7 +148,7 @@ impl Log {
             Durability::Sync => self.flush.flushed.seq,
             Durability::Async { ms } => {
                 let bound = u64::from(ms) * 1_000_000;
-                let since = self.flush.dirty_since_ns.unwrap_or(boot_ns);
+                let since = self.flush.ages.oldest_ns().unwrap_or(boot_ns);
                 let late = boot_ns.saturating_sub(since) > bound;
                 if late || self.flush.sick { self.flush.flushed.seq } else { self.tail.seq }
             }
@@ -154,13 +162,22 @@ impl Log {
 
     /// When [`Log::poll_ask`] should be called without another reason, boot time in nanoseconds.
     pub fn wake_at(&self) -> Option<u64> {
+        if !self.flush.unzeroed.is_empty() {
+            return Some(0);
+        }
         if self.flush.flight.is_some() || self.flush.sick {
             return None;
         }
-        match (self.cfg.durability, self.flush.dirty_since_ns) {
+        match (self.cfg.durability, self.flush.ages.oldest_ns()) {
             (Durability::Async { ms }, Some(since)) => Some(since + u64::from(ms) * 500_000),
             _ => None,
         }
+    }
+
+    /// A `sync` log asks for no write while it is held: what is appended meanwhile goes with the next
+    /// one. Whoever holds it lets it go soon.
+    pub fn hold_flush(&self, held: bool) {
+        self.flush.held.set(held);
     }
 
     /// Bytes of the tail that are not durable.
@@ -174,7 +191,17 @@ impl Log {
     }
 
     pub(super) fn poll_write(&mut self, boot_ns: u64) -> Option<FlushOp> {
-        if !self.has_disk() || self.flush.flight.is_some() || self.flush.sick {
+        if let Durability::Async { ms } = self.cfg.durability {
+            self.flush.ages.note(self.tail.seq, self.flush.flushed.seq, boot_ns, ms);
+        }
+        let flush = &self.flush;
+        let held = flush.held.get() && self.cfg.durability == Durability::Sync;
+        if !self.has_disk()
+            || held
+            || flush.flight.is_some()
+            || !flush.unzeroed.is_empty()
+            || flush.sick
+        {
             return None;
         }
         let tail_first = self.flush.tail_turns < TAIL_TURNS_MAX;
@@ -195,14 +222,13 @@ impl Log {
         Some(Piece { slot, what: What::Zeros, from, to, last: Version::default(), durable: true })
     }
 
-    fn tail_piece(&mut self, boot_ns: u64) -> Option<Piece> {
+    fn tail_piece(&self, boot_ns: u64) -> Option<Piece> {
         let slot = self.flush.behind.front().or(self.tail_slots.back()).copied()?;
         let (from, end) = (self.segment(slot).durable, self.segment(slot).end);
         if from >= end {
-            self.flush.dirty_since_ns = None;
             return None;
         }
-        let since = *self.flush.dirty_since_ns.get_or_insert(boot_ns);
+        let since = self.flush.ages.oldest_ns().unwrap_or(boot_ns);
         if let Durability::Async { ms } = self.cfg.durability {
             let old = boot_ns.saturating_sub(since) >= u64::from(ms) * 500_000;
             let behind = !self.flush.behind.is_empty();
@@ -240,6 +266,7 @@ impl Log {
             len: len as u32,
             offset: offset as u64,
             durable: piece.durable,
+            awaited: piece.what == What::Tail && self.cfg.durability == Durability::Sync,
             segment: segment.name(),
         };
         self.flush.next_id += 1;
@@ -310,8 +337,8 @@ impl Log {
                 }
                 if !truncated {
                     self.flush.flushed = self.flush.flushed.max(flight.last);
+                    self.flush.ages.landed(self.flush.flushed.seq);
                 }
-                self.flush.dirty_since_ns = None;
                 Written::Tail(self.flush.flushed.seq)
             }
             // The segment may be settled no longer; if it is, it is written again.

@@ -11,6 +11,7 @@
 //! * a segment is freed only after everything that made its records dead is as durable as the table
 //!   promises (`free.rs`).
 
+mod age;
 mod append;
 mod clean;
 mod count;
@@ -132,6 +133,8 @@ pub struct Log {
     copying: bool,
     /// The scan at start is over.
     ready: bool,
+    /// It is, and memory has nothing left of what a truncation dropped.
+    appendable: bool,
     /// Makes its own segments, in heap memory: how many it may still make.
     heap: Option<usize>,
     /// Whether `Ask::Job` and `Ask::Write` are emitted; a log in heap answers itself.
@@ -145,7 +148,7 @@ impl Log {
         manifest.intact = true;
         let mut log = Self::empty(cfg, manifest);
         log.heap = Some(usize::MAX);
-        log.ready = true;
+        log.set_ready();
         log
     }
 
@@ -178,6 +181,7 @@ impl Log {
             full: false,
             copying: false,
             ready: false,
+            appendable: false,
             heap: None,
             has_files: false,
         }
@@ -210,11 +214,25 @@ impl Log {
         }
     }
 
-    /// Fetches the record's first cache lines.
+    /// Fetches the record's first cache lines: as many as a small record has, because its key's length
+    /// lies at its end.
     #[inline]
     pub fn prefetch(&self, loc: Loc) {
         if let Some(Some(segment)) = self.slots.get(loc.slot()) {
-            memory::prefetch(segment.memory.as_ptr().wrapping_add(loc.offset()));
+            let record = segment.memory.as_ptr().wrapping_add(loc.offset());
+            memory::prefetch(record);
+            memory::prefetch(record.wrapping_add(128));
+        }
+    }
+
+    /// Fetches the cache lines that the next record will be written to.
+    #[inline]
+    pub fn prefetch_tail(&self) {
+        if let Some(&slot) = self.tail_slots.back() {
+            let segment = self.segment(slot);
+            let end = segment.memory.as_ptr().wrapping_add(segment.end);
+            memory::prefetch(end);
+            memory::prefetch(end.wrapping_add(128));
         }
     }
 
@@ -298,6 +316,7 @@ impl Log {
     /// What the log wants done next; `None` when there is nothing until [`Log::wake_at`], an answer
     /// or an append.
     pub fn poll_ask(&mut self, boot_ns: u64) -> Option<Ask> {
+        self.zero_slice();
         self.advance_frees();
         if let Some(job) = self.jobs.pop_front() {
             return Some(Ask::Job(job));
@@ -362,6 +381,11 @@ impl Log {
         }
         self.flush.sick = true;
         Outcome::Sick(error)
+    }
+
+    fn set_ready(&mut self) {
+        self.ready = true;
+        self.appendable = true;
     }
 
     fn has_disk(&self) -> bool {

@@ -18,6 +18,8 @@ impl Log {
         change: impl FnOnce(&mut Manifest),
     ) -> u64 {
         assert!(self.ready && (!keep || self.tail.seq <= self.commit), "an uncommitted record");
+        // The segments go: nothing may be zeroed in them later.
+        self.zero_all();
         self.flush.cuts += 1;
         self.flush.behind.clear();
         self.flush.forget_dirt();
@@ -74,6 +76,12 @@ impl Log {
                 self.cleaning.emptied.push(Emptied { slot, copies_at: 0, judged_at: 0, ticket });
             }
         }
+    }
+
+    /// A copy is whole: what it brought is listed, and the log is complete. The manifest's ticket.
+    pub fn complete(&mut self) -> u64 {
+        self.manifest.settled = self.list_settled();
+        self.change_manifest(|manifest| manifest.complete = true)
     }
 
     /// A source dropped tombstones up to here. Saved with the next change of the manifest.

@@ -377,7 +377,7 @@ impl Scan {
         log.commit = self.report.commit.min(self.last.seq);
         log.flush.flushed = self.last;
         log.manifest.intact = self.report.intact;
-        log.ready = true;
+        log.set_ready();
         self.report.commit = log.commit;
         self.report.tail = self.last;
         self.deliver(log, &[], each);

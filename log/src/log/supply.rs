@@ -24,6 +24,10 @@ pub struct Want {
     pub bytes: usize,
     /// With a side in `data_dir`.
     pub disk: bool,
+    /// Votes wait for its writes: they should find written blocks ([`Spares::take`]).
+    ///
+    /// [`Spares::take`]: crate::storage::Spares::take
+    pub zeroed: bool,
     /// Which spares it may take.
     pub room: Room,
 }
@@ -148,7 +152,8 @@ impl Log {
         if bytes as u64 > most || self.slots.len() >= SEGMENTS_MAX {
             return false;
         }
-        let want = Want { kind, bytes_min: least, bytes, disk: self.has_disk(), room };
+        let zeroed = self.cfg.durability == Durability::Sync;
+        let want = Want { kind, bytes_min: least, bytes, disk: self.has_disk(), zeroed, room };
         if let Some(left @ 1..) = self.heap {
             self.heap = Some(if left == usize::MAX { left } else { left - 1 });
             self.supply(kind).state = State::Asked { want, polled: true };

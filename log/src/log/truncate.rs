@@ -1,11 +1,13 @@
 //! Truncation: what was prepared and is not to be.
 //!
-//! The memory is zeroed from the back (a kill in between leaves a shorter tail, never a hole), the
-//! zeros go to the disk before anything else does, and the manifest that records the new epoch waits
-//! for them. So old bytes never come back behind a new record.
+//! The memory is zeroed from the back (a kill in between leaves a shorter tail, never a hole), a
+//! bounded slice at a time; nothing is appended before that is done. The zeros go to the disk before
+//! anything else does, and the manifest that records the new epoch waits for them. So old bytes never
+//! come back behind a new record.
 
 use super::Log;
-use crate::limits::SEGMENT_HEAD_BYTES;
+use crate::canary::{self, Canary};
+use crate::limits::{SEGMENT_HEAD_BYTES, ZERO_SLICE_BYTES};
 use crate::record::{Version, version_of};
 
 impl Log {
@@ -49,12 +51,43 @@ impl Log {
             .find(|last| *last != Version::default())
             .unwrap_or(self.manifest.below);
         self.flush.flushed = self.flush.flushed.min(self.tail);
+        self.flush.ages.cut(self.tail.seq, self.flush.flushed.seq);
+        self.zero_slice();
         dropped
     }
 
-    /// Zeros of a truncation are not on disk yet.
+    /// Zeros of a truncation are not in memory, or not on disk, yet.
     pub fn truncating(&self) -> bool {
-        !self.flush.zeros.is_empty()
+        !self.flush.zeros.is_empty() || !self.flush.unzeroed.is_empty()
+    }
+
+    /// All zeros that memory needs, at once.
+    pub(super) fn zero_all(&mut self) {
+        while !self.flush.unzeroed.is_empty() {
+            self.zero_slice();
+        }
+    }
+
+    /// A slice of the zeros that memory needs. What was dropped last in the tail goes first.
+    pub(super) fn zero_slice(&mut self) {
+        if self.flush.unzeroed.is_empty() {
+            return;
+        }
+        let mut left = ZERO_SLICE_BYTES;
+        while let Some(&(slot, from, to)) = self.flush.unzeroed.front() {
+            let start = to.saturating_sub(left).max(from);
+            let memory = &mut self.segment_mut(slot).memory;
+            if !canary::is_on(Canary::OldBytes) {
+                zero_backwards(memory, start, to);
+            }
+            left -= to - start;
+            if start > from {
+                self.flush.unzeroed[0].2 = start;
+                break;
+            }
+            self.flush.unzeroed.pop_front();
+        }
+        self.appendable = self.ready && self.flush.unzeroed.is_empty();
     }
 
     /// Where the first record above `above` starts, and the version of the one before it.
@@ -79,9 +112,6 @@ impl Log {
         let end = segment.end;
         segment.count_truncated(at, end);
         let on_disk = segment.durable.max(in_flight).min(end);
-        if !crate::canary::is_on(crate::canary::Canary::OldBytes) {
-            zero_backwards(&mut segment.memory, at, end);
-        }
         segment.end = at;
         segment.durable = segment.durable.min(at);
         segment.written = segment.durable;
@@ -90,6 +120,7 @@ impl Log {
             segment.first = Version::default();
         }
         segment.closed = false;
+        self.flush.unzeroed.push_back((slot, at, end));
         if has_disk && on_disk > at {
             self.flush.zeros.push_back((slot, at, on_disk));
         }

@@ -5,16 +5,17 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use memmap2::MmapOptions;
-
-use super::{DiskFile, StorageError};
+use super::{DiskFile, StorageError, map};
 use crate::memory::{MEMORY_ALIGN, Memory};
 
 /// `STATX_DIOALIGN`.
 const STATX_DIOALIGN: libc::c_uint = 0x2000;
+
+/// One write of zeros to a new data file: small, so that it holds no flush back for long.
+const ZERO_WRITE_BYTES: usize = 256 << 10;
 
 /// One of the two directories.
 #[derive(Debug)]
@@ -112,9 +113,10 @@ pub(super) fn replace(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), Storag
 }
 
 /// Takes all the space a file will need, so that no later write meets a full disk.
-fn allocate(file: &File, bytes: usize) -> io::Result<()> {
+pub(super) fn allocate(file: &File, from: usize, bytes: usize) -> io::Result<()> {
+    let (offset, len) = (from as libc::off_t, bytes as libc::off_t);
     // SAFETY: a plain system call on an open descriptor.
-    let failed = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, bytes as libc::off_t) } != 0;
+    let failed = unsafe { libc::fallocate(file.as_raw_fd(), 0, offset, len) } != 0;
     if !failed {
         return Ok(());
     }
@@ -122,11 +124,14 @@ fn allocate(file: &File, bytes: usize) -> io::Result<()> {
     if error.raw_os_error() != Some(libc::EOPNOTSUPP) {
         return Err(error);
     }
-    // SAFETY: as above; glibc writes zeros where the file system cannot allocate.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), 0, bytes as libc::off_t) } {
-        0 => Ok(()),
-        errno => Err(io::Error::from_raw_os_error(errno)),
+    // ext2 and the like. Not posix_fallocate, which writes single bytes: O_DIRECT refuses those.
+    let zeros = Memory::heap(ZERO_WRITE_BYTES);
+    let end = from + bytes;
+    for at in (from..end).step_by(ZERO_WRITE_BYTES) {
+        let len = ZERO_WRITE_BYTES.min(end - at);
+        file.write_all_at(&zeros.bytes()[..len], at as u64)?;
     }
+    Ok(())
 }
 
 /// Creates a file of `bytes` zeros, all of them allocated, and maps it with its pages there.
@@ -137,28 +142,39 @@ pub(super) fn create_memory(path: &Path, bytes: usize) -> Result<Memory, Storage
         .create_new(true)
         .open(path)
         .map_err(io_error("create", path))?;
-    allocate(&file, bytes).map_err(io_error("allocate", path))?;
-    file.sync_all().map_err(io_error("flush", path))?;
-    map(&file, path)
+    map::create(&file, bytes).map_err(io_error("allocate", path))
 }
 
 pub(super) fn open_memory(path: &Path) -> Result<Memory, StorageError> {
     let file =
         OpenOptions::new().read(true).write(true).open(path).map_err(io_error("open", path))?;
-    map(&file, path)
-}
-
-fn map(file: &File, path: &Path) -> Result<Memory, StorageError> {
-    let map = MmapOptions::new().populate().map_raw(file).map_err(io_error("map", path))?;
-    Ok(Memory::mapped(map))
+    let bytes = file.metadata().map_err(io_error("look at", path))?.len();
+    map::whole(&file, bytes as usize).map_err(io_error("map", path))
 }
 
 /// Creates a data file of `bytes`, all of them allocated.
 pub(super) fn create_disk(path: &Path, bytes: usize) -> Result<DiskFile, StorageError> {
     let disk = open_disk_with(path, true)?;
-    allocate(&disk.file, bytes).map_err(io_error("allocate", path))?;
+    allocate(&disk.file, 0, bytes).map_err(io_error("allocate", path))?;
     disk.file.sync_all().map_err(io_error("flush", path))?;
     Ok(disk)
+}
+
+/// Writes zeros over a new data file, whose `memory` is all zeros still: a later durable write finds
+/// written blocks. The file system has nothing to note then, and the write waits for no journal.
+pub(super) fn write_zeros(
+    disk: &DiskFile,
+    memory: &Memory,
+    path: &Path,
+) -> Result<(), StorageError> {
+    for (n, chunk) in memory.bytes().chunks(ZERO_WRITE_BYTES).enumerate() {
+        match disk.file.write_all_at(chunk, (n * ZERO_WRITE_BYTES) as u64) {
+            // Not to be written to around the page cache after all: the first flush deals with that.
+            Err(error) if disk.direct && error.raw_os_error() == Some(libc::EINVAL) => break,
+            written => written.map_err(io_error("write", path))?,
+        }
+    }
+    disk.file.sync_all().map_err(io_error("flush", path))
 }
 
 pub(super) fn open_disk(path: &Path) -> Result<DiskFile, StorageError> {

@@ -28,6 +28,11 @@ impl Spare {
         self.memory.size()
     }
 
+    /// Its side in `data_dir` takes no direct writes: they go through the page cache.
+    pub fn is_buffered(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| !disk.is_direct())
+    }
+
     /// It has a side in `data_dir`.
     pub fn has_disk(&self) -> bool {
         self.disk.is_some()
@@ -45,6 +50,8 @@ pub enum Job {
         bytes: usize,
         /// Also in `data_dir`.
         disk: bool,
+        /// Zeros are written there, not only space taken.
+        zeroed: bool,
     },
     /// Give a spare back to the file system.
     DropSpare {

@@ -5,6 +5,7 @@ mod disk_file;
 mod error;
 mod files;
 mod job;
+mod map;
 mod open;
 mod perform;
 mod spares;

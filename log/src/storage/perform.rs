@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::files::{
     Side, create_disk, create_memory, io_error, make_dir, names, remove, rename, replace, sync_dir,
+    write_zeros,
 };
 use super::{Done, Job, Spare, SpareId, StorageError};
 use crate::limits::SEGMENT_HEAD_BYTES;
@@ -57,8 +58,9 @@ impl Storage {
     /// Performs a job. Blocks.
     pub fn perform(&mut self, job: Job) -> Done {
         match job {
-            Job::CreateSpare { id, bytes, disk } => {
-                Done::Spare { id, result: self.create_spare(id, bytes, disk).map(Box::new) }
+            Job::CreateSpare { id, bytes, disk, zeroed } => {
+                let result = self.create_spare(id, bytes, disk, zeroed).map(Box::new);
+                Done::Spare { id, result }
             }
             Job::DropSpare { spare } => {
                 let id = spare.id;
@@ -95,9 +97,16 @@ impl Storage {
         }
     }
 
-    fn create_spare(&self, id: SpareId, bytes: usize, disk: bool) -> Result<Spare, StorageError> {
+    fn create_spare(
+        &self,
+        id: SpareId,
+        bytes: usize,
+        disk: bool,
+        zeroed: bool,
+    ) -> Result<Spare, StorageError> {
         // What stopped it is the error to tell, not what stops the tidying.
-        self.try_create_spare(id, bytes, disk).inspect_err(|_| drop(self.remove_spare(id)))
+        let made = self.try_create_spare(id, bytes, disk, zeroed);
+        made.inspect_err(|_| drop(self.remove_spare(id)))
     }
 
     fn try_create_spare(
@@ -105,6 +114,7 @@ impl Storage {
         id: SpareId,
         bytes: usize,
         disk: bool,
+        zeroed: bool,
     ) -> Result<Spare, StorageError> {
         let path = |side: &Side, end: &str| side.dir.join(format!("spare-{}.{end}", id.0));
         let side = &self.memory;
@@ -115,7 +125,12 @@ impl Storage {
         if disk {
             let side = &self.data;
             let tmp = path(side, "tmp");
-            on_disk = Some(create_disk(&tmp, bytes).map_err(side.full(&tmp, bytes as u64))?);
+            let full = side.full(&tmp, bytes as u64);
+            let file = create_disk(&tmp, bytes).map_err(&full)?;
+            if zeroed {
+                write_zeros(&file, &memory, &tmp).map_err(&full)?;
+            }
+            on_disk = Some(file);
             rename(&tmp, &path(side, "seg"))?;
             sync_dir(&side.dir)?;
         }

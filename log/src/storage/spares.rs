@@ -27,6 +27,7 @@ pub struct Spares {
     id_step: u64,
     bytes: usize,
     disk: bool,
+    zeroed: bool,
     idle: bool,
     refused: Option<(String, u64)>,
 }
@@ -44,6 +45,7 @@ impl Spares {
             id_step: u64::from(cores.max(1)),
             bytes,
             disk,
+            zeroed: false,
             idle: false,
             refused: None,
         }
@@ -75,6 +77,8 @@ impl Spares {
     /// pool has, so that an idle one may give its last.
     pub fn take(&mut self, want: &Want, roomy: bool) -> Option<Spare> {
         debug_assert_eq!(want.disk, self.disk, "a pool has one kind");
+        // From now on. A spare without zeros does as well, only its flushes take longer.
+        self.zeroed |= want.zeroed;
         let reserve = match want.room {
             // An idle pool holds one, and makes the others as soon as it is used again.
             _ if self.idle && roomy && self.refused.is_none() => 0,
@@ -141,7 +145,7 @@ impl Spares {
         let id = SpareId(self.next_id);
         self.next_id += self.id_step;
         self.making.push((id, bytes));
-        Some(Job::CreateSpare { id, bytes, disk: self.disk })
+        Some(Job::CreateSpare { id, bytes, disk: self.disk, zeroed: self.zeroed })
     }
 
     /// When to ask again without another reason.

@@ -121,9 +121,19 @@ impl Ring {
     ///
     /// What the entry points to must stay valid, and unwritten where the kernel reads it, until its completion.
     pub unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        // SAFETY: the caller vouches for the memory behind the entry.
+        unsafe { self.push_all(std::slice::from_ref(entry)) }
+    }
+
+    /// Queues operations that are submitted together, as a chain must be.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Ring::push`].
+    pub unsafe fn push_all(&mut self, entries: &[squeue::Entry]) -> io::Result<()> {
         for _ in 0..8 {
-            // SAFETY: the caller vouches for the memory behind the entry.
-            if unsafe { self.uring.submission().push(entry) }.is_ok() {
+            // SAFETY: the caller vouches for the memory behind the entries.
+            if unsafe { self.uring.submission().push_multiple(entries) }.is_ok() {
                 return Ok(());
             }
             self.submit()?;

@@ -19,16 +19,30 @@ impl Tcp {
             Op::Send => self.on_send(ep, result, out),
             Op::Accept => self.on_accept(ep.slot as usize, result, cqe.flags(), out),
             Op::Connect => self.on_connect(ep, result, out),
-            Op::Disk => {
-                self.counters.disk_writes += 1;
-                self.disk_free.push(ep.slot);
-                let token = self.disk[ep.slot as usize];
-                out.push(Event::Done { token, result });
-            }
+            Op::Disk => self.on_disk(ep.slot, result, false, out),
+            Op::Sync => self.on_disk(ep.slot, result, true, out),
             // The bell itself is a flag, looked at in every poll; this only unblocked the wait.
             Op::Bell => self.bell_armed = false,
             Op::Cancel => {}
         }
+    }
+
+    /// A write, or the flush behind it. A write that failed or fell short cancels its flush; which of the
+    /// two is told first does not matter.
+    fn on_disk(&mut self, slot: u32, result: i32, flush: bool, out: &mut Vec<Event>) {
+        let disk = &mut self.disk[slot as usize];
+        if flush {
+            disk.flushed = Some(result);
+        } else {
+            disk.written = Some(result);
+        }
+        let (Some(written), Some(flushed)) = (disk.written, disk.flushed) else { return };
+        let whole = written == disk.len as i32;
+        let result = if whole && flushed < 0 { flushed } else { written };
+        let token = disk.token;
+        self.counters.disk_writes += 1;
+        self.disk_free.push(slot);
+        out.push(Event::Done { token, result });
     }
 
     fn on_accept(&mut self, index: usize, result: i32, flags: u32, out: &mut Vec<Event>) {

@@ -20,7 +20,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
-use io_uring::{cqueue, opcode, types};
+use io_uring::{cqueue, opcode, squeue, types};
 
 use crate::fabric::{
     Body, CloseReason, Counters, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region,
@@ -60,6 +60,15 @@ struct Listener {
     retry_at: u64,
 }
 
+/// A write to disk, and the flush behind it when it is to be durable.
+struct Disk {
+    token: Token,
+    len: u32,
+    written: Option<i32>,
+    /// `Some(0)` from the start when nothing needs to be flushed.
+    flushed: Option<i32>,
+}
+
 /// Endpoints with traffic lately, counted in windows of a millisecond.
 #[derive(Default)]
 struct Activity {
@@ -81,7 +90,7 @@ pub struct Tcp {
     table: Table,
     pool: Pool,
     dials: HashMap<u32, Box<socket::Address>>,
-    disk: Vec<Token>,
+    disk: Vec<Disk>,
     disk_free: Vec<u32>,
     /// Endpoints that have something to send.
     dirty: Vec<u32>,
@@ -339,23 +348,39 @@ impl Fabric for Tcp {
     }
 
     fn disk_write(&mut self, write: DiskWrite, token: Token) -> Result<(), Full> {
+        let flushed = if write.durable { None } else { Some(0) };
+        let disk = Disk { token, len: write.len, written: None, flushed };
         let index = match self.disk_free.pop() {
-            Some(index) => index,
+            Some(index) => {
+                self.disk[index as usize] = disk;
+                index
+            }
             None if self.disk.len() < DISK_WRITES_MAX => {
-                self.disk.push(token);
+                self.disk.push(disk);
                 self.disk.len() as u32 - 1
             }
             None => return Err(Full),
         };
-        self.disk[index as usize] = token;
-        let flags = if write.durable { libc::RWF_DSYNC } else { 0 };
-        let entry = opcode::Write::new(types::Fd(write.fd), write.ptr, write.len)
+        let (fd, ep) = (types::Fd(write.fd), Ep { slot: index, generation: 0 });
+        let entry = opcode::Write::new(fd, write.ptr, write.len)
             .offset(write.offset)
-            .rw_flags(flags)
             .build()
-            .user_data(Op::Disk.tag(Ep { slot: index, generation: 0 }));
-        // SAFETY: the caller keeps the memory mapped until the completion (`DiskWrite`).
-        if unsafe { self.ring.push(&entry) }.is_err() {
+            .user_data(Op::Disk.tag(ep));
+        let pushed = if write.durable {
+            // Not RWF_DSYNC: its flush runs in a kernel worker that is bound to the CPU of the disk's
+            // interrupt. A data core that spins there holds it up until the next tick, 4 ms.
+            let flush = opcode::Fsync::new(fd)
+                .flags(types::FsyncFlags::DATASYNC)
+                .build()
+                .user_data(Op::Sync.tag(ep));
+            let linked = [entry.flags(squeue::Flags::IO_LINK), flush];
+            // SAFETY: the caller keeps the memory mapped until the completion (`DiskWrite`).
+            unsafe { self.ring.push_all(&linked) }
+        } else {
+            // SAFETY: as above.
+            unsafe { self.ring.push(&entry) }
+        };
+        if pushed.is_err() {
             self.disk_free.push(index);
             return Err(Full);
         }

@@ -25,6 +25,7 @@ pub enum Op {
     Cancel,
     Bell,
     Disk,
+    Sync,
 }
 
 impl Op {
@@ -42,6 +43,7 @@ impl Op {
             5 => Self::Cancel,
             6 => Self::Bell,
             7 => Self::Disk,
+            8 => Self::Sync,
             other => unreachable!("a completion of operation {other}, which is never submitted"),
         };
         let slot = (tag >> 32) as u32 & 0xff_ffff;

@@ -384,7 +384,7 @@ impl Replica {
     fn finish_copy(&mut self) {
         match self.group.follow.finish {
             Finish::Flushing if self.log.settled_is_flushed() => {
-                let ticket = self.log.change_manifest(|manifest| manifest.complete = true);
+                let ticket = self.log.complete();
                 self.group.follow.finish = Finish::Saving { ticket };
                 self.finish_copy();
             }

@@ -13,14 +13,19 @@
 mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque, hash_map};
+use std::hash::BuildHasherDefault;
 
 use firebrick_log::limits::RECORD_BYTES_MAX;
 use firebrick_log::record::{Answered, SessionResult};
+
+use rapidhash::fast::RapidHasher;
 
 use crate::op::{Failure, Numbered, RequestId, SessionId, Version};
 
 /// Numbers of a session that may be unanswered.
 pub const WINDOW: u32 = 64;
+/// Results that a session keeps before it throws out those below its mark.
+const RESULTS_MAX: usize = WINDOW as usize * 3 / 2;
 /// Sessions of one partition.
 pub const SESSIONS_MAX: usize = 3_000;
 /// A session ends when it was idle for this long.
@@ -85,29 +90,70 @@ struct Session {
     low: u32,
     used_ns: u64,
     ending: bool,
-    window: Vec<Entry>,
+    /// Bit `i`: there is a result of number `low + 1 + i`.
+    seen: u64,
+    /// Results in the order in which they came. Those at or below the mark count no more; they go a few at
+    /// a time.
+    results: Vec<Entry>,
 }
 
 impl Session {
+    /// The bit of a number in the window.
+    #[inline]
+    fn bit(&self, number: u32) -> u64 {
+        let above = number.wrapping_sub(self.low).wrapping_sub(1);
+        if above < WINDOW { 1 << above } else { 0 }
+    }
+
+    #[inline]
+    fn find(&self, number: u32) -> Option<&Entry> {
+        if self.seen & self.bit(number) == 0 {
+            return None;
+        }
+        self.results.iter().find(|e| e.number == number)
+    }
+
+    /// The results above the mark.
+    fn window(&self) -> impl Iterator<Item = &Entry> {
+        self.results.iter().filter(|e| e.number > self.low)
+    }
+
+    #[inline]
     fn raise(&mut self, low: u32) {
         if low > self.low {
+            self.seen = self.seen.checked_shr(low - self.low).unwrap_or(0);
             self.low = low;
-            self.window.retain(|e| e.number > low);
+            if self.results.len() >= RESULTS_MAX {
+                self.results.retain(|e| e.number > low);
+            }
         }
     }
 
+    #[inline]
     fn remember(&mut self, entry: Entry) {
         self.raise(entry.number.saturating_sub(WINDOW));
-        if entry.number > self.low && self.window.iter().all(|e| e.number != entry.number) {
-            self.window.push(entry);
+        let bit = self.bit(entry.number);
+        if bit != 0 && self.seen & bit == 0 {
+            self.seen |= bit;
+            self.results.push(entry);
         }
     }
+
+    /// Only these results stay.
+    fn keep(&mut self, wanted: impl Fn(&Entry) -> bool) {
+        let low = self.low;
+        self.results.retain(|e| e.number > low && wanted(e));
+        self.seen = self.results.iter().fold(0, |seen, e| seen | self.bit(e.number));
+    }
 }
+
+/// Ids are the brick's own numbers, so nobody can choose them to collide.
+type ById<T> = HashMap<SessionId, T, BuildHasherDefault<RapidHasher<'static>>>;
 
 /// All sessions of a partition.
 #[derive(Debug, Default)]
 pub struct Sessions {
-    by_id: HashMap<SessionId, Session>,
+    by_id: ById<Session>,
     /// Looked at in turn for idleness; ids of ended sessions go when their turn comes.
     turns: VecDeque<SessionId>,
     /// Changes so far.
@@ -159,7 +205,7 @@ impl Sessions {
             return Seen::InDoubt;
         }
         session.used_ns = now_ns;
-        if let Some(entry) = session.window.iter().find(|e| e.number == id.number) {
+        if let Some(entry) = session.find(id.number) {
             return Seen::Before { rests_on: entry.rests_on, answer: entry.answer };
         }
         if id.number <= session.low {
@@ -215,14 +261,14 @@ impl Sessions {
     pub fn forget_uncommitted(&mut self, commit: u64) {
         for session in self.by_id.values_mut() {
             session.ending = false;
-            session.window.retain(|e| e.rests_on <= commit && e.answer.is_written());
+            session.keep(|e| e.rests_on <= commit && e.answer.is_written());
         }
         self.changes += 1;
     }
 
     /// The open sessions, with how many results each may have in a `Sessions` record that begins now.
     pub fn open_ones(&self) -> Vec<(SessionId, usize)> {
-        self.by_id.iter().map(|(id, session)| (*id, session.window.len())).collect()
+        self.by_id.iter().map(|(id, session)| (*id, session.window().count())).collect()
     }
 
     /// Adds what a `Sessions` record of that watermark keeps of a session, if it is still open: number 0
@@ -240,7 +286,7 @@ impl Sessions {
             result,
         };
         out.push(line(0, Version::default(), Answered::Version, i64::from(session.low)));
-        for entry in session.window.iter().take(most).filter(|e| e.rests_on <= commit) {
+        for entry in session.window().take(most).filter(|e| e.rests_on <= commit) {
             out.push(match entry.answer {
                 Remembered::Done(v) | Remembered::Float(_, v) => {
                     line(entry.number, v, Answered::Version, 0)
@@ -331,8 +377,7 @@ impl Rebuild {
             if let (Some(found), Some(session)) =
                 (self.found.remove(&id), sessions.by_id.get_mut(&id))
             {
-                session.window = found.window;
-                session.low = found.low;
+                *session = Session { used_ns: now_ns, ..found };
                 session.raise(low);
             } else if let Some(session) = sessions.by_id.get_mut(&id) {
                 session.low = low;

@@ -1,9 +1,11 @@
 //! Answers: one root for all of them.
 
+use std::mem::offset_of;
+
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 
-use super::{Kind, WireError, access, archive, prefix};
+use super::{Kind, WireError, archive, prefix, slice_len};
 use crate::op::{Answer, Failure, Route, SessionId, Version};
 
 const APPLIED: u16 = 1 << 0;
@@ -80,9 +82,21 @@ pub(super) fn encode(out: &mut Vec<u8>, slot: u32, answer: &Answer<'_>) {
     archive(&Root { epoch: version.epoch, seq: version.seq, word, small, bytes }, out);
 }
 
+/// The root at the end of `body`, behind the answer's bytes and nothing else.
+#[inline]
+fn root(body: &[u8]) -> Result<&ArchivedRoot<'_>, WireError> {
+    let whole = body.len().checked_sub(size_of::<ArchivedRoot>()).filter(|&root| {
+        slice_len(body, root + offset_of!(ArchivedRoot<'_>, bytes), 0) == Some(root)
+    });
+    whole.ok_or(WireError::Archive(Kind::Answer))?;
+    // SAFETY: the root lies in `body` and its one pointer names the bytes before it.
+    // SAFETY: archived types have alignment 1 and no invalid bit patterns (integers only).
+    Ok(unsafe { rkyv::access_unchecked::<ArchivedRoot>(body) })
+}
+
 #[inline]
 pub(super) fn decode(code: u8, flags: u16, body: &[u8]) -> Result<Answer<'_>, WireError> {
-    let root = access::<ArchivedRoot>(Kind::Answer, body)?;
+    let root = root(body)?;
     let allowed = if code == code::OLD { APPLIED | EXISTED } else { 0 };
     if flags & !allowed != 0 {
         return Err(WireError::Flags(Kind::Answer, flags));

@@ -1,9 +1,11 @@
 //! Requests: a core of route, key and value; details and the request's number only when needed.
 
+use std::mem::offset_of;
+
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 
-use super::{Kind, WireError, access, archive, prefix};
+use super::{Kind, WireError, archive, prefix, slice_len};
 use crate::op::{
     Condition, ExpireWhen, Expiry, Numbered, Op, Request, RequestId, Route, SessionId, Version,
 };
@@ -91,6 +93,9 @@ const _: () = assert!(size_of::<ArchivedCore>() == 32);
 const _: () = assert!(size_of::<ArchivedDetailed>() == 52);
 const _: () = assert!(size_of::<ArchivedWithId>() == 52);
 const _: () = assert!(size_of::<ArchivedDetailedWithId>() == 72);
+const _: () = assert!(offset_of!(ArchivedDetailed<'_>, core) == 0);
+const _: () = assert!(offset_of!(ArchivedWithId<'_>, core) == 0);
+const _: () = assert!(offset_of!(ArchivedDetailedWithId<'_>, core) == 0);
 
 struct Packed<'a> {
     code: u8,
@@ -217,21 +222,36 @@ pub(super) fn encode(out: &mut Vec<u8>, slot: u32, request: &Request<'_>) {
     }
 }
 
+/// A root at the end of `body`, behind the key and the value and nothing else.
+#[inline]
+fn root<T: rkyv::Portable>(body: &[u8]) -> Result<&T, WireError> {
+    let slices = |root: usize| {
+        let key = slice_len(body, root + offset_of!(ArchivedCore<'_>, key), 0)?;
+        let value = slice_len(body, root + offset_of!(ArchivedCore<'_>, value), key)?;
+        (key.checked_add(value)? == root).then_some(())
+    };
+    let whole = body.len().checked_sub(size_of::<T>()).and_then(slices);
+    whole.ok_or(WireError::Archive(Kind::Request))?;
+    // SAFETY: the root lies in `body`, and its two pointers, which are at the same place in all four
+    // roots, name the bytes before it.
+    // SAFETY: archived types have alignment 1 and no invalid bit patterns (integers only).
+    Ok(unsafe { rkyv::access_unchecked::<T>(body) })
+}
+
 #[inline]
 pub(super) fn decode(code: u8, flags: u16, body: &[u8]) -> Result<Request<'_>, WireError> {
-    const KIND: Kind = Kind::Request;
     let (core, details, id) = match flags & (NUMBERED | DETAILS) {
-        0 => (access::<ArchivedCore>(KIND, body)?, None, None),
+        0 => (root::<ArchivedCore>(body)?, None, None),
         NUMBERED => {
-            let root = access::<ArchivedWithId>(KIND, body)?;
+            let root = root::<ArchivedWithId>(body)?;
             (&root.core, None, Some(&root.id))
         }
         DETAILS => {
-            let root = access::<ArchivedDetailed>(KIND, body)?;
+            let root = root::<ArchivedDetailed>(body)?;
             (&root.core, Some(&root.details), None)
         }
         _ => {
-            let root = access::<ArchivedDetailedWithId>(KIND, body)?;
+            let root = root::<ArchivedDetailedWithId>(body)?;
             (&root.core, Some(&root.details), Some(&root.id))
         }
     };

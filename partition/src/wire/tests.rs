@@ -199,6 +199,10 @@ fn corpus() -> Vec<Vec<u8>> {
         let sent = answer().new_tree(&mut runner).expect("an answer").current();
         super::answer(&mut back, slot, &sent);
         all.extend([one, back]);
+        let mut between = Vec::new();
+        let sent = replicas::peer().new_tree(&mut runner).expect("a message").current();
+        super::peer::encode(&mut between, slot, &sent);
+        all.push(between);
     }
     for _ in 0..40 {
         let mut rare = vec![Vec::new(), Vec::new(), Vec::new(), Vec::new()];
@@ -312,6 +316,35 @@ fn the_layout_of_a_get_is_fixed() {
     assert_eq!(out, bytes);
 }
 
+/// A request and an answer have one shape: what a pointer does not name, or names twice, is no message.
+#[test]
+fn bytes_that_no_field_names_are_refused() {
+    let put = Op::Put {
+        value: b"value",
+        expiry: Expiry::Never,
+        condition: Condition::Always,
+        want_old: false,
+    };
+    let mut sent = Vec::new();
+    let route = Route::default();
+    super::request(&mut sent, 9, &Request { route, numbered: None, key: b"key", op: put });
+    let mut answered = Vec::new();
+    let answer = Answer::Value { value: b"value", version: Version::default(), expires_ms: 0 };
+    super::answer(&mut answered, 9, &answer);
+    for whole in [sent, answered] {
+        assert!(decode(&whole).is_ok());
+        // Before the first slice, between two, before the root.
+        for at in [8, 11, 16] {
+            let mut longer = whole.clone();
+            longer.insert(at, b'x');
+            assert!(decode(&longer).is_err(), "a byte more at {at}");
+            let mut shorter = whole.clone();
+            shorter.remove(at - 1);
+            assert!(decode(&shorter).is_err(), "a byte less before {at}");
+        }
+    }
+}
+
 #[test]
 fn kinds_of_the_replicated_cluster_are_reserved() {
     for byte in 0..=255 {
@@ -338,7 +371,7 @@ mod replicas {
         })
     }
 
-    fn peer() -> impl Strategy<Value = Peer<'static>> {
+    pub(super) fn peer() -> impl Strategy<Value = Peer<'static>> {
         let why = prop_oneof![
             Just(Why::NoSpace),
             Just(Why::Sick),

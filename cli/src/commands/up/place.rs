@@ -14,6 +14,9 @@ use crate::error::CliError;
 /// Between the ports of two bricks.
 const PORTS_APART: u16 = 10;
 
+/// Bricks that hold each partition, when there are as many.
+const REPLICAS: u32 = 3;
+
 /// See the module's text.
 #[derive(Clone)]
 pub struct Place {
@@ -63,6 +66,9 @@ impl Place {
             resp: Some(resp.to_string()),
             http: Some(http.to_string()),
             join: (!join.is_empty()).then(|| join.join(",")),
+            replicas: (args.bricks > 1).then(|| args.bricks.min(REPLICAS).to_string()),
+            // All on one machine; still each replica is to be on a brick of its own.
+            host: Some(name.clone()),
             data_dir: Some(dir.clone()),
             memory_dir: args.memory_dir.as_ref().map(|memory| memory.join(&name)),
             tuning: args.tuning.clone(),

@@ -105,6 +105,13 @@ pub(crate) enum Admin {
         /// Its name.
         brick: String,
     },
+    /// Whatever may be lost: somebody leads a partition that has stopped.
+    LeadAnyway {
+        /// The partition.
+        partition: u32,
+        /// The brick's name; `None`: the one that has the most.
+        brick: Option<String>,
+    },
     /// Changes the settings.
     Settings(Settings),
 }

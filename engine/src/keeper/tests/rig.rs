@@ -99,13 +99,11 @@ impl FakeCores {
     }
 }
 
-impl Cores for FakeCores {
-    fn give(&self, core: u16, routes: Option<Arc<Routes>>, lease_end_ns: u64) {
-        self.until(|inner| (!inner.frozen).then_some(()));
+impl FakeCores {
+    /// A core takes what it is given.
+    pub(crate) fn take(&self, core: u16, version: Option<u64>, lease_end_ns: u64) {
         self.with(|inner| {
-            let version = routes.as_ref().map(|routes| routes.version());
             inner.given.push((core, version, lease_end_ns));
-            inner.routes = routes.or(inner.routes.take());
             if inner.stuck != Some(core) {
                 let before = self.board.core(usize::from(core)).taken();
                 let version = version.unwrap_or(before.version);
@@ -113,6 +111,15 @@ impl Cores for FakeCores {
                 self.board.core(usize::from(core)).took(taken);
             }
         });
+    }
+}
+
+impl Cores for FakeCores {
+    fn give(&self, core: u16, routes: Option<Arc<Routes>>, lease_end_ns: u64) {
+        self.until(|inner| (!inner.frozen).then_some(()));
+        let version = routes.as_ref().map(|routes| routes.version());
+        self.with(|inner| inner.routes = routes.or(inner.routes.take()));
+        self.take(core, version, lease_end_ns);
     }
 
     fn answer(&self, _: u16, answer: ControlAnswer) {

@@ -9,7 +9,7 @@ use firebrick_partition::log::{Ask, FlushOp, Outcome, Slice, Written};
 use firebrick_partition::replica::{Action, Replica};
 use firebrick_partition::wire::Peer;
 
-use super::{Files, Store};
+use super::{Files, Flying, Store};
 use crate::counters::Counts;
 
 impl Files {
@@ -105,7 +105,8 @@ impl Files {
             self.writes_free.push(at);
             self.late.push_back((partition, write));
         } else {
-            self.writes[at as usize] = Some((partition, write.id));
+            let in_round = write.awaited && self.rounds.joins(write.len);
+            self.writes[at as usize] = Some(Flying { partition, id: write.id, in_round });
         }
     }
 
@@ -131,7 +132,7 @@ impl Files {
         token: Token,
         result: i32,
     ) {
-        let Some((partition, id)) = self.writes[token.0 as usize].take() else {
+        let Some(Flying { partition, id, in_round }) = self.writes[token.0 as usize].take() else {
             panic!("write {} ended twice", token.0);
         };
         self.writes_free.push(token.0 as u32);
@@ -145,19 +146,35 @@ impl Files {
         };
         let now = store.now;
         let Some(replica) = store.replica(partition) else {
+            if in_round {
+                self.rounds.landed(now.boot_ns, 0);
+            }
             self.drop_left(store);
             return;
         };
         let what = result.as_ref().err().map(ToString::to_string);
-        match replica.on_written(now, id, result, &mut self.scratch) {
+        let flushed = replica.log().flushed();
+        let written = replica.on_written(now, id, result, &mut self.scratch);
+        if in_round {
+            let carried = replica.log().flushed() - flushed;
+            self.rounds.landed(now.boot_ns, carried);
+        }
+        match written {
             Written::Tail(_) | Written::Other => {}
-            Written::Buffered => self.setup.notices.say(format!(
-                "data_dir takes no direct writes (O_DIRECT): partition {partition} goes through the \
-                 page cache, which is slower"
-            )),
+            Written::Buffered => self.tell_buffered(),
             Written::Failed => self.sick(store, partition, &what.unwrap_or_default()),
         }
         self.take_asks(fabric, store, partition);
+    }
+
+    /// Once: it is so for every file of data_dir.
+    fn tell_buffered(&mut self) {
+        if !std::mem::replace(&mut self.buffered_told, true) {
+            self.setup.notices.say(
+                "data_dir takes no direct writes (O_DIRECT): they go through the page cache, which is \
+                 slower; nothing else changes",
+            );
+        }
     }
 
     fn sick(&mut self, store: &mut Store, partition: u32, what: &str) {
@@ -187,6 +204,11 @@ impl Files {
 
     fn on_done<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, done: Done) {
         let Some(partition) = done.partition() else {
+            if let Done::Spare { result: Ok(spare), .. } = &done
+                && spare.is_buffered()
+            {
+                self.tell_buffered();
+            }
             let full = self.pools.is_full();
             if let Err(error) = self.pools.on_job(done, store.now.boot_ns)
                 && !full

@@ -5,25 +5,28 @@
 //!
 //! * `open`: partitions that come, recover, and go;
 //! * `asks`: segments, file jobs and writes, and their answers;
+//! * `rounds`: when the logs whose votes wait for the disk flush;
 //! * `pools`: spare segments and the bound on this core's memory.
 
 mod asks;
 mod open;
 mod pools;
+mod rounds;
 
 use std::collections::VecDeque;
 
 use firebrick_net::Fabric;
 use firebrick_partition::log::FlushId;
-use firebrick_partition::log::FlushOp;
 use firebrick_partition::log::manifest::Incarnation;
 use firebrick_partition::log::storage::{Done, Job};
+use firebrick_partition::log::{Durability, FlushOp, Log};
 use firebrick_partition::replica::{Actions, Budget, Replica};
 
 use super::store::Store;
 use crate::notices::Notices;
 use crate::storage::Desk;
 use pools::Pools;
+use rounds::Rounds;
 
 /// Between two ticks of the replicas while there is work.
 const TICK_NS: u64 = 100_000;
@@ -51,6 +54,14 @@ pub struct FilesSetup {
     pub notices: Notices,
 }
 
+/// A write in flight.
+struct Flying {
+    partition: u32,
+    id: FlushId,
+    /// It belongs to a round of flushes.
+    in_round: bool,
+}
+
 /// See the module's text.
 pub struct Files {
     setup: FilesSetup,
@@ -68,8 +79,9 @@ pub struct Files {
     removing: Vec<u32>,
     /// Files that are gone, to be told to the control thread.
     pub removed: Vec<u32>,
-    /// Writes in flight, by token: what they are for.
-    writes: Vec<Option<(u32, FlushId)>>,
+    /// Writes in flight, by token.
+    writes: Vec<Option<Flying>>,
+    rounds: Rounds,
     writes_free: Vec<u32>,
     /// Writes that the fabric had no room for.
     late: VecDeque<(u32, FlushOp)>,
@@ -88,6 +100,8 @@ pub struct Files {
     more: bool,
     /// A replica's last poll left something to do in the next turn.
     again: bool,
+    /// A person knows that data_dir takes no direct writes.
+    buffered_told: bool,
     /// Why this core cannot serve.
     pub failed: Option<String>,
 }
@@ -107,6 +121,7 @@ impl Files {
             removing: Vec::new(),
             removed: Vec::new(),
             writes: Vec::new(),
+            rounds: Rounds::default(),
             writes_free: Vec::new(),
             late: VecDeque::new(),
             scratch: Actions::default(),
@@ -118,6 +133,7 @@ impl Files {
             tails: 0,
             more: false,
             again: false,
+            buffered_told: false,
             failed: None,
         }
     }
@@ -140,6 +156,17 @@ impl Files {
         now_ns > self.wrote_ns + QUIET_NS
     }
 
+    /// At the start of a turn: `sync` logs flush at its end, with what it brings, and all of them
+    /// together.
+    pub fn begin_turn(&self, store: &mut Store) {
+        store.replicas().iter().for_each(|replica| replica.log().hold_flush(true));
+    }
+
+    /// The next flush waits for more writes, and no other one is under way.
+    pub fn is_gathering(&self) -> bool {
+        self.rounds.wake_at().is_some()
+    }
+
     /// Once a turn: commits what may be committed, and passes on what replicas ask for.
     /// `worked`: the turn had something to do, so replicas may have something to ask.
     pub fn turn<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, worked: bool) {
@@ -152,8 +179,10 @@ impl Files {
             self.opened_at_ns = now.boot_ns;
         }
         self.again = false;
+        let held = !self.rounds.may_begin(now.boot_ns, waiting(store));
         for at in 0..store.replicas().len() {
             let replica = &mut store.replicas()[at];
+            replica.log().hold_flush(held);
             replica.poll(now, &mut self.scratch);
             self.again |= replica.wants_poll();
             let partition = replica.partition();
@@ -208,7 +237,12 @@ impl Files {
         let tick = self.ticked_ns + if busy { 10 * TICK_NS } else { IDLE_TICK_NS };
         let logs = store.replicas().iter().filter_map(Replica::wake_at).min();
         let spares = self.pools.wake_at();
-        [Some(tick), logs, spares].into_iter().flatten().min().unwrap_or(tick).max(now + 1)
+        [Some(tick), logs, spares, self.rounds.wake_at()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(tick)
+            .max(now + 1)
     }
 
     /// Copies the figures of logs and indexes into the core's counts.
@@ -218,4 +252,11 @@ impl Files {
         self.pools.count(&mut counts);
         store.counts = counts;
     }
+}
+
+/// Writes that wait for the disk before they are answered.
+fn waiting(store: &mut Store) -> u64 {
+    let sync = |log: &Log| log.config().durability == Durability::Sync && !log.is_sick();
+    let logs = store.replicas().iter().map(Replica::log).filter(|log| sync(log));
+    logs.map(|log| log.tail().seq - log.flushed()).sum()
 }

@@ -88,7 +88,7 @@ impl Files {
     pub fn drop_left(&mut self, store: &Store) {
         let writes = &self.writes;
         let busy = |id: u32| {
-            writes.iter().flatten().any(|(partition, _)| *partition == id)
+            writes.iter().flatten().any(|flying| flying.partition == id)
                 || store.peers.is_shipping(id)
         };
         let free = self.leaving.extract_if(.., |r| !busy(r.partition()));

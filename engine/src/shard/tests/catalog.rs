@@ -77,7 +77,11 @@ impl Catalog {
 
     /// What the brick would report as soon as its replicas are ready.
     fn activate(&mut self) -> Result<(), String> {
-        let groups = self.keepers.groups().map(|(id, group)| (id, group.replicas.epoch)).collect();
+        let begins = self.keepers.groups().filter(|(_, group)| !group.replicas.is_active());
+        let groups: Vec<_> = begins.map(|(id, group)| (id, group.replicas.epoch)).collect();
+        if groups.is_empty() {
+            return Ok(());
+        }
         let incarnation = self.incarnation;
         self.apply(&Entry::Active { brick: BRICK, incarnation, groups })
     }

@@ -345,6 +345,23 @@ fn a_copy_goes_on_when_the_group_changes_and_another_source_takes_over() {
 }
 
 #[test]
+fn what_a_copy_brought_is_there_after_a_crash() {
+    let mut net = Net::new(2, 1, 5);
+    net.settle();
+    fill(&mut net, 300);
+    net.learns(2);
+    until_member(&mut net, 2);
+    net.crash(2, true);
+    net.crash(1, false);
+    net.restart(2);
+    let mut group = net.group.clone();
+    group.members = vec![net.member(2)];
+    net.change(group);
+    net.heal();
+    check(&mut net, 2, 300);
+}
+
+#[test]
 fn sessions_go_along_in_a_copy() {
     let mut net = Net::new(2, 1, 5);
     net.settle();

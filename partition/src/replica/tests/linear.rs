@@ -269,7 +269,7 @@ fn run(seed: u64, turns: u32) -> u32 {
 
 #[test]
 fn counters_are_linearizable_through_everything() {
-    let seeds = std::env::var("SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
+    let seeds = std::env::var("SEEDS").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
     let from = std::env::var("FROM").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let mut acked = 0;
     for seed in from..from + seeds {

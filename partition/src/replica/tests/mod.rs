@@ -3,6 +3,7 @@
 
 mod copies;
 mod counts;
+mod disks;
 mod exactly_once;
 mod groups;
 mod linear;

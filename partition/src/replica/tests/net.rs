@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use firebrick_log::{Durability, Log};
+use firebrick_log::{Ask, Durability, FlushOp, Log};
 
 use super::{config, leaf};
 use crate::hash::hash_key;
@@ -67,6 +67,9 @@ pub struct Net {
     pub shuffle: u64,
     /// Pairs that cannot reach each other.
     pub cut: Vec<(u32, u32)>,
+    /// Writes to disks that have not landed (`sync`), by brick.
+    pub flying: Vec<(u32, FlushOp)>,
+    durability: Durability,
     /// The keepers act on reports by themselves.
     pub keepers: bool,
 }
@@ -81,8 +84,8 @@ pub fn put_if_absent(value: &[u8]) -> Op<'_> {
 
 pub const REMOVE: Op<'static> = Op::Remove { condition: Condition::Always, want_old: false };
 
-fn fresh() -> Replica {
-    Replica::new(Log::in_heap(config(Durability::Memory)), leaf())
+fn fresh(durability: Durability) -> Replica {
+    Replica::new(Log::in_heap(config(durability)), leaf())
 }
 
 pub fn route(group: &Replicas) -> Route {
@@ -93,8 +96,12 @@ pub fn route(group: &Replicas) -> Route {
 impl Net {
     /// Bricks 1 to `bricks`, the first `members` of them in the group, epoch 1.
     pub fn new(bricks: u32, members: u32, seed: u64) -> Self {
+        Self::with_disks(bricks, members, seed, Durability::Memory)
+    }
+
+    pub fn with_disks(bricks: u32, members: u32, seed: u64, durability: Durability) -> Self {
         let all = (1..=bricks)
-            .map(|id| (id, Brick { replica: Some(fresh()), incarnation: 1, kept: None }));
+            .map(|id| (id, Brick { replica: Some(fresh(durability)), incarnation: 1, kept: None }));
         let list = (1..=members).map(|brick| Member { brick, core: 0, incarnation: 1 }).collect();
         let mut net = Self {
             bricks: all.collect(),
@@ -109,6 +116,8 @@ impl Net {
             twice: 0,
             shuffle: 0,
             cut: Vec::new(),
+            flying: Vec::new(),
+            durability,
             keepers: true,
         };
         net.tell_all();
@@ -165,6 +174,7 @@ impl Net {
                     self.on_report(brick, report);
                 }
             }
+            Action::Log(Ask::Write(op)) => self.flying.push((brick, op)),
             Action::Log(_) => {}
             Action::Corrupt(corrupt) => panic!("{corrupt}"),
         }
@@ -222,6 +232,7 @@ impl Net {
         let opened = replica.into_log().crash();
         host.kept = keeps.then_some(opened);
         self.sent.retain(|s| s.to != brick);
+        self.flying.retain(|f| f.0 != brick);
     }
 
     /// It starts again, a new incarnation.
@@ -234,10 +245,10 @@ impl Net {
         host.incarnation += 1;
         let mut replica = match host.kept.take() {
             Some(opened) => {
-                let (log, scan) = Log::open_in_heap(config(Durability::Memory), opened);
+                let (log, scan) = Log::open_in_heap(config(self.durability), opened);
                 Replica::open(log, scan, leaf())
             }
-            None => fresh(),
+            None => fresh(self.durability),
         };
         while replica.recover_step(now, 64) == Recovering::More {}
         host.replica = Some(replica);
@@ -345,6 +356,14 @@ impl Net {
         true
     }
 
+    /// The writes to a brick's disk land, with those that follow from them.
+    pub fn land(&mut self, brick: u32) {
+        while let Some(at) = self.flying.iter().position(|f| f.0 == brick) {
+            let (_, op) = self.flying.remove(at);
+            self.with(brick, |r, now, out| r.on_written(now, op.id, Ok(op.len as usize), out));
+        }
+    }
+
     pub fn pass(&mut self, ns: u64) {
         self.now.boot_ns += ns;
         self.now.unix_ms += ns / 1_000_000;
@@ -359,6 +378,9 @@ impl Net {
             while self.step() {
                 steps += 1;
                 assert!(steps < 200_000, "the replicas never stop talking");
+            }
+            for brick in self.bricks.keys().copied().collect::<Vec<_>>() {
+                self.land(brick);
             }
             self.pass(10_000_000);
         }

@@ -1,0 +1,132 @@
+//! Mapping a segment's file, with huge pages where the kernel gives them.
+//!
+//! Hardly two requests in a row touch the same small page of a log, so with small pages nearly every one of them
+//! pays for a miss of the TLB, in a virtual machine twice. A tmpfs gives small pages unless it was mounted otherwise,
+//! but a mapping may ask for its pages to be collapsed into huge ones. Asked for *before* the file has its pages it
+//! is also the cheaper way to get them: 16 MiB are there after 2.5 ms and freed in 0.2 ms, against 18 ms and 6 ms.
+//! Where the kernel has no huge page, or the folder is no tmpfs, the pages are small ones as ever.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use super::files::allocate;
+use crate::memory::Memory;
+
+/// What a huge page holds, and the alignment that it needs.
+const HUGE_BYTES: usize = 2 << 20;
+
+/// Gives an empty file `bytes` zeros, all of them allocated, and maps it with its pages there.
+pub(super) fn create(file: &File, bytes: usize) -> io::Result<Memory> {
+    if bytes < HUGE_BYTES || !is_tmpfs(file) {
+        allocate(file, 0, bytes)?;
+        file.sync_all()?;
+        return whole(file, bytes);
+    }
+    file.set_len(bytes as u64)?;
+    // A range without any page is not collapsed.
+    for first in (0..bytes).step_by(HUGE_BYTES) {
+        allocate(file, first, 1)?;
+    }
+    let map = aligned(file, bytes, 0)?;
+    // SAFETY: the range is a mapping that `map` owns; the call changes which pages hold the bytes, not the bytes.
+    // What is not collapsed stays as it is.
+    unsafe { libc::madvise(map.memory().cast(), bytes, libc::MADV_COLLAPSE) };
+    // Whatever that did not bring, with the error that says why when there is no room.
+    allocate(file, 0, bytes)?;
+    map.range.advise_range(Advice::PopulateWrite, map.skip, bytes)?;
+    Ok(map.into_memory())
+}
+
+/// Maps a file whole, with its pages there.
+pub(super) fn whole(file: &File, bytes: usize) -> io::Result<Memory> {
+    if bytes < HUGE_BYTES {
+        return MmapOptions::new().populate().map_raw(file).map(Memory::mapped);
+    }
+    aligned(file, bytes, libc::MAP_POPULATE).map(Mapping::into_memory)
+}
+
+/// A file mapped into a range of addresses that is larger, so that it can begin where a huge page may.
+struct Mapping {
+    range: MmapRaw,
+    skip: usize,
+    bytes: usize,
+}
+
+impl Mapping {
+    fn memory(&self) -> *mut u8 {
+        self.range.as_mut_ptr().wrapping_add(self.skip)
+    }
+
+    fn into_memory(self) -> Memory {
+        Memory::mapped_in(self.range, self.skip, self.bytes)
+    }
+}
+
+fn aligned(file: &File, bytes: usize, flags: libc::c_int) -> io::Result<Mapping> {
+    let range = MmapOptions::new().len(bytes + HUGE_BYTES).no_reserve_swap().map_anon()?;
+    let skip = range.as_ptr().align_offset(HUGE_BYTES);
+    let map = Mapping { range: range.into(), skip, bytes };
+    let (protection, flags) =
+        (libc::PROT_READ | libc::PROT_WRITE, flags | libc::MAP_SHARED | libc::MAP_FIXED);
+    // SAFETY: replaces pages of the range that this function has just made, which nobody has seen; unmapping
+    // the range ends this mapping too.
+    let at =
+        unsafe { libc::mmap(map.memory().cast(), bytes, protection, flags, file.as_raw_fd(), 0) };
+    if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(map) }
+}
+
+fn is_tmpfs(file: &File) -> bool {
+    // SAFETY: all-zero is a valid `statfs`.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: an open descriptor and a `statfs` to fill, both alive during the call.
+    let known = unsafe { libc::fstatfs(file.as_raw_fd(), &raw mut about) } == 0;
+    known && about.f_type == libc::TMPFS_MAGIC
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Kilobytes of a mapping of this process that the kernel holds in huge pages.
+    fn huge_kib(memory: &Memory) -> u64 {
+        let start = format!("{:x}-", memory.as_ptr() as usize);
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let mut lines = maps.lines().skip_while(|l| !l.starts_with(&start));
+        let line = lines.find(|l| l.starts_with("ShmemPmdMapped:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn a_segment_on_tmpfs_lies_in_huge_pages_and_does_so_again_when_it_is_mapped_again() {
+        let bytes = 3 * HUGE_BYTES + 8192;
+        let file = tempfile::tempfile_in("/dev/shm").unwrap();
+        let mut memory = create(&file, bytes).unwrap();
+        assert_eq!(memory.size(), bytes);
+        assert!(memory.bytes().iter().all(|b| *b == 0));
+        assert_eq!(memory.as_ptr() as usize % HUGE_BYTES, 0);
+        memory.slice_mut(bytes - 4, 4).copy_from_slice(b"last");
+        let huge = huge_kib(&memory);
+        drop(memory);
+        let again = whole(&file, bytes).unwrap();
+        assert_eq!(&again.bytes()[bytes - 4..], b"last");
+        // A kernel without huge pages, or one that has none left, is no failure.
+        if huge > 0 {
+            assert_eq!(huge, 3 * 2048);
+            assert_eq!(huge_kib(&again), huge, "a restart would be slow");
+        }
+    }
+
+    #[test]
+    fn every_byte_is_taken_in_advance() {
+        use std::os::unix::fs::MetadataExt;
+        for folder in ["/dev/shm", env!("CARGO_MANIFEST_DIR")] {
+            let file = tempfile::tempfile_in(folder).unwrap();
+            let memory = create(&file, HUGE_BYTES + 4096).unwrap();
+            assert_eq!(memory.size(), HUGE_BYTES + 4096);
+            assert!(file.metadata().unwrap().blocks() * 512 >= (HUGE_BYTES + 4096) as u64);
+        }
+    }
+}
