@@ -12,7 +12,7 @@ use firebrick_tests::random::Random;
 use firebrick_tests::sim::{Coverage, Outcome, Plan, run, shrink};
 
 /// Seeds of a run in CI.
-const SEEDS: u64 = 2_000;
+const SEEDS: u64 = 1_000;
 /// Runs that may be spent on making a failure small.
 const SHRINKS: usize = 80;
 

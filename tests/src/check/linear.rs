@@ -64,9 +64,9 @@ pub fn check_key(operations: &[Operation]) -> Verdict {
         if what == What::Call {
             let is_known = operations[at as usize].back.is_some();
             if is_known {
-                open.known.push(at)
+                open.known.push(at);
             } else {
-                open.call_unknown(key.classes.of(at))
+                open.call_unknown(key.classes.of(at));
             }
             if is_known {
                 for config in &mut configs {
@@ -75,9 +75,8 @@ pub fn check_key(operations: &[Operation]) -> Verdict {
             }
             continue;
         }
-        let next = match after_answer(&mut key, &configs, at, &open) {
-            Some(next) => next,
-            None => return Verdict::Undecided { at: at as usize },
+        let Some(next) = after_answer(&mut key, &configs, at, &open) else {
+            return Verdict::Undecided { at: at as usize };
         };
         if next.len() == 0 {
             return violated(&key, &configs, at);

@@ -397,6 +397,7 @@ impl Client {
     }
 }
 
+#[allow(clippy::unnecessary_wraps)] // a history may lack versions; answers of this protocol never do
 fn version(version: firebrick_partition::Version) -> Option<Version> {
     Some(Version { epoch: version.epoch, seq: version.seq })
 }

@@ -264,7 +264,7 @@ impl Process {
                     }
                 }
                 Action::Send { to, message } => {
-                    self.effects.push(Effect::Peer { to, bytes: message })
+                    self.effects.push(Effect::Peer { to, bytes: message });
                 }
                 Action::Ship { to, mut head, body } => {
                     let Some(replica) = self.replicas.get(&partition) else { continue };

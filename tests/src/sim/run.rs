@@ -151,7 +151,7 @@ fn unfinished(world: &World) -> Vec<String> {
             match replica {
                 Some(r) => tails.push((r.log().tail(), r.log().commit(), r.keys())),
                 None => {
-                    all.push(format!("partition {partition}: brick {} is behind", member.brick))
+                    all.push(format!("partition {partition}: brick {} is behind", member.brick));
                 }
             }
         }

@@ -51,31 +51,9 @@ impl Watch {
                     ));
                 }
             }
-            self.one_primary(now, machines, at, partition)?;
+            one_primary(now, machines, at, partition)?;
         }
         Ok(())
-    }
-
-    fn one_primary(
-        &self,
-        now: Ns,
-        machines: &[Machine],
-        at: usize,
-        partition: u32,
-    ) -> Result<(), String> {
-        let leads =
-            |m: &Machine| m.process.as_ref().is_some_and(|p| p.leads(m.now(now), partition));
-        if !leads(&machines[at]) {
-            return Ok(());
-        }
-        match machines.iter().find(|m| m.at != at && leads(m)) {
-            None => Ok(()),
-            Some(other) => Err(format!(
-                "partition {partition}: brick{} and brick{} both answer as primary",
-                at + 1,
-                other.at + 1
-            )),
-        }
     }
 
     /// Looks at the keepers after an entry.
@@ -92,5 +70,20 @@ impl Watch {
             }
         }
         Ok(())
+    }
+}
+
+fn one_primary(now: Ns, machines: &[Machine], at: usize, partition: u32) -> Result<(), String> {
+    let leads = |m: &Machine| m.process.as_ref().is_some_and(|p| p.leads(m.now(now), partition));
+    if !leads(&machines[at]) {
+        return Ok(());
+    }
+    match machines.iter().find(|m| m.at != at && leads(m)) {
+        None => Ok(()),
+        Some(other) => Err(format!(
+            "partition {partition}: brick{} and brick{} both answer as primary",
+            at + 1,
+            other.at + 1
+        )),
     }
 }

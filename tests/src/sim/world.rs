@@ -205,6 +205,7 @@ impl World {
 
     // --- messages
 
+    #[allow(clippy::needless_pass_by_value)] // it may arrive twice, or never
     pub(super) fn send(&mut self, from: Node, to: Node, message: Message) {
         for at in self.net.arrivals(self.now, &mut self.random, from, to) {
             let message = message.clone();
