@@ -11,4 +11,5 @@ pub mod network;
 pub mod random;
 pub mod recorder;
 pub mod resp;
+pub mod sim;
 pub mod tidy;

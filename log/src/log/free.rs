@@ -103,6 +103,9 @@ impl Log {
 
     /// The least `made_at_seq` of all segments but `except`: a tombstone below it hides nothing.
     pub(super) fn tombstone_floor(&self, except: u32) -> u64 {
+        if crate::canary::is_on(crate::canary::Canary::TombstonesByTail) {
+            return u64::MAX;
+        }
         let emptied = |slot: u32| self.cleaning.emptied.iter().any(|e| e.slot == slot);
         let slots = self.tail_slots.iter().chain(&self.settled_slots);
         slots

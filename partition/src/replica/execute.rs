@@ -1,5 +1,6 @@
 //! The entrance: routes, then reads and writes.
 
+use firebrick_log::canary::{self, Canary};
 use firebrick_log::{AppendError, Loc};
 
 use super::{Actions, Outcome, Replica, State};
@@ -134,6 +135,7 @@ impl Replica {
         }
         match self.state {
             State::Serving | State::Following => {}
+            State::TakingOver { .. } if canary::is_on(Canary::ServeBeforeTakeOver) => {}
             // In a moment it serves, or the map names another primary.
             State::Beginning | State::TakingOver { .. } | State::Stopped => return Step::Hold,
             State::Recovering | State::Ready => return Step::failed(Failure::Unavailable),

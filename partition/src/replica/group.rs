@@ -1,6 +1,7 @@
 //! The group: who this replica is in it, and what a new map changes.
 
 use firebrick_log::Version;
+use firebrick_log::canary::{self, Canary};
 
 use super::backup::Follow;
 use super::peers::PeerState;
@@ -66,6 +67,8 @@ pub(super) struct Group {
     pub ticket: u64,
     /// The others, as the primary sees them.
     pub peers: Vec<PeerState>,
+    /// Only for [`Canary::VotesKept`].
+    old_votes: Vec<(u32, u64)>,
     /// The primary, as a backup or learner sees it.
     pub follow: Follow,
     /// A listing that waits for its `Sessions` record.
@@ -125,6 +128,11 @@ impl Replica {
         if !continuing {
             self.lose_lead(out);
         }
+        let mut old_votes = std::mem::take(&mut self.group.old_votes);
+        if canary::is_on(Canary::VotesKept) {
+            old_votes.extend(self.group.peers.iter().map(|p| (p.brick, p.vote.seq)));
+            old_votes.sort_unstable_by_key(|v| std::cmp::Reverse(v.1));
+        }
         let old = std::mem::take(&mut self.group.follow);
         let copying = old.copy.is_some();
         self.group = Group {
@@ -141,10 +149,11 @@ impl Replica {
             (self.group.follow.copy, self.group.follow.finish) = (old.copy, old.finish);
         }
         self.group.follow.waiting = old.waiting;
+        self.group.old_votes.clone_from(&old_votes);
         match role {
             Role::Out => self.state = State::Ready,
             _ if self.group.damaged => self.state = State::Ready,
-            Role::Primary => self.lead(now, continuing),
+            Role::Primary => self.lead(now, continuing, &old_votes),
             Role::Backup | Role::Learner => self.state = State::Following,
         }
         self.wake_reads(now, true, out);
@@ -155,7 +164,7 @@ impl Replica {
     }
 
     /// Begins the epoch as its primary.
-    fn lead(&mut self, now: Now, continuing: bool) {
+    fn lead(&mut self, now: Now, continuing: bool, old_votes: &[(u32, u64)]) {
         let first = Version { epoch: self.route.epoch, seq: self.log.tail().seq + 1 };
         // Durable before the first record of the epoch: a scan believes the history, not the record.
         self.group.ticket = self.log.change_manifest(|manifest| {
@@ -169,6 +178,9 @@ impl Replica {
         };
         let others = self.group.members.iter().skip(1);
         self.group.peers = others.map(|&brick| PeerState::member(brick, now)).collect();
+        for peer in self.group.peers.iter_mut().filter(|_| canary::is_on(Canary::VotesKept)) {
+            peer.vote.seq = old_votes.iter().find(|v| v.0 == peer.brick).map_or(0, |v| v.1);
+        }
     }
 
     /// What may change within an epoch.

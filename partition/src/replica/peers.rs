@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use firebrick_log::Cursor;
+use firebrick_log::canary::{self, Canary};
 
 use crate::op::{Now, Version};
 use crate::wire::peer::Vote;
@@ -74,11 +75,15 @@ impl PeerState {
 
     /// Every commit waits for its vote.
     pub fn counts(&self) -> bool {
-        !self.learner || self.required.is_some()
+        let required = self.required.is_some() && !canary::is_on(Canary::PromoteBeforeRequire);
+        !self.learner || required
     }
 
     /// What it has voted for in this epoch.
     pub fn voted(&self) -> u64 {
+        if canary::is_on(Canary::VotesKept) && !self.learner {
+            return self.vote.seq;
+        }
         if self.compared && (!self.learner || self.vote.whole) { self.vote.seq } else { 0 }
     }
 

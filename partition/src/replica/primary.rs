@@ -2,6 +2,7 @@
 //! one, and tries again by timers.
 
 use firebrick_log::AppendError;
+use firebrick_log::canary::{self, Canary};
 
 use super::group::{Role, Stop};
 use super::peers::PeerState;
@@ -50,7 +51,10 @@ impl Replica {
 
     /// Up to where everything may commit here.
     pub(super) fn votes(&self, now: Now) -> u64 {
-        let own = self.log.votable(now.boot_ns);
+        let mut own = self.log.votable(now.boot_ns);
+        if canary::is_on(Canary::VoteBeforeFlush) && self.group.role == Role::Primary {
+            own = self.log.tail().seq;
+        }
         match self.group.role {
             Role::Primary if self.group.active => {
                 let counted = self.group.peers.iter().filter(|p| p.counts());
@@ -340,12 +344,15 @@ impl Replica {
                 if !peer.lost {
                     wake = wake.min(peer.retry_at);
                 }
-                wake = wake.min((peer.waiting_since + SILENT_NS).max(self.group.report_at));
+                // (A learner whose vote nobody waits for is not reported.)
+                if peer.counts() {
+                    wake = wake.min((peer.waiting_since + SILENT_NS).max(self.group.report_at));
+                }
             }
-            if peer.commit_since != 0 {
+            if peer.commit_since != 0 && peer.compared && !peer.lost {
                 wake = wake.min(peer.commit_since + COMMIT_NS);
             }
-            if peer.required.is_some() || peer.lost {
+            if peer.lost || peer.required.is_some_and(|tail| peer.voted() >= tail) {
                 wake = wake.min(self.group.report_at);
             }
         }

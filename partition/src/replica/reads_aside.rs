@@ -1,6 +1,8 @@
 //! Reads at a backup: the committed value is current unless the key has a prepared record whose commit
 //! is not known yet; then the read waits for it, a little while.
 
+use firebrick_log::canary::{self, Canary};
+
 use super::execute::{Reads, Step};
 use super::group::{Role, Stop};
 use super::lookup::Place;
@@ -63,7 +65,9 @@ impl Replica {
         request: &Request<'_>,
         out: &mut Actions,
     ) -> Aside {
-        if let Some(newest) = self.newest_prepared(hash, request.key) {
+        if let Some(newest) = self.newest_prepared(hash, request.key)
+            && !canary::is_on(Canary::BackupReadsPending)
+        {
             return Aside::Pending(newest.rests_on);
         }
         Aside::Step(match self.committed(hash, request.key, out) {

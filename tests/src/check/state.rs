@@ -137,11 +137,11 @@ pub fn may_be_number(bytes: &[u8]) -> bool {
 fn written(values: &mut Values, state: State, call: &Call) -> Option<u32> {
     Some(match call {
         Call::Get => return None,
+        Call::Put { value } | Call::PutIfVersion { value, .. } => values.id(&value.0),
         Call::Remove => (state.value != Values::NONE).then_some(Values::NONE)?,
         Call::PutIfAbsent { value } => {
             (state.value == Values::NONE).then(|| values.id(&value.0))?
         }
-        Call::Put { value } | Call::PutIfVersion { value, .. } => values.id(&value.0),
         Call::Increment { by } => {
             let sum = values.integer(state.value)?.checked_add(*by)?;
             values.id(sum.to_string().as_bytes())

@@ -1,0 +1,49 @@
+//! Known mistakes of the protocol, one of which a test may make on purpose: a simulator that does not
+//! find each of them is worth little. Without the cargo feature `canary`, which only those tests ask
+//! for, none can be made, and nothing of this is in the program.
+
+/// A rule that is broken on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Canary {
+    /// Votes of earlier epochs count.
+    VotesKept,
+    /// A backup answers a read although the key has a prepared record.
+    BackupReadsPending,
+    /// A primary answers before its take-over record is committed.
+    ServeBeforeTakeOver,
+    /// A learner is reported although no commit waits for its vote.
+    PromoteBeforeRequire,
+    /// Records are stored without comparing the logs, behind whatever is there.
+    NoEpochMatch,
+    /// The primary of a `sync` table counts its own vote before its flush.
+    VoteBeforeFlush,
+    /// Truncation leaves the old bytes where they are.
+    OldBytes,
+    /// A tombstone is dropped although an older record of its key may be somewhere in the log.
+    TombstonesByTail,
+}
+
+#[cfg(feature = "canary")]
+thread_local! {
+    static ON: std::cell::Cell<Option<Canary>> = const { std::cell::Cell::new(None) };
+}
+
+/// Breaks a rule from now on, or none, in whatever runs on this thread.
+#[cfg(feature = "canary")]
+pub fn set(canary: Option<Canary>) {
+    ON.set(canary);
+}
+
+/// This rule is broken.
+#[cfg(feature = "canary")]
+#[inline]
+pub fn is_on(canary: Canary) -> bool {
+    ON.get() == Some(canary)
+}
+
+/// This rule is broken: never.
+#[cfg(not(feature = "canary"))]
+#[inline]
+pub const fn is_on(_canary: Canary) -> bool {
+    false
+}

@@ -1,0 +1,130 @@
+//! What goes wrong in the world.
+
+use firebrick_partition::keeper::Entry;
+use firebrick_partition::maps::{Durability, Intent};
+
+use super::clock::{MS, Ns};
+use super::machine::Crash;
+use super::message::Node;
+use super::mistake::Mistake;
+use super::plan::{Fault, storm};
+use super::world::{Event, World};
+
+impl World {
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.trace.line(self.now, format_args!("fault: {fault:?}"));
+        match fault {
+            Fault::Cut { a, b, both, for_ns } => {
+                let (a, b, until) = (Node::Brick(a), Node::Brick(b), self.now + for_ns);
+                self.net.cut(a, b, until);
+                if both {
+                    self.net.cut(b, a, until);
+                }
+            }
+            Fault::CutKeeper { a, to, from, for_ns } => {
+                let (a, until) = (Node::Brick(a), self.now + for_ns);
+                if to {
+                    self.net.cut(a, Node::Keeper, until);
+                }
+                if from {
+                    self.net.cut(Node::Keeper, a, until);
+                }
+            }
+            Fault::Isolate { a, for_ns } => self.cut_off(a, self.now + for_ns, true),
+            Fault::Pause { a, for_ns } => {
+                let until = self.now + for_ns;
+                let machine = &mut self.machines[a];
+                machine.paused_until = machine.paused_until.max(until);
+            }
+            Fault::Crash { a, how, for_ns } => self.crash(a, how, for_ns),
+            Fault::KeeperFalls { for_ns, entries_lost } => {
+                let until = self.now + for_ns;
+                self.keeper.fall(until, &mut self.random);
+                if entries_lost {
+                    self.keeper.flying.clear();
+                }
+                let term = self.keeper.term;
+                self.push(until, Event::Lead { term });
+            }
+            Fault::Storm { for_ns } => {
+                self.net.weather = storm(&mut self.random);
+                self.push(self.now + for_ns, Event::Calm);
+            }
+            Fault::SlowDisk { a, for_ns } => {
+                self.disk_slow_until.insert(a, self.now + for_ns);
+            }
+            Fault::HandOver { partition } => self.hand_over(partition),
+            Fault::CutOff { a, for_ns } => self.cut_off(a, self.now + for_ns, false),
+            Fault::PowerOff { for_ns } => {
+                self.cover.saw("all power fails");
+                for a in 0..self.machines.len() {
+                    let apart = self.random.below(5 * MS);
+                    self.crash(a, Crash::Power, for_ns + apart);
+                }
+            }
+        }
+    }
+
+    pub(super) fn cut_off(&mut self, a: usize, until: Ns, from_clients: bool) {
+        let me = Node::Brick(a);
+        let bricks = (0..self.machines.len()).map(Node::Brick);
+        let clients = if from_clients { self.clients.len() } else { 0 };
+        let clients = (0..clients).map(Node::Client);
+        for other in bricks.chain(clients).chain([Node::Keeper]).filter(|n| *n != me) {
+            self.net.cut(me, other, until);
+            self.net.cut(other, me, until);
+        }
+    }
+
+    pub(super) fn crash(&mut self, a: usize, how: Crash, for_ns: Ns) {
+        let how = if how == Crash::Kill || self.may_lose(a, how) { how } else { Crash::Kill };
+        if self.machines[a].process.is_some() {
+            self.cover.saw(match how {
+                Crash::Kill => "a process is killed",
+                Crash::Power => "a machine loses its memory",
+                Crash::Lost => "a machine loses everything",
+            });
+            self.trace.line(self.now, format_args!("brick{} crashes: {how:?}", a + 1));
+        }
+        self.machines[a].crash(how);
+        self.push(self.now + for_ns, Event::Start { at: a });
+    }
+
+    /// What is promised outlives the loss of this machine: another member of the last active group, that
+    /// is one now too, has kept everything.
+    pub(super) fn may_lose(&self, a: usize, how: Crash) -> bool {
+        if how == Crash::Power && self.plan.durability == Durability::Sync {
+            return true;
+        }
+        self.keeper.state.groups().all(|(_, group)| {
+            let members = &group.replicas.members;
+            let mine = |brick: u32| self.bricks.get(&brick) == Some(&a);
+            group.kept.iter().any(|kept| {
+                let machine = self.bricks.get(&kept.brick).map(|&at| &self.machines[at]);
+                kept.intact
+                    && !mine(kept.brick)
+                    && members.iter().any(|m| m.brick == kept.brick)
+                    && machine.is_some_and(|m| !m.lost)
+            })
+        })
+    }
+
+    pub(super) fn hand_over(&mut self, partition: usize) {
+        let found = self.keeper.state.groups().nth(partition);
+        let Some((partition, group)) = found else { return };
+        let Some(primary) = group.replicas.primary() else { return };
+        let (epoch, intent) = (group.replicas.epoch, Intent::StepDown { brick: primary.brick });
+        if group.replicas.members.len() < 2 || !self.keeper.is_up(self.now) {
+            return;
+        }
+        let mut entry = Entry::SetIntent { partition, epoch, intent };
+        if self.plan.mistake == Mistake::LeaveUnconfirmed {
+            let (brick, incarnation) = (primary.brick, primary.incarnation);
+            let to = group.replicas.members[1].brick;
+            entry = Entry::StepDown { partition, epoch, brick, incarnation, to };
+        }
+        if let Some(id) = self.keeper.propose(self.now, entry, None) {
+            self.later(id);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The keepers as one place: the replicated state, and a leader that changes.
+//!
+//! Raft itself is not simulated: an entry that is applied is applied for good, one that was proposed
+//! when the leader changes is either applied before the new leader begins or never.
+
+use firebrick_partition::keeper::{
+    Applied, Entry, Gate, Heartbeat, Keepers, LeaseAnswer, Leases, Planner, Registration, Ticket,
+    plan,
+};
+
+use super::clock::{Clock, Ns};
+use crate::random::Random;
+
+/// An entry on its way through the log.
+#[derive(Debug)]
+pub struct Flying {
+    pub id: u64,
+    ticket: Ticket,
+    pub entry: Entry,
+    /// The machine that asked to be registered.
+    pub asked_by: Option<usize>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Keeper {
+    pub state: Keepers,
+    leases: Leases,
+    planner: Planner,
+    clock: Clock,
+    /// Counts leaders.
+    pub term: u64,
+    /// No leader before this time.
+    pub down_until: Ns,
+    pub flying: Vec<Flying>,
+    next_id: u64,
+}
+
+impl Keeper {
+    /// Nothing is known yet.
+    pub fn new(random: &mut Random) -> Self {
+        let mut keeper = Self {
+            state: Keepers::default(),
+            leases: Leases::default(),
+            planner: Planner::default(),
+            clock: Clock::new(random),
+            term: 1,
+            down_until: 0,
+            flying: Vec::new(),
+            next_id: 1,
+        };
+        keeper.leases.lead(keeper.clock.at(0), &keeper.state);
+        keeper
+    }
+
+    /// There is a leader.
+    pub fn is_up(&self, now: Ns) -> bool {
+        now >= self.down_until
+    }
+
+    /// The leader is gone; a new one begins at `until`, on another machine's clock.
+    pub fn fall(&mut self, until: Ns, random: &mut Random) {
+        self.down_until = until;
+        self.clock = Clock::new(random);
+        self.term += 1;
+    }
+
+    /// The new leader begins. Nothing is on its way any more.
+    pub fn lead(&mut self, now: Ns) {
+        self.leases = Leases::default();
+        self.planner = Planner::default();
+        self.leases.lead(self.clock.at(now), &self.state);
+    }
+
+    /// A heartbeat came.
+    pub fn on_beat(&mut self, now: Ns, heartbeat: &Heartbeat) -> bool {
+        self.leases.heartbeat(self.clock.at(now), &self.state, heartbeat)
+    }
+
+    /// The answer to it, after a check of the leadership.
+    pub fn answer(&mut self, now: Ns, heartbeat: &Heartbeat) -> Option<LeaseAnswer> {
+        let Heartbeat { brick, incarnation, version, .. } = *heartbeat;
+        self.leases.answer(self.clock.at(now), &self.state, brick, incarnation, version)
+    }
+
+    /// A process wants to act for its brick. The entry that is proposed, if any.
+    pub fn on_register(&mut self, now: Ns, from: usize, new: &Registration) -> Option<u64> {
+        if self.flying.iter().any(|f| f.asked_by == Some(from)) {
+            return None;
+        }
+        match self.leases.register(self.clock.at(now), &self.state, new, false) {
+            Gate::Propose(entry) => self.propose(now, entry, Some(from)),
+            Gate::NotBefore(_) | Gate::Finite => None,
+        }
+    }
+
+    /// Proposes an entry, if nothing speaks against it; its number.
+    pub fn propose(&mut self, now: Ns, entry: Entry, asked_by: Option<usize>) -> Option<u64> {
+        let ticket = self.leases.proposed(self.clock.at(now), &self.state, &entry)?;
+        let id = self.next_id;
+        self.next_id += 1;
+        self.flying.push(Flying { id, ticket, entry, asked_by });
+        Some(id)
+    }
+
+    /// Plans. The numbers of what is proposed.
+    pub fn plan(&mut self, now: Ns) -> Vec<u64> {
+        let local = self.clock.at(now);
+        let entries = plan(local, &self.state, &mut self.leases, &mut self.planner);
+        entries.into_iter().filter_map(|entry| self.propose(now, entry, None)).collect()
+    }
+
+    /// An entry is applied.
+    pub fn apply(&mut self, id: u64) -> Option<(Flying, Applied)> {
+        let at = self.flying.iter().position(|f| f.id == id)?;
+        let flying = self.flying.remove(at);
+        let applied = self.state.apply(&flying.entry);
+        self.leases.settled(flying.ticket);
+        Some((flying, applied))
+    }
+
+    /// Makes a table on the bricks that are there.
+    pub fn create_table(
+        &mut self,
+        now: Ns,
+        name: &str,
+        options: firebrick_partition::maps::TableOptions,
+    ) -> Result<Option<u64>, String> {
+        let local = self.clock.at(now);
+        let entry = firebrick_partition::keeper::create_table(
+            local,
+            &self.state,
+            &self.leases,
+            name,
+            options,
+        )?;
+        Ok(self.propose(now, entry, None))
+    }
+}

@@ -1,0 +1,172 @@
+//! A brick's machine: its clock, what outlives its process, and the process.
+
+use std::collections::BTreeMap;
+
+use firebrick_log::storage::{Opened, Source};
+use firebrick_log::{Durability, Log, LogConfig};
+use firebrick_partition::keeper::{LockFile, Registration};
+use firebrick_partition::maps::Leaf;
+use firebrick_partition::op::Now;
+use firebrick_partition::replica::Recovering;
+use firebrick_partition::replica::Replica;
+
+use super::clock::{Clock, Ns};
+use super::disk::Disk;
+use super::mistake::Mistake;
+use super::process::Process;
+use crate::random::Random;
+
+/// What ends a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// `kill -9`: what is mapped stays.
+    Kill,
+    /// The machine lost its memory. Disks keep what was flushed.
+    Power,
+    /// And its disk.
+    Lost,
+}
+
+/// What a replica left behind.
+#[derive(Debug)]
+pub struct Left {
+    leaf: Leaf,
+    cfg: LogConfig,
+    opened: Option<Opened>,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Machine {
+    /// Its number.
+    pub at: usize,
+    /// Its clock.
+    pub clock: Clock,
+    /// The process, if one runs.
+    pub process: Option<Process>,
+    /// The process stands still until then.
+    pub paused_until: Ns,
+    /// By partition: what outlives a process.
+    left: BTreeMap<u32, Left>,
+    /// What was flushed, by partition.
+    pub disks: BTreeMap<u32, Disk>,
+    /// Counts starts of the machine.
+    boots: u64,
+    memory_intact: bool,
+    disk_intact: bool,
+    /// It lost memory and has not registered since.
+    pub lost: bool,
+}
+
+impl Machine {
+    /// A new machine without a process.
+    pub fn new(at: usize, random: &mut Random) -> Self {
+        Self {
+            at,
+            clock: Clock::new(random),
+            process: None,
+            paused_until: 0,
+            left: BTreeMap::new(),
+            disks: BTreeMap::new(),
+            boots: 1,
+            memory_intact: true,
+            disk_intact: true,
+            lost: false,
+        }
+    }
+
+    /// Its clock.
+    pub fn now(&self, now: Ns) -> Now {
+        Now { boot_ns: self.clock.at(now), unix_ms: 1_700_000_000_000 + now / 1_000_000 }
+    }
+
+    /// Ends the process.
+    pub fn crash(&mut self, how: Crash) {
+        let Some(process) = self.process.take() else { return };
+        self.paused_until = 0;
+        for (partition, replica) in process.replicas {
+            let leaf = replica.leaf();
+            let log = replica.into_log();
+            let cfg = *log.config();
+            let mut opened = log.crash();
+            opened.segments.sort_by_key(|s| s.head().name);
+            self.left.insert(partition, Left { leaf, cfg, opened: Some(opened) });
+        }
+        for disk in self.disks.values_mut() {
+            disk.drop_flying();
+        }
+        if how != Crash::Kill {
+            self.boots += 1;
+            self.memory_intact = false;
+            self.lost = true;
+            for (partition, left) in &mut self.left {
+                let manifest = left.opened.take().map(|opened| opened.manifest);
+                let disk = self.disks.get(partition).filter(|_| how == Crash::Power);
+                let has_disk = left.cfg.durability != Durability::Memory;
+                left.opened =
+                    manifest.filter(|_| has_disk).zip(disk).map(|(manifest, disk)| Opened {
+                        segments: disk.segments(&manifest),
+                        manifest,
+                        source: Source::Disk,
+                        notes: Vec::new(),
+                        damaged: Vec::new(),
+                    });
+            }
+        }
+        if how == Crash::Lost {
+            self.disk_intact = false;
+            self.disks.clear();
+        }
+    }
+
+    /// Starts a process: what was left is opened, and it asks to be registered.
+    pub fn start(&mut self, now: Ns, incarnation: u64, mistake: Mistake) {
+        let time = self.now(now);
+        let mut replicas = BTreeMap::new();
+        let mut damaged = Vec::new();
+        for (partition, left) in std::mem::take(&mut self.left) {
+            let replica = match left.opened {
+                None => Replica::new(Log::in_heap(left.cfg), left.leaf),
+                Some(mut opened) => {
+                    if mistake == Mistake::CompleteFromTail && !opened.segments.is_empty() {
+                        opened.manifest.complete = true;
+                    }
+                    let (log, scan) = Log::open_in_heap(left.cfg, opened);
+                    let mut replica = Replica::open(log, scan, left.leaf);
+                    while replica.recover_step(time, 64) == Recovering::More {}
+                    replica
+                }
+            };
+            if !replica.log().manifest().complete {
+                damaged.push(partition);
+            }
+            replicas.insert(partition, replica);
+        }
+        let registration = self.registration(incarnation, damaged);
+        self.process = Some(Process::new(incarnation, registration, replicas, mistake));
+    }
+
+    /// The keepers know what this machine kept.
+    pub fn registered(&mut self) {
+        (self.memory_intact, self.disk_intact, self.lost) = (true, true, false);
+    }
+
+    fn registration(&self, incarnation: u64, damaged: Vec<u32>) -> Registration {
+        let n = self.at as u64 + 1;
+        Registration {
+            identity: 1000 + n,
+            name: format!("brick{n}"),
+            incarnation,
+            boot: format!("boot-{n}-{}", self.boots),
+            lock: LockFile { device: n, inode: n },
+            memory_intact: self.memory_intact,
+            disk_intact: self.disk_intact,
+            damaged,
+            cores: 1,
+            memory_bytes: 1 << 30,
+            host: format!("host{n}"),
+            listen: format!("brick{n}:7400"),
+            ..Registration::default()
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Known mistakes, made on purpose: a simulator that does not find them is worth nothing.
+
+/// A rule of the protocol that is broken around the replicas. (Rules inside of them:
+/// `firebrick_log::canary`.)
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mistake {
+    /// None.
+    #[default]
+    None,
+    /// A lease is counted from its answer, not from before its request.
+    LeaseFromAnswer,
+    /// A lease counts before the maps that came with it.
+    LeaseBeforeMap,
+    /// The clock is looked at before the values are read, not after.
+    LeaseCheckedBefore,
+    /// A log with records counts as complete at start, although a copy to it was half done.
+    CompleteFromTail,
+    /// A primary is handed over without its word that it stopped.
+    LeaveUnconfirmed,
+}

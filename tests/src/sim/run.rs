@@ -1,0 +1,259 @@
+//! One run: set up, load and faults, quiet, and everything is checked.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::clock::MS;
+use super::plan::Plan;
+use super::trace::Coverage;
+use super::world::World;
+use crate::check::{Call, Checked, check};
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The plan.
+    pub plan: Plan,
+    /// Equal for two runs that went the same way.
+    pub hash: u64,
+    /// What happened in it.
+    pub cover: Coverage,
+    /// How much was checked.
+    pub checked: Checked,
+    /// What was wrong.
+    pub failure: Option<Failure>,
+}
+
+/// Something was wrong.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What.
+    pub what: String,
+    /// The end of the trace.
+    pub trace: String,
+}
+
+/// Lines of the trace that are shown, unless `$FIREBRICK_SIM_LINES` says otherwise.
+const SHOWN: usize = 160;
+/// Virtual time that a cluster may take to be whole again.
+/// (Pairs of bricks that were cut off from each other are kept apart for minutes.)
+const HEAL_NS: u64 = 1_500_000 * MS;
+
+/// Runs a plan. `verbose`: the trace has every message.
+pub fn run(plan: &Plan, verbose: bool) -> Outcome {
+    let mut world = World::new(plan.clone());
+    world.trace.verbose = verbose;
+    let ran = catch_unwind(AssertUnwindSafe(|| whole(&mut world)));
+    let (checked, wrong) = match ran {
+        Ok(Ok(checked)) => (checked, None),
+        Ok(Err(wrong)) => (Checked::default(), Some(wrong)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or(panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+            (Checked::default(), Some(format!("panic: {}", text.unwrap_or_default())))
+        }
+    };
+    let lines = std::env::var("FIREBRICK_SIM_LINES").ok().and_then(|text| text.parse().ok());
+    let trace = || world.trace.tail(lines.unwrap_or(SHOWN));
+    let failure = wrong.map(|what| Failure { what, trace: trace() });
+    let (hash, cover) = (world.trace.hash(), world.cover);
+    Outcome { plan: plan.clone(), hash, cover, checked, failure }
+}
+
+fn whole(world: &mut World) -> Result<Checked, String> {
+    set_up(world)?;
+    world.begin_load();
+    run_to(world, world.load_until)?;
+    world.heal();
+    let rest = come_to_rest(world);
+    // What is read then says more about what is wrong.
+    let read = rest.clone().and_then(|()| read_everything(world));
+    if rest.is_err() && world.failure.is_none() {
+        read_everything(world)?;
+    }
+    let checked = check(&world.history).map_err(|violation| violation.to_string());
+    match (rest.and(read), checked) {
+        (Ok(()), checked) => checked,
+        (Err(wrong), Ok(_)) => Err(wrong),
+        (Err(wrong), Err(violation)) => Err(format!("{wrong}\n{violation}")),
+    }
+}
+
+fn run_to(world: &mut World, until: u64) -> Result<(), String> {
+    world.run_until(until);
+    world.failure.clone().map_or(Ok(()), Err)
+}
+
+/// Bricks register, the table is made, its groups are active.
+pub fn set_up(world: &mut World) -> Result<(), String> {
+    world.configure();
+    let mut made = Err("no brick is there".to_owned());
+    for _ in 0..200 {
+        run_to(world, world.now + 20 * MS)?;
+        if world.bricks.len() == world.machines.len() && made.is_err() {
+            made = world.create_table();
+        }
+        if made.is_ok() && unfinished(world).is_empty() {
+            return Ok(());
+        }
+    }
+    made?;
+    Err(format!("the cluster does not start: {}", unfinished(world).join("; ")))
+}
+
+/// Until every group is whole.
+pub fn come_to_rest(world: &mut World) -> Result<(), String> {
+    let end = world.now + HEAL_NS;
+    let mut differ = 0;
+    loop {
+        run_to(world, world.now + 100 * MS)?;
+        let idle = world.clients.iter().all(super::client::Client::is_idle);
+        let unfinished = unfinished(world);
+        if unfinished.is_empty() && idle {
+            return Ok(());
+        }
+        differ = if idle && unfinished.iter().any(|u| u.contains(DIFFER)) { differ + 1 } else { 0 };
+        if world.now >= end || differ > 50 {
+            return Err(format!("does not heal: {} (clients idle: {idle})", unfinished.join("; ")));
+        }
+    }
+}
+
+/// With nothing to do, this mends by itself never or soon.
+const DIFFER: &str = "members differ";
+
+/// What keeps the cluster from being whole and quiet.
+fn unfinished(world: &World) -> Vec<String> {
+    let state = &world.keeper.state;
+    let mut all = Vec::new();
+    if state.groups().next().is_none() {
+        all.push("there is no table".to_owned());
+    }
+    for (partition, group) in state.groups() {
+        let replicas = &group.replicas;
+        let wanted = usize::from(world.plan.replicas).min(world.machines.len());
+        let whole = replicas.is_active()
+            && replicas.learners.is_empty()
+            && replicas.members.len() == wanted
+            && replicas.intent == firebrick_partition::maps::Intent::None;
+        if !whole {
+            all.push(format!("partition {partition} is {replicas:?}"));
+            continue;
+        }
+        let mut tails = Vec::new();
+        for member in &replicas.members {
+            let machine = world.bricks.get(&member.brick).map(|&at| &world.machines[at]);
+            let process = machine.and_then(|m| m.process.as_ref());
+            let replica = process
+                .filter(|p| p.incarnation == member.incarnation)
+                .and_then(|p| p.replicas.get(&partition))
+                .filter(|r| r.route().epoch == replicas.epoch && !r.is_busy());
+            match replica {
+                Some(r) => tails.push((r.log().tail(), r.log().commit(), r.keys())),
+                None => {
+                    all.push(format!("partition {partition}: brick {} is behind", member.brick));
+                }
+            }
+        }
+        if tails.windows(2).any(|w| w[0] != w[1]) {
+            all.push(format!("partition {partition}: {DIFFER}: {tails:?}"));
+        }
+        let leads =
+            replicas.primary().and_then(|p| world.bricks.get(&p.brick)).is_some_and(|&at| {
+                let machine = &world.machines[at];
+                let now = machine.now(world.now);
+                machine.process.as_ref().is_some_and(|p| p.leads(now, partition))
+            });
+        if !leads {
+            all.push(format!("partition {partition}: its primary does not serve"));
+        }
+    }
+    all
+}
+
+/// Reads every key at every member, after all else.
+fn read_everything(world: &mut World) -> Result<(), String> {
+    run_to(world, world.now + 300 * MS)?;
+    let mut reads = 0;
+    for key in world.keys() {
+        for brick in world.clients[0].members(&key) {
+            world.call(0, &key, Call::Get, Some(brick));
+            reads += 1;
+            run_to(world, world.now + 20 * MS)?;
+            if !world.clients[0].is_idle() {
+                run_to(world, world.now + super::client::DEADLINE_NS)?;
+            }
+        }
+    }
+    if reads == 0 { Err("nothing was read in the end".to_owned()) } else { Ok(()) }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(failure) = &self.failure else {
+            return write!(f, "seed {}: nothing wrong", self.plan.seed);
+        };
+        writeln!(f, "{}", failure.trace)?;
+        writeln!(f, "plan: {:#?}", self.plan)?;
+        writeln!(
+            f,
+            "seed {} (FIREBRICK_SIM_SEED={} runs it again):",
+            self.plan.seed, self.plan.seed
+        )?;
+        write!(f, "{}", failure.what)
+    }
+}
+
+/// The same failure with less: fewer faults, a shorter load, fewer clients, for as long as it fails.
+pub fn shrink(plan: &Plan, tries: usize) -> Outcome {
+    let mut best = run(plan, false);
+    let mut left = tries;
+    let mut progress = true;
+    while progress && left > 0 {
+        progress = false;
+        for candidate in smaller(&best.plan) {
+            if left == 0 {
+                break;
+            }
+            left -= 1;
+            let outcome = run(&candidate, false);
+            if outcome.failure.is_some() {
+                best = outcome;
+                progress = true;
+                break;
+            }
+        }
+    }
+    run(&best.plan, true)
+}
+
+fn smaller(plan: &Plan) -> Vec<Plan> {
+    let mut all = Vec::new();
+    let half = plan.faults.len() / 2;
+    for keep in [&plan.faults[..half], &plan.faults[half..]] {
+        if plan.faults.len() > 1 {
+            all.push(Plan { faults: keep.to_vec(), ..plan.clone() });
+        }
+    }
+    for at in 0..plan.faults.len() {
+        let mut fewer = plan.clone();
+        fewer.faults.remove(at);
+        all.push(fewer);
+    }
+    let last = plan.faults.last().map_or(0, |f| f.0);
+    for load_ns in [plan.load_ns / 2, plan.load_ns * 3 / 4] {
+        if load_ns > last && load_ns > 50 * MS {
+            all.push(Plan { load_ns, ..plan.clone() });
+        }
+    }
+    if plan.clients > 1 {
+        all.push(Plan { clients: plan.clients - 1, ..plan.clone() });
+    }
+    if plan.keys > 1 {
+        all.push(Plan { keys: 1, ..plan.clone() });
+    }
+    if plan.stumbles > 0 {
+        all.push(Plan { stumbles: 0, ..plan.clone() });
+    }
+    all
+}
