@@ -402,10 +402,10 @@ impl World {
             };
             return self.push(until, event);
         }
-        if let Some(process) = &mut self.machines[at].process {
-            if !tick {
-                process.wake = u64::MAX;
-            }
+        if let Some(process) = &mut self.machines[at].process
+            && !tick
+        {
+            process.wake = u64::MAX;
         }
         self.turn(at, |process, now| process.on_wake(now, tick));
         if tick {
