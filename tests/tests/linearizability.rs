@@ -1,6 +1,8 @@
 //! Promise: the checker of histories passes what is linearizable and nothing else. Hand-made histories
 //! of each kind of violation; `linear_random.rs` has random ones.
 
+#![allow(clippy::unnecessary_wraps, reason = "rows are written with the functions of their fields")]
+
 use firebrick_tests::check::{Back, Bytes, Call, Checked, History, Line, Version, check};
 
 /// `(client, called, answered, call, back)`; answered 0: never.
