@@ -1,6 +1,9 @@
 //! Promise: the checker of histories passes what is linearizable and nothing else: small random histories,
 //! right and damaged, against a search of every order; long right ones, for their time.
 
+#![allow(clippy::unnecessary_wraps, reason = "rows are written with the functions of their fields")]
+#![allow(clippy::match_same_arms, reason = "an arm a rule")]
+
 use firebrick_tests::check::{Back, Bytes, Call, Operation, Verdict, Version, check_key};
 use firebrick_tests::random::Random;
 use proptest::prelude::*;
