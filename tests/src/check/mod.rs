@@ -2,7 +2,7 @@
 //! real processes. Shares no code with what it checks.
 //!
 //! Linearizability is local: a history is linearizable when the history of each key is, so each key is
-//! checked alone ([`linear`]).
+//! checked alone (`linear.rs`).
 
 mod classes;
 mod explain;
