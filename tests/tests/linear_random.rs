@@ -307,7 +307,7 @@ fn family() -> impl Strategy<Value = Family> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
 
     /// Long ones, with hundreds of calls in doubt, pass, and fast. Without versions (clients of the
     /// Redis protocol) the order of writes is not told, so fewer may be open at once.
@@ -316,9 +316,9 @@ proptest! {
         let clients = if versions { 12 } else { 4 };
         // Every value of a list holds all before it.
         let calls = match family {
-            Family::List if versions => 800,
+            Family::List if versions => 300,
             Family::List => 250,
-            _ => 3000,
+            _ => 1500,
         };
         let all = run(seed, family, clients, calls, lost, versions);
         let begun = std::time::Instant::now();
