@@ -128,13 +128,8 @@ fn run(
             None if (all.len() as u64) < calls => {
                 let call = register.call(all.len() as u64, family);
                 let called_ns = register.now;
-                all.push(Operation {
-                    id: all.len() as u64,
-                    client: client as u32,
-                    called_ns,
-                    call,
-                    back: None,
-                });
+                let (id, client_id) = (all.len() as u64, client as u32);
+                all.push(Operation { id, client: client_id, called_ns, call, back: None });
                 at[client] = Some((all.len() - 1, None));
             }
             None => {}
@@ -164,8 +159,8 @@ fn run(
             }
         }
     }
-    all.retain(|o| o.back.is_some() || o.call != Call::Get);
-    all.retain(|o| !matches!(o.back, Some((_, Back::Failed))));
+    let unseen = |o: &Operation| o.back.is_none() && o.call == Call::Get;
+    all.retain(|o| !unseen(o) && !matches!(o.back, Some((_, Back::Failed))));
     all
 }
 
