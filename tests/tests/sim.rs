@@ -21,7 +21,6 @@ const INTERESTING: &[&str] = &[
     "a backup hands a read to the primary",
     "a brick is taken out",
     "a hand-over is asked for",
-    "a learner is dropped",
     "a learner is promoted",
     "a live brick leaves",
     "a machine loses everything",
