@@ -83,12 +83,10 @@ impl<F: Fabric> Shard<F> {
             }
             Ok(Message::Control { slot, json }) => {
                 let asker = Asker::Native { conn: ConnId::new(ep), slot };
-                if self.control.ask(self.store.core(), asker.token(), json) {
-                    if let Some(native) = self.conns.native(ep) {
-                        native.in_flight += 1;
-                    }
-                } else {
-                    wire::control_answer(&mut reply, slot, BUSY);
+                let asked = self.control.ask(self.store.core(), asker.token(), json);
+                match self.conns.native(ep).filter(|_| asked) {
+                    Some(native) => native.in_flight += 1,
+                    None => wire::control_answer(&mut reply, slot, BUSY),
                 }
             }
             Ok(Message::Peer { .. }) => match self.conns.native(ep).map_or(0, |n| n.brick) {

@@ -111,17 +111,7 @@ impl Rig {
         let storage = Storage::start(memory, data).unwrap();
         let board = Arc::new(Board::new(usize::from(build.cores)));
         let (notices, heard) = Notices::heard();
-        let info = Arc::new(Info {
-            name: "test".into(),
-            brick: 1,
-            incarnation: nonce,
-            cores: build.cores,
-            resp_port: 0,
-            in_flight_max: IN_FLIGHT_MAX,
-            settings: Vec::new(),
-            board: Arc::clone(&board),
-            notices: notices.clone(),
-        });
+        let info = info(build, nonce, &board, &notices);
         let incarnation = Incarnation { boot_id: [7; 16], nonce, nonce_before: 0, brick: 5 };
         let setup =
             FilesSetup { incarnation, bytes_max: build.bytes_max, cores: build.cores, notices };
@@ -334,6 +324,20 @@ impl Rig {
             })
         })
     }
+}
+
+fn info(build: Build, nonce: u64, board: &Arc<Board>, notices: &Notices) -> Arc<Info> {
+    Arc::new(Info {
+        name: "test".into(),
+        brick: 1,
+        incarnation: nonce,
+        cores: build.cores,
+        resp_port: 0,
+        in_flight_max: IN_FLIGHT_MAX,
+        settings: Vec::new(),
+        board: Arc::clone(board),
+        notices: notices.clone(),
+    })
 }
 
 /// Does a disk write.
