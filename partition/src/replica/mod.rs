@@ -219,6 +219,15 @@ impl Replica {
         self.state == State::Serving
     }
 
+    /// Nothing that this process can do by itself is left before it has its part in the group: as a primary
+    /// it serves. A backup, a learner, a replica outside its group or one that lacks something waits for others.
+    pub fn is_settled(&self) -> bool {
+        self.state != State::Recovering
+            && (self.group.role != group::Role::Primary
+                || self.group.damaged
+                || matches!(self.state, State::Serving | State::Stopped))
+    }
+
     /// The log, to be looked at (pins, statistics).
     pub fn log(&self) -> &Log {
         &self.log
@@ -330,7 +339,8 @@ impl Replica {
     /// Once a turn, after the turn's requests: commits what may be, retries held writes, and passes on
     /// what the log wants done.
     pub fn poll(&mut self, now: Now, out: &mut Actions) {
-        if !self.solo {
+        // Alone and active, it may still wait for the segment of its take-over record.
+        if !self.solo || self.state == State::Beginning {
             self.advance_epoch(now);
             self.follow_some(now, out);
         }

@@ -138,12 +138,12 @@ impl Files {
         }
     }
 
-    /// Every partition is open, recovered, and has begun its epoch.
+    /// Every partition is open, recovered, and has its part in its group.
     pub fn is_open(&self, store: &mut Store) -> bool {
         self.opening.is_empty()
             && self.recovering.is_empty()
             && self.failed.is_none()
-            && store.replicas().iter().all(Replica::is_serving)
+            && store.replicas().iter().all(Replica::is_settled)
     }
 
     /// There is work for the background queue.
