@@ -316,11 +316,12 @@ proptest! {
         let calls = match family {
             Family::List if versions => 300,
             Family::List => 250,
-            _ => 1500,
+            _ => 800,
         };
         let all = run(seed, family, clients, calls, lost, versions);
         let begun = std::time::Instant::now();
         prop_assert_eq!(check_key(&all), Verdict::Linearizable);
-        prop_assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+        // A loaded machine may take some; an exponential search would take for ever.
+        prop_assert!(begun.elapsed().as_secs() < 120, "{:?}", begun.elapsed());
     }
 }

@@ -178,6 +178,12 @@ impl Store {
         let mut frame = std::mem::take(&mut self.scratch);
         frame.clear();
         wire::request(&mut frame, 0, &request);
+        if mine && core != self.mesh.core() && self.routes.bricks().len() == 1 {
+            // A brick alone: nobody else could answer, so there is nothing to try again.
+            let refused = self.relay(core, asker, &frame);
+            self.scratch = frame;
+            return refused.map(Answer::Failed);
+        }
         let now_ns = self.now.boot_ns;
         let taken = self.peers.forwards.begin((conn, part), hash, frame, own, now_ns);
         taken.err().map(Answer::Failed)
