@@ -219,6 +219,11 @@ impl Replica {
         self.state == State::Serving
     }
 
+    /// This process is not in the group, as the newest map that it was given has it.
+    pub fn is_out(&self) -> bool {
+        self.group.role == group::Role::Out
+    }
+
     /// Nothing that this process can do by itself is left before it has its part in the group: as a primary
     /// it serves. A backup, a learner, a replica outside its group or one that lacks something waits for others.
     pub fn is_settled(&self) -> bool {

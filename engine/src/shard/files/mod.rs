@@ -143,7 +143,16 @@ impl Files {
         self.opening.is_empty()
             && self.recovering.is_empty()
             && self.failed.is_none()
-            && store.replicas().iter().all(Replica::is_settled)
+            && Self::have_parts(store)
+    }
+
+    /// A map that names an earlier process of this brick is going to be replaced by one that names this one.
+    fn have_parts(store: &mut Store) -> bool {
+        let routes = std::sync::Arc::clone(&store.routes);
+        store.replicas().iter().all(|replica| {
+            let named = routes.partition(replica.partition()).is_some_and(|entry| entry.here);
+            replica.is_settled() && !(named && replica.is_out())
+        })
     }
 
     /// There is work for the background queue.
