@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use firebrick_net::{Ep, Fabric};
-use firebrick_partition::maps::Routes;
+use firebrick_partition::keeper::Figure;
+use firebrick_partition::maps::{RouteTable, Routes};
 use firebrick_partition::replica::{Replica, Report};
 use firebrick_partition::wire;
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -77,6 +78,16 @@ impl ControlEnd {
         let _ = self.port.report(report);
     }
 
+    /// Gives the keepers figures of replicas. `false`: not now.
+    pub fn figures(&self, figures: Vec<Figure>) -> bool {
+        self.port.figures(figures).is_ok()
+    }
+
+    /// Tells the keepers which bricks this core cannot reach. `false`: not now.
+    pub fn unreachable(&self, core: u16, bricks: Vec<u32>) -> bool {
+        self.port.unreachable(core, bricks).is_ok()
+    }
+
     /// Says that the files of dropped partitions are gone.
     pub fn removed(&self, partitions: Vec<u32>) {
         // Refused: the next start removes them anew.
@@ -116,7 +127,11 @@ impl<F: Fabric> Shard<F> {
 
     /// Takes over partitions that are new here and gives up those that left.
     pub(super) fn take_routes(&mut self, routes: Arc<Routes>) {
-        self.store.peers.set_bricks(&mut self.fabric, routes.bricks());
+        let core = self.store.core();
+        let all = routes.tables().iter().flat_map(RouteTable::entries);
+        let here: Vec<_> = all.filter(|entry| entry.here && entry.core == core).collect();
+        let shares = |brick| here.iter().any(|entry| entry.replicas.of(brick).is_some());
+        self.store.peers.set_bricks(&mut self.fabric, routes.bricks(), shares);
         self.store.set_routes(routes);
         self.files.take_routes(&mut self.fabric, &mut self.store);
     }

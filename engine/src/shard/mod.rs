@@ -8,6 +8,7 @@
 //! * `hopping`: requests of other cores, answers from them;
 //! * `peers`, `peering`: the other bricks: messages between replicas, requests that they must answer;
 //! * `files`: opening, recovering, flushing: what replicas ask of disks and of the storage thread;
+//! * `telling`: what the keepers hear of this core's replicas and of its way to other bricks;
 //! * `control`: routes that change, rare requests, stopping.
 
 mod asker;
@@ -21,6 +22,7 @@ mod peering;
 mod peers;
 mod resp;
 mod store;
+mod telling;
 #[cfg(test)]
 mod tests;
 
@@ -92,8 +94,9 @@ pub struct Shard<F: Fabric> {
     reply: Vec<u8>,
     last_client: u64,
     published_ns: u64,
-    /// When another brick is dialled again.
-    peers_ns: Option<u64>,
+    /// When another brick is dialled or asked again.
+    peers_ns: u64,
+    told: telling::Told,
     stopping: Option<Stopping>,
 }
 
@@ -142,7 +145,8 @@ impl<F: Fabric> Shard<F> {
             reply: Vec::new(),
             last_client: 0,
             published_ns: 0,
-            peers_ns: None,
+            peers_ns: 0,
+            told: telling::Told::default(),
             stopping: None,
         };
         shard.take_routes(routes);
@@ -330,7 +334,8 @@ impl<F: Fabric> Shard<F> {
         let background = self.files.wants_background();
         let pressing = background || !self.resume.is_empty() || !self.store.mesh().is_idle();
         let mut next_ns = if pressing { 0 } else { self.files.next_ns(&mut self.store) };
-        for at in [self.peers_ns, self.store.peers.forwards.wake_at()].into_iter().flatten() {
+        next_ns = next_ns.min(self.peers_ns);
+        if let Some(at) = self.store.peers.forwards.wake_at() {
             next_ns = next_ns.min(at);
         }
         if self.stopping.is_some() {
@@ -376,5 +381,6 @@ impl<F: Fabric> Shard<F> {
         // Those that sent no frame at all, and those that sent frames without a meaning.
         counts.malformed += fabric.malformed;
         self.info.board.core(usize::from(self.store.core())).publish(&counts);
+        self.tell_keepers();
     }
 }

@@ -26,7 +26,12 @@ impl<F: Fabric> Shard<F> {
 
     /// A connection that this core dialled has opened.
     pub(super) fn on_peer_opened(&mut self, ep: Ep) -> bool {
-        let Some(brick) = self.store.peers.on_opened(&mut self.fabric, ep) else { return false };
+        if self.store.peers.probes.on_opened(ep) {
+            return true;
+        }
+        let now_ns = self.store.now.boot_ns;
+        let opened = self.store.peers.on_opened(&mut self.fabric, ep, now_ns);
+        let Some(brick) = opened else { return false };
         self.files.on_peer_up(&mut self.fabric, &mut self.store, brick);
         true
     }
@@ -69,6 +74,9 @@ impl<F: Fabric> Shard<F> {
 
     /// A connection has ended. Requests that the brick at its end had are in doubt.
     pub(super) fn on_peer_closed(&mut self, ep: Ep) {
+        if self.store.peers.probes.on_closed(ep) {
+            return;
+        }
         let Some(brick) = self.store.peers.on_closed(ep, self.store.now.boot_ns) else { return };
         for forward in self.store.peers.forwards.lost(brick) {
             self.deliver(forward.asker(), Answer::Failed(Failure::InDoubt));
@@ -78,15 +86,18 @@ impl<F: Fabric> Shard<F> {
     /// A frame on a connection that this core dialled: answers to forwarded requests.
     pub(super) fn on_dialled_frame(&mut self, ep: Ep, rx: Rx) {
         let mut answered = None;
-        if let Some(brick) = self.store.peers.dialled(ep) {
-            match wire::decode(self.fabric.bytes(&rx)) {
-                Ok(Message::Answer { slot, answer }) => {
-                    let forward = self.store.peers.forwards.answered(slot, Holder::Brick(brick));
-                    answered = forward.map(|f| (f, OwnedAnswer::new(&answer)));
-                }
-                Ok(Message::Welcome { .. }) => {}
-                Ok(_) | Err(_) => self.fabric.abort(ep),
+        let dialled = self.store.peers.dialled(ep);
+        match wire::decode(self.fabric.bytes(&rx)) {
+            Ok(Message::Answer { slot, answer }) if dialled.is_some() => {
+                let holder = Holder::Brick(dialled.unwrap_or_default());
+                let forward = self.store.peers.forwards.answered(slot, holder);
+                answered = forward.map(|f| (f, OwnedAnswer::new(&answer)));
             }
+            Ok(Message::Welcome { .. }) => {
+                let now_ns = self.store.now.boot_ns;
+                self.store.peers.on_welcome(&mut self.fabric, ep, now_ns);
+            }
+            Ok(_) | Err(_) => self.fabric.abort(ep),
         }
         self.fabric.release(rx);
         if let Some((forward, answer)) = answered {

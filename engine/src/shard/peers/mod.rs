@@ -3,9 +3,13 @@
 //! Each side dials its own, so a connection carries peer messages one way. What finds no open connection is
 //! dropped: the protocol sends again, and [`Shard`](super::Shard) tells the replicas when a way has opened.
 //!
-//! * `forward`: requests of this brick's Redis front that another brick must answer.
+//! * `forward`: requests of this brick's Redis front that another brick must answer;
+//! * `probes`: which of those that share a partition with this core cannot be reached.
 
 mod forward;
+mod probes;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 
@@ -16,10 +20,16 @@ use firebrick_partition::replica::Me;
 use firebrick_partition::wire::{self, Hello};
 
 pub use forward::{Forward, Forwards, Holder, is_temporary};
+use probes::Probes;
 
 /// Between two tries to dial a brick that could not be reached: at first, and at most.
 const RETRY_NS_MIN: u64 = 5_000_000;
 const RETRY_NS_MAX: u64 = 200_000_000;
+/// A dial that takes longer begins anew: the kernel would repeat what was lost after 1, 3, 7 seconds.
+const DIAL_NS_MAX: u64 = 900_000_000;
+/// A brick that had not answered for so long is dialled anew when it does: a connection from before would send
+/// again only after as long again.
+const RENEW_NS: u64 = 500_000_000;
 /// A body up to this long is copied behind its head: cheaper than a completion.
 const COPIED_BYTES_MAX: usize = 8 << 10;
 /// Marks the completion of a shipped body, where a write to disk has its own numbers.
@@ -44,6 +54,8 @@ struct Peer {
     wanted: bool,
     retry_ns: u64,
     wait_ns: u64,
+    /// When the link became what it is.
+    at_ns: u64,
 }
 
 /// Log bytes that are being sent from where they lie.
@@ -65,6 +77,8 @@ pub struct Peers {
     ships_free: Vec<u32>,
     /// Requests that other bricks have.
     pub forwards: Forwards,
+    /// Who cannot be reached.
+    pub probes: Probes,
     scratch: Vec<u8>,
 }
 
@@ -77,14 +91,22 @@ impl Peers {
             ships: Vec::new(),
             ships_free: Vec::new(),
             forwards: Forwards::default(),
+            probes: Probes::default(),
             scratch: Vec::new(),
         }
     }
 
-    /// The bricks are these from now on. A brick that has restarted or moved is dialled anew.
-    pub fn set_bricks<F: Fabric>(&mut self, fabric: &mut F, bricks: &[BrickEntry]) {
+    /// The bricks are these from now on. A brick that has restarted or moved is dialled anew. `shares`: it has a
+    /// replica of a partition of this core.
+    pub fn set_bricks<F: Fabric>(
+        &mut self,
+        fabric: &mut F,
+        bricks: &[BrickEntry],
+        shares: impl Fn(u32) -> bool,
+    ) {
         for entry in bricks.iter().filter(|b| b.id != self.me.brick) {
             let address = entry.listen.parse().ok();
+            self.probes.set(fabric, entry.id, address, shares(entry.id));
             let at = match self.all.binary_search_by_key(&entry.id, |p| p.brick) {
                 Ok(at) => at,
                 Err(at) => {
@@ -103,6 +125,7 @@ impl Peers {
             if !bricks.iter().any(|b| b.id == peer.brick) {
                 peer.address = None;
                 peer.hang_up(fabric);
+                self.probes.set(fabric, peer.brick, None, false);
             }
         }
     }
@@ -176,35 +199,46 @@ impl Peers {
         self.ships.iter().flatten().any(|shipped| shipped.partition == partition)
     }
 
-    /// Dials whom something waits for. `Some` time: look again then.
-    pub fn poll<F: Fabric>(&mut self, fabric: &mut F, now_ns: u64) -> Option<u64> {
-        let mut next = None;
-        for peer in self.all.iter_mut().filter(|p| p.wanted && p.link == Link::Down) {
-            let Some(address) = peer.address else { continue };
-            if peer.retry_ns <= now_ns
-                && let Ok(ep) = fabric.dial(address, Port::Frames)
-            {
-                peer.link = Link::Dialling(ep);
-                continue;
-            }
-            peer.retry_ns = peer.retry_ns.max(now_ns + 1);
-            next = Some(next.unwrap_or(u64::MAX).min(peer.retry_ns));
+    /// Dials whom something waits for, and asks whether the others are there. When to look again.
+    pub fn poll<F: Fabric>(&mut self, fabric: &mut F, now_ns: u64) -> u64 {
+        let mut next = u64::MAX;
+        for peer in &mut self.all {
+            next = next.min(peer.poll(fabric, now_ns));
         }
-        next
+        self.greet();
+        next.min(self.probes.poll(fabric, now_ns, &self.scratch))
     }
 
-    /// A connection has opened: to which brick, when this core dialled it.
-    pub fn on_opened<F: Fabric>(&mut self, fabric: &mut F, ep: Ep) -> Option<u32> {
+    /// Makes the first frame of a connection.
+    fn greet(&mut self) {
         let Me { brick, incarnation } = self.me;
-        let peer = self.all.iter_mut().find(|p| p.link == Link::Dialling(ep))?;
-        peer.link = Link::Open(ep);
-        (peer.wanted, peer.wait_ns) = (false, 0);
         let hello = Hello { client: "brick", features: 0, brick, incarnation };
         self.scratch.clear();
         wire::hello(&mut self.scratch, 0, &hello);
+    }
+
+    /// A brick has greeted back on a connection that this core dialled. `false`: it is none of the probes'.
+    pub fn on_welcome<F: Fabric>(&mut self, fabric: &mut F, ep: Ep, now_ns: u64) -> bool {
+        let Some((brick, since_ns)) = self.probes.on_answer(ep) else { return false };
+        if let Some(peer) = self.peer(brick)
+            && now_ns >= since_ns + RENEW_NS
+            && peer.at_ns < since_ns
+        {
+            peer.hang_up(fabric);
+        }
+        true
+    }
+
+    /// A connection has opened: to which brick, when this core dialled it.
+    pub fn on_opened<F: Fabric>(&mut self, fabric: &mut F, ep: Ep, now_ns: u64) -> Option<u32> {
+        let peer = self.all.iter_mut().find(|p| p.link == Link::Dialling(ep))?;
+        (peer.link, peer.at_ns) = (Link::Open(ep), now_ns);
+        (peer.wanted, peer.wait_ns) = (false, 0);
+        let brick = peer.brick;
+        self.greet();
         // The first frame always has room.
         let _ = fabric.send(ep, &self.scratch, None, NO_TOKEN);
-        Some(peer.brick)
+        Some(brick)
     }
 
     /// The brick at the other end of a connection that this core dialled.
@@ -238,6 +272,30 @@ impl Peer {
             wanted: false,
             retry_ns: 0,
             wait_ns: 0,
+            at_ns: 0,
+        }
+    }
+
+    /// Dials when something waits and it is time. When to look again.
+    fn poll<F: Fabric>(&mut self, fabric: &mut F, now_ns: u64) -> u64 {
+        match self.link {
+            Link::Dialling(ep) if now_ns >= self.at_ns + DIAL_NS_MAX => {
+                fabric.abort(ep);
+                now_ns + RETRY_NS_MIN
+            }
+            Link::Dialling(_) => self.at_ns + DIAL_NS_MAX,
+            Link::Down if self.wanted => {
+                let Some(address) = self.address else { return u64::MAX };
+                if self.retry_ns <= now_ns
+                    && let Ok(ep) = fabric.dial(address, Port::Frames)
+                {
+                    (self.link, self.at_ns) = (Link::Dialling(ep), now_ns);
+                    return now_ns + DIAL_NS_MAX;
+                }
+                self.retry_ns = self.retry_ns.max(now_ns + 1);
+                self.retry_ns
+            }
+            Link::Down | Link::Open(_) => u64::MAX,
         }
     }
 
