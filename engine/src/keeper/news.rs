@@ -11,6 +11,8 @@ use super::node::lock;
 
 /// A report goes along with heartbeats for so long after it was said last: one of them may be lost.
 const REPORT_AGE_MAX: Duration = Duration::from_secs(1);
+/// The same of a complaint, which ends by not being said again. (Replicas repeat theirs each 100 ms.)
+const SILENT_AGE_MAX: Duration = Duration::from_millis(200);
 /// Reports that are kept; replicas repeat those that found no room.
 const REPORTS_MAX: usize = 4 * PARTITIONS_MAX;
 /// Figures of one heartbeat.
@@ -31,6 +33,14 @@ struct Heard {
     unreachable: BTreeMap<u16, Vec<u32>>,
 }
 
+fn is_said(report: &Report, said: &mut Instant) -> bool {
+    let most = match report {
+        Report::Silent { .. } => SILENT_AGE_MAX,
+        _ => REPORT_AGE_MAX,
+    };
+    said.elapsed() < most
+}
+
 /// What goes along.
 #[derive(Default)]
 pub(crate) struct Taken {
@@ -44,7 +54,7 @@ impl News {
     pub(crate) fn report(&self, report: Report) {
         let mut heard = lock(&self.heard);
         if heard.reports.len() >= REPORTS_MAX {
-            heard.reports.retain(|_, said| said.elapsed() < REPORT_AGE_MAX);
+            heard.reports.retain(is_said);
         }
         if heard.reports.len() < REPORTS_MAX
             && heard.reports.insert(report, Instant::now()).is_none()
@@ -72,7 +82,7 @@ impl News {
     /// For a heartbeat.
     pub(crate) fn take(&self) -> Taken {
         let mut heard = lock(&self.heard);
-        heard.reports.retain(|_, said| said.elapsed() < REPORT_AGE_MAX);
+        heard.reports.retain(is_said);
         let reports = heard.reports.keys().copied().collect();
         let first: Vec<u32> = heard.figures.keys().copied().take(FIGURES_MAX).collect();
         let figures = first.iter().filter_map(|id| heard.figures.remove(id)).collect();

@@ -145,7 +145,13 @@ impl Leases {
         for report in heartbeat.reports.iter().filter(|report| is_now(report)) {
             seen.reports.entry(*report).or_insert((now, now)).1 = now;
         }
-        seen.reports.retain(|report, (_, last)| is_now(report) && *last + REPORT_NS > now);
+        // A vote that came late withdraws the complaint; what else is reported is true until it took effect.
+        let holds = |report: &Report| match report {
+            Report::Silent { .. } => heartbeat.reports.contains(report),
+            _ => true,
+        };
+        seen.reports
+            .retain(|report, (_, last)| is_now(report) && holds(report) && *last + REPORT_NS > now);
         seen.unreachable.retain(|brick, _| heartbeat.unreachable.contains(brick));
         for other in &heartbeat.unreachable {
             if *other != brick && keepers.brick(*other).is_some() {

@@ -30,6 +30,8 @@ pub(super) struct PeerState {
     pub compared: bool,
     /// It lacks what can no longer be shipped, or it fell too far behind.
     pub lost: bool,
+    /// It says that it cannot store what it was shipped.
+    pub refused: bool,
     /// A learner: behind the record before the first that it is shipped.
     pub start: Option<Cursor>,
     pub vote: Vote,
@@ -55,6 +57,7 @@ impl PeerState {
             required: None,
             compared: false,
             lost: false,
+            refused: false,
             start: None,
             vote: Vote { room: u64::MAX, ..Vote::default() },
             cursor: Cursor::default(),
@@ -129,6 +132,7 @@ impl PeerState {
         let progress =
             self.vote.seq > old.seq || self.vote.held > old.held || self.vote.commit > old.commit;
         if progress {
+            self.refused = false;
             self.retry_ns = RETRY_NS;
             self.retry_at = now.boot_ns + RETRY_NS;
             if self.waiting_since != 0 {

@@ -140,9 +140,11 @@ impl Replica {
     pub(super) fn on_refused(&mut self, now: Now, from: u32, why: Why, out: &mut Actions) {
         match why {
             Why::NoSpace | Why::Sick => {
-                let (partition, epoch) = (self.leaf.partition, self.route.epoch);
-                if self.group.role == Role::Primary && self.peer_index(from).is_some() {
-                    out.push(Action::Report(Report::Silent { partition, epoch, brick: from }));
+                if let Some(at) = self.peer_index(from)
+                    && self.group.role == Role::Primary
+                {
+                    self.group.peers[at].refused = true;
+                    self.report_some(now, out);
                 }
             }
             Why::Behind | Why::NoCopy => self.on_source_refused(now, from),
@@ -317,7 +319,7 @@ impl Replica {
             }
             let since = peer.waiting_since;
             let silent = peer.counts() && since != 0 && now.boot_ns >= since + SILENT_NS;
-            if silent || peer.lost {
+            if silent || peer.lost || peer.refused {
                 report(Report::Silent { partition, epoch, brick });
             }
         }
@@ -352,7 +354,7 @@ impl Replica {
             if peer.commit_since != 0 && peer.compared && !peer.lost {
                 wake = wake.min(peer.commit_since + COMMIT_NS);
             }
-            if peer.lost || peer.required.is_some_and(|tail| peer.voted() >= tail) {
+            if peer.lost || peer.refused || peer.required.is_some_and(|tail| peer.voted() >= tail) {
                 wake = wake.min(self.group.report_at);
             }
         }

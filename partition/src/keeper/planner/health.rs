@@ -13,17 +13,37 @@ use crate::keeper::entry::Entry;
 use crate::keeper::heartbeat::Report;
 use crate::maps::Intent;
 
-/// First wait until a pair is grouped again; doubles each time, up to `BACK_OFF_MAX`.
-const BACK_OFF: u64 = 5_000 * MS;
-const BACK_OFF_MAX: u64 = 300_000 * MS;
+/// Wait until a pair is grouped again, after it was fine for long.
+const BACK_OFF: u64 = 2_000 * MS;
+/// A pair whose connection never gets better costs its groups a stall of a lease or two in this time.
+const BACK_OFF_MAX: u64 = 60_000 * MS;
 
 /// Two bricks that did not reach each other.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Apart {
-    until: u64,
-    times: u32,
+    /// How long they rest after they reached each other again.
+    wait: u64,
+    /// When they last did not.
+    last: u64,
     /// They do not reach each other now.
     now: bool,
+}
+
+impl Apart {
+    fn until(&self) -> u64 {
+        self.last + self.wait
+    }
+
+    /// How long they will rest the next time: twice as long when they failed again soon after they were grouped, and half
+    /// as long for each time that the good time behind them doubled.
+    fn next_wait(&self, now: u64) -> u64 {
+        let mut wait = (self.wait * 2).min(BACK_OFF_MAX * 2);
+        let mut good = now.saturating_sub(self.until());
+        while wait > BACK_OFF && good >= self.wait {
+            (wait, good) = (wait / 2, good / 2);
+        }
+        wait.clamp(BACK_OFF, BACK_OFF_MAX)
+    }
 }
 
 fn pair(a: u32, b: u32) -> (u32, u32) {
@@ -33,20 +53,22 @@ fn pair(a: u32, b: u32) -> (u32, u32) {
 impl Planner {
     /// The two are not to be in one group yet.
     pub(super) fn is_apart(&self, now: u64, a: u32, b: u32) -> bool {
-        self.apart.get(&pair(a, b)).is_some_and(|apart| now < apart.until)
+        self.apart.get(&pair(a, b)).is_some_and(|apart| now < apart.until())
     }
 
     fn note_pairs(&mut self, now: u64, bad: &BTreeSet<(u32, u32)>) {
-        self.apart.retain(|_, apart| now < apart.until + BACK_OFF_MAX);
+        self.apart.retain(|pair, apart| {
+            bad.contains(pair) || now < apart.until() || apart.next_wait(now) > BACK_OFF
+        });
         for (pair, apart) in &mut self.apart {
             apart.now = apart.now && bad.contains(pair);
         }
         for pair in bad {
             let apart = self.apart.entry(*pair).or_default();
-            apart.times += u32::from(!apart.now);
-            apart.now = true;
-            let wait = (BACK_OFF << (apart.times - 1).min(10)).min(BACK_OFF_MAX);
-            apart.until = apart.until.max(now + wait);
+            if !apart.now {
+                apart.wait = apart.next_wait(now);
+            }
+            (apart.now, apart.last) = (true, now);
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The keepers against bricks that crash, pause, lose memory and do not reach each other.
 
+mod apart;
 mod convergence;
 mod entries;
 mod leases;

@@ -42,6 +42,8 @@ pub struct World {
     flying: Vec<(Ticket, Entry)>,
     /// Acknowledged writes of each partition.
     pub acked: BTreeMap<u32, u64>,
+    /// A loss was accepted and nothing written since: what is there is whatever is there.
+    unsure: BTreeSet<u32>,
     epochs: BTreeMap<u32, (u32, Vec<Member>)>,
     ids: BTreeSet<u32>,
     pub losses: Vec<String>,
@@ -186,16 +188,23 @@ impl World {
         {
             assert!(self.ids.insert(*brick), "id {brick} was given twice: {registration:?}");
         }
-        if let Entry::Lead { partition, brick, accept_loss, .. } = entry {
-            let machine = self.machines.iter().find(|m| m.id == Some(*brick)).unwrap();
-            let has = machine.has.get(partition).copied().unwrap_or(0);
-            let acked = self.acked.entry(*partition).or_default();
+        if let Entry::Lead { partition, brick, incarnation, accept_loss, .. } = *entry {
             if let Applied::Led { loss: Some(loss), .. } = applied {
                 assert!(accept_loss);
                 self.losses.push(loss.clone());
-                *acked = has;
+                self.unsure.insert(partition);
             }
-            assert_eq!(has, *acked, "partition {partition} is led by a brick that lacks writes");
+            // (It may have died since this was proposed: then it leads nothing.)
+            let machine = self.machine_of(brick, incarnation);
+            let has = machine.map(|m| m.has.get(&partition).copied().unwrap_or(0));
+            let acked = self.acked.entry(partition).or_default();
+            if let Some(has) = has {
+                if self.unsure.contains(&partition) {
+                    *acked = has;
+                }
+                let text = "is led by a brick that lacks writes";
+                assert_eq!(has, *acked, "partition {partition} {text}");
+            }
         }
         for (partition, group) in self.keepers.groups() {
             let (epoch, members) = (group.replicas.epoch, &group.replicas.members);
@@ -395,6 +404,7 @@ impl World {
                 }
                 let has = self.machines[at].has.get(&partition).copied().unwrap_or(0);
                 let acked = self.acked.insert(partition, has + 1).unwrap_or(0);
+                let acked = if self.unsure.remove(&partition) { has } else { acked };
                 assert_eq!(has, acked, "a primary of partition {partition} lacks writes");
                 for m in voters {
                     let to = self.at_of(m.brick);
