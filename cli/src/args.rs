@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::{
-    bench, brick, demo, get, increment, load, put, remove, status, table, up, verify,
+    bench, brick, demo, drain, get, increment, load, moves, put, remove, status, table, up, verify,
 };
 use crate::error::{CliError, EXIT_CODES};
 use crate::units::parse_duration;
@@ -60,8 +60,18 @@ pub enum Command {
     /// Create, list and drop tables.
     #[command(subcommand)]
     Table(table::TableCommand),
-    /// Print what a brick says about itself.
+    /// Print the cluster: bricks, partitions, copies, what is wrong; and the data cores of one brick.
     Status(status::StatusArgs),
+    /// Move replicas from one brick to another, while they are served.
+    Move(moves::MoveArgs),
+    /// Make another replica the primary.
+    HandOver(moves::HandOverArgs),
+    /// Empty a brick, or end that.
+    BrickDrain(drain::DrainArgs),
+    /// Empty a brick and take it out of the cluster.
+    BrickRemove(drain::RemoveArgs),
+    /// Let a partition go on that has stopped, whatever may be lost.
+    LeadAnyway(drain::LeadArgs),
     /// Measure.
     #[command(subcommand)]
     Bench(bench::BenchCommand),

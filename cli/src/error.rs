@@ -9,11 +9,12 @@ Exit codes:
   0    done
   1    failed (also: `verify` found a difference)
   2    the command line makes no sense
-  3    no such key or table
+  3    no such key, table, brick or partition
   4    the brick cannot be reached or does not serve now; nothing was changed
   5    in doubt: the write may or may not have happened
   6    no space in memory_dir or data_dir; nothing was changed
-  7    refused: the condition (--if-absent, --if-version) does not hold
+  7    refused: the condition (--if-absent, --if-version) does not hold, or the cluster does not
+       allow it; `brick`: the brick was removed
   130  interrupted by Ctrl-C";
 
 /// Why a command did not do what it was asked to: one sentence each, saying what to do.

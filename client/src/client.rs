@@ -66,6 +66,8 @@ pub struct CreateTable {
     pub durability: Option<Durability>,
     /// Partitions, a power of two; `None` is the brick's default.
     pub partitions: Option<u32>,
+    /// Bricks that hold each partition; `None` is the brick's default, or as many as there are bricks.
+    pub replicas: Option<u8>,
 }
 
 pub use firebrick_partition::maps::Durability;

@@ -32,6 +32,9 @@ pub(crate) fn create_table(name: &str, options: CreateTable) -> String {
     if let Some(partitions) = options.partitions {
         let _ = write!(out, ",\"partitions\":{partitions}");
     }
+    if let Some(replicas) = options.replicas {
+        let _ = write!(out, ",\"replicas\":{replicas}");
+    }
     out.push('}');
     out
 }
@@ -94,11 +97,14 @@ mod tests {
             command("table-drop", Some("a\"b\\c\n")),
             r#"{"do":"table-drop","name":"a\"b\\c\u000a"}"#
         );
-        let options =
-            CreateTable { durability: Some(Durability::Async { ms: 50 }), partitions: Some(8) };
+        let options = CreateTable {
+            durability: Some(Durability::Async { ms: 50 }),
+            partitions: Some(8),
+            replicas: Some(2),
+        };
         assert_eq!(
             create_table("t", options),
-            r#"{"do":"table-create","name":"t","durability":"async(50ms)","partitions":8}"#
+            r#"{"do":"table-create","name":"t","durability":"async(50ms)","partitions":8,"replicas":2}"#
         );
     }
 

@@ -107,6 +107,7 @@ figures! {
     flush_errors Counter "flush_errors_total" "" "Disk writes that failed.";
     cleaned_bytes Counter "cleaned_bytes_total" "" "Bytes of segments freed by cleaning.";
     copied_bytes Counter "cleaning_copied_bytes_total" "" "Bytes that cleaning copied.";
+    copy_bytes Gauge "copy_bytes" "" "Bytes of records that copies from other bricks brought to the replicas that are here.";
     recovered_records Gauge "recovered_records" "" "Records found at the last start.";
     recovered_bytes Gauge "recovered_bytes" "" "Bytes scanned at the last start.";
     recovery_ns Gauge "recovery_nanoseconds" "" "How long the last start's scan took.";

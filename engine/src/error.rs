@@ -75,6 +75,8 @@ pub enum BrickError {
     },
     /// The keepers do not take this brick; the sentence says why.
     Cluster(String),
+    /// The brick was removed from its cluster; the sentence says what to do.
+    Removed(String),
     /// A table request cannot be done; the sentence says why.
     Table(String),
     /// The kernel gives no io_uring; the sentence says why.
@@ -149,7 +151,9 @@ impl fmt::Display for BrickError {
                 "cannot listen on {key} = {address}: {source}; give an address of this host and a \
                  port this user may open with {key} (--{key})"
             ),
-            Self::Table(sentence) | Self::Cluster(sentence) => f.write_str(sentence),
+            Self::Table(sentence) | Self::Cluster(sentence) | Self::Removed(sentence) => {
+                f.write_str(sentence)
+            }
             Self::Ring(error) => write!(f, "{error}"),
             Self::Storage(error) => write!(f, "{error}"),
             Self::Core(what) => f.write_str(what),

@@ -228,7 +228,7 @@ impl Cluster {
             let members = partition["members"].as_array().map_or(0, Vec::len) as u64;
             members >= wanted && partition["active"] == partition["epoch"]
         };
-        let bricks = status["cluster"]["bricks"].as_array().map_or(0, Vec::len);
+        let bricks = status["bricks"].as_array().map_or(0, Vec::len);
         bricks == self.len() && !partitions.is_empty() && partitions.iter().all(whole)
     }
 

@@ -201,6 +201,7 @@ pub fn from_brick(error: BrickError) -> CliError {
     let text = error.to_string();
     match error {
         BrickError::Config(_) => CliError::Usage(text),
+        BrickError::Removed(_) => CliError::Refused(text),
         _ => CliError::Failed(text),
     }
 }

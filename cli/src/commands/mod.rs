@@ -2,10 +2,13 @@
 
 pub mod bench;
 pub mod brick;
+pub mod cluster;
 pub mod demo;
+pub mod drain;
 pub mod get;
 pub mod increment;
 pub mod load;
+pub mod moves;
 pub mod put;
 pub mod remove;
 pub mod status;
@@ -32,6 +35,11 @@ pub fn run(command: Command, out: &Out) -> Result<Output, CliError> {
         Command::Load(args) => wait_for(load::run(&args, out)),
         Command::Verify(args) => wait_for(verify::run(&args, out)),
         Command::Table(command) => wait_for(table::run(&command)),
+        Command::Move(args) => wait_for(moves::run_move(&args, out)),
+        Command::HandOver(args) => wait_for(moves::run_hand_over(&args, out)),
+        Command::BrickDrain(args) => wait_for(drain::run_drain(&args, out)),
+        Command::BrickRemove(args) => wait_for(drain::run_remove(&args, out)),
+        Command::LeadAnyway(args) => wait_for(drain::run_lead(&args)),
         Command::Status(args) => wait_for(status::run(&args, out)),
         Command::Bench(command) => bench::run(&command, out),
     }

@@ -35,6 +35,9 @@ pub struct CreateArgs {
     /// Partitions on each data core, 1 to 64 [default: the brick's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub partitions: Option<u32>,
+    /// Bricks that hold each partition, at most as many as there are [default: the brick's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub replicas: Option<u8>,
     /// Where.
     #[command(flatten)]
     pub connect: Connect,
@@ -70,8 +73,9 @@ pub async fn run(command: &TableCommand) -> Result<Output, CliError> {
             let options = CreateTable {
                 durability: args.durability.map(to_client),
                 partitions: args.partitions,
+                replicas: args.replicas,
             };
-            client.create_table(&args.name, options).await.map_err(from_client)?;
+            client.create_table(&args.name, options).await.map_err(from_create)?;
             Ok(Output::new(json!({ "table": args.name, "created": true }), ""))
         }
         TableCommand::List(args) => {
@@ -95,6 +99,14 @@ pub async fn run(command: &TableCommand) -> Result<Output, CliError> {
     }
 }
 
+/// The brick answers in sentences: it is refused.
+fn from_create(error: Error) -> CliError {
+    match error {
+        Error::Control(why) => CliError::Refused(why.to_string()),
+        other => from_client(other),
+    }
+}
+
 /// The brick answers in sentences.
 fn from_drop(error: Error) -> CliError {
     match error {
@@ -113,7 +125,8 @@ fn to_client(durability: Durability) -> firebrick_client::Durability {
 
 /// A line for each table.
 pub fn to_text(tables: &Value) -> String {
-    let mut text = format!("{:24} {:>14} {:>10}\n", "table", "durability", "partitions");
+    let mut text =
+        format!("{:24} {:>14} {:>10} {:>8}\n", "table", "durability", "partitions", "replicas");
     for table in tables.as_array().into_iter().flatten() {
         let word = |name: &str| match table.get(name) {
             Some(Value::String(word)) => word.clone(),
@@ -122,7 +135,8 @@ pub fn to_text(tables: &Value) -> String {
         };
         let (name, durability) = (word("name"), word("durability"));
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{name:24} {durability:>14} {:>10}", word("partitions"));
+        let (partitions, replicas) = (word("partitions"), word("replicas"));
+        let _ = writeln!(text, "{name:24} {durability:>14} {partitions:>10} {replicas:>8}");
     }
     text
 }

@@ -55,7 +55,7 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn status_json(State(shared): State<Arc<Shared>>) -> Response {
-    Json(status::brick(&shared)).into_response()
+    Json(status::brick(&shared).await).into_response()
 }
 
 pub(super) async fn serve(listener: TcpListener, connections_max: usize, shared: Arc<Shared>) {

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::counters::Board;
 use crate::error::BrickError;
-use crate::keeper::{self, BeatSetup, Beats, Begun, KeeperSetup, News, Node};
+use crate::keeper::{self, BeatSetup, Beats, Begun, Finder, KeeperSetup, News, Node};
 pub use requests::{Busy, ControlAnswer, ControlPort};
 
 /// Requests to the control thread that may wait.
@@ -99,6 +99,8 @@ struct Shared {
     routes: Mutex<Vec<Arc<Routes>>>,
     /// This brick's keeper, once it runs.
     node: OnceLock<Arc<Node>>,
+    /// For whoever leads the keepers, likewise.
+    finder: OnceLock<Finder>,
 }
 
 impl Shared {
@@ -275,6 +277,7 @@ async fn run(
         cores,
         routes: Mutex::default(),
         node: OnceLock::new(),
+        finder: OnceLock::new(),
     });
     if let Some(listener) = listener {
         tokio::spawn(http::serve(listener, setup.http_connections_max, Arc::clone(&shared)));
@@ -302,16 +305,19 @@ async fn run(
     let mut tasks = JoinSet::new();
     tasks.spawn(office.serve(requests));
     let fails = Arc::clone(&shared);
+    let (say_removed, removed) = watch::channel(false);
     tasks.spawn(async move {
         match beats.run().await {
             keeper::Ended::Superseded => fails.board.fail(keeper::superseded().to_string()),
+            keeper::Ended::Removed => _ = say_removed.send(true),
         }
         fails.begin_stop();
     });
     let _ = ended.wait_for(|ended| *ended).await;
     tasks.shutdown().await;
     begun.serving.abort();
-    begun.node.stop(begun.running).await
+    begun.node.stop(begun.running).await?;
+    if *removed.borrow() { Err(keeper::removed()) } else { Ok(()) }
 }
 
 /// What is there once the keepers know this brick.
@@ -324,6 +330,7 @@ async fn begin(
 ) -> Result<Beginning, BrickError> {
     let begun = keeper::begin(setup.keeper).await?;
     let _ = shared.node.set(Arc::clone(&begun.node));
+    let _ = shared.finder.set(begun.finder.clone());
     let options = |durability| TableOptions { durability, partitions: 0, replicas: setup.replicas };
     let mut beats = Beats::new(BeatSetup {
         node: Arc::clone(&begun.node),

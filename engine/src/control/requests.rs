@@ -6,18 +6,22 @@
 //! | `{"do":"table-list"}` | `{"ok":true,"tables":[{"name","id","durability","partitions"}]}` |
 //! | `{"do":"table-create","name":"t","durability":"sync","partitions":4,"replicas":2}` | `{"ok":true,"table":{...}}` |
 //! | `{"do":"table-drop","name":"t"}` | `{"ok":true}` |
-//! | `{"do":"brick-drain","brick":"b","on":true}` | `{"ok":true}` |
+//! | `{"do":"brick-drain","brick":"b","on":true,"fewer_replicas":false}` | `{"ok":true,"version":7}` |
+//! | `{"do":"move","partition":7,"from":"a","to":"b"}` | `{"ok":true,"version":7}` |
+//! | `{"do":"hand-over","partition":7,"to":"b"}` | `{"ok":true,"version":7}` |
+//! | `{"do":"move-cancel","partition":7}` | `{"ok":true,"version":7}` |
 //! | `{"do":"brick-remove","brick":"b"}` | `{"ok":true}` |
-//! | `{"do":"lead-anyway","partition":7,"brick":"b"}` | `{"ok":true}` |
+//! | `{"do":"lead-anyway","partition":7,"brick":"b"}` | `{"ok":true,"version":7,"loss":"a sentence"}` |
 //!
-//! `durability`, `partitions` (per data core) and `replicas` may be left out. What cannot be done is answered
+//! `durability`, `partitions` (per data core), `replicas` and `fewer_replicas` may be left out. `version` is that of the
+//! maps; a move that is answered is wished, not done: status shows it until it is. What cannot be done is answered
 //! `{"ok":false,"error":"a sentence"}`. Changes go to the keepers; they are answered once this brick's
 //! cores have been given the maps that show them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use firebrick_partition::keeper::{Applied, Figure, Report};
+use firebrick_partition::keeper::{Applied, CopyFigure, Figure, Report};
 use firebrick_partition::maps::{REPLICAS_MAX, TableOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -33,6 +37,8 @@ use crate::keeper::{Admin, Answer, Ask as Question, Finder, News};
 const REQUEST_BYTES_MAX: usize = 4096;
 /// Changes that are under way; more wait in the queue.
 const CHANGES_MAX: usize = 16;
+/// Looks at the cluster that are under way.
+const LOOKS_MAX: usize = 64;
 /// For the keepers to agree, and for the maps to come here.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Before a change is tried again while the keepers have no leader.
@@ -55,6 +61,13 @@ pub(super) enum ControlRequest {
     Report(Report),
     /// Replicas in figures.
     Figures(Vec<Figure>),
+    /// How far all copies to replicas of a core are.
+    Copies {
+        /// The core.
+        core: u16,
+        /// The copies.
+        copies: Vec<CopyFigure>,
+    },
     /// All bricks that a core cannot reach now.
     Unreachable {
         /// The core.
@@ -112,6 +125,11 @@ impl ControlPort {
         self.0.try_send(ControlRequest::Figures(figures)).map_err(|_| Busy)
     }
 
+    /// Tells how far all copies to replicas of a core are.
+    pub fn copies(&self, core: u16, copies: Vec<CopyFigure>) -> Result<(), Busy> {
+        self.0.try_send(ControlRequest::Copies { core, copies }).map_err(|_| Busy)
+    }
+
     /// Says which bricks a core cannot reach now: all of them, each time that changes.
     pub fn unreachable(&self, core: u16, bricks: Vec<u32>) -> Result<(), Busy> {
         self.0.try_send(ControlRequest::Unreachable { core, bricks }).map_err(|_| Busy)
@@ -138,9 +156,23 @@ enum Ask {
     BrickDrain {
         brick: String,
         on: bool,
+        #[serde(default)]
+        fewer_replicas: bool,
     },
     BrickRemove {
         brick: String,
+    },
+    Move {
+        partition: u32,
+        from: String,
+        to: String,
+    },
+    HandOver {
+        partition: u32,
+        to: String,
+    },
+    MoveCancel {
+        partition: u32,
     },
     LeadAnyway {
         partition: u32,
@@ -165,46 +197,35 @@ pub(super) struct Office {
 impl Office {
     pub(super) async fn serve(self, mut requests: mpsc::Receiver<ControlRequest>) {
         let places = Arc::new(Semaphore::new(CHANGES_MAX));
+        let looks = Arc::new(Semaphore::new(LOOKS_MAX));
         // They end with this one.
-        let mut changes = JoinSet::new();
+        let mut tasks = JoinSet::new();
         while let Some(request) = requests.recv().await {
-            while changes.try_join_next().is_some() {}
-            let (asker, admin) = match request {
-                ControlRequest::Json { core, token, body } => match self.change(&body) {
-                    Ok(Doing::Change(admin)) => (Some((core, token)), admin),
-                    Ok(Doing::Answer(answer)) => {
-                        self.answer(core, token, &answer);
-                        continue;
-                    }
-                    Err(sentence) => {
-                        self.answer(core, token, &failure(&sentence));
-                        continue;
-                    }
-                },
-                ControlRequest::Removed(partitions) => {
-                    (None, Admin::Forgotten { brick: self.brick, partitions })
-                }
-                ControlRequest::Report(report) => {
-                    self.news.report(report);
-                    continue;
-                }
-                ControlRequest::Figures(figures) => {
-                    self.news.figures(figures);
-                    continue;
-                }
-                ControlRequest::Unreachable { core, bricks } => {
-                    self.news.unreachable(core, bricks);
-                    continue;
-                }
+            while tasks.try_join_next().is_some() {}
+            let Some((asker, doing)) = self.sort(request) else { continue };
+            let place = match doing {
+                Doing::Look => Arc::clone(&looks).try_acquire_owned().ok(),
+                Doing::Change(_) => Arc::clone(&places).acquire_owned().await.ok(),
             };
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            let Some(place) = place else {
+                let answer = failure("too many others ask as well; try again");
+                if let Some((core, token)) = asker {
+                    self.answer(core, token, &answer);
+                }
+                continue;
+            };
             let change = Change {
                 shared: Arc::clone(&self.shared),
                 finder: self.finder.clone(),
                 shown: self.shown.clone(),
             };
-            changes.spawn(async move {
-                let answer = change.perform(admin).await;
+            tasks.spawn(async move {
+                let answer = match doing {
+                    Doing::Look => {
+                        json!({ "ok": true, "status": status::brick(&change.shared).await })
+                    }
+                    Doing::Change(admin) => change.perform(admin).await,
+                };
                 if let Some((core, token)) = asker {
                     let answer = ControlAnswer { token, json: answer.to_string() };
                     change.shared.cores.answer(core, answer);
@@ -214,38 +235,60 @@ impl Office {
         }
     }
 
+    /// What takes a while, and who waits for it (core, token). The rest is done when this returns.
+    fn sort(&self, request: ControlRequest) -> Option<(Option<(u16, u64)>, Doing)> {
+        match request {
+            ControlRequest::Json { core, token, body } => match self.read(&body) {
+                Ok(Asked::For(doing)) => return Some((Some((core, token)), doing)),
+                Ok(Asked::Answered(answer)) => self.answer(core, token, &answer),
+                Err(sentence) => self.answer(core, token, &failure(&sentence)),
+            },
+            ControlRequest::Removed(partitions) => {
+                let admin = Admin::Forgotten { brick: self.brick, partitions };
+                return Some((None, Doing::Change(admin)));
+            }
+            ControlRequest::Report(report) => self.news.report(report),
+            ControlRequest::Figures(figures) => self.news.figures(figures),
+            ControlRequest::Copies { core, copies } => self.news.copies(core, copies),
+            ControlRequest::Unreachable { core, bricks } => self.news.unreachable(core, bricks),
+        }
+        None
+    }
+
     fn answer(&self, core: u16, token: u64, answer: &Value) {
         self.shared.cores.answer(core, ControlAnswer { token, json: answer.to_string() });
     }
 
-    fn change(&self, body: &[u8]) -> Result<Doing, String> {
+    fn read(&self, body: &[u8]) -> Result<Asked, String> {
         let ask: Ask = serde_json::from_slice(body).map_err(|error| {
             format!(
                 "not a request: {error}; the requests are status, table-list, table-create, table-drop, \
-                 brick-drain, brick-remove and lead-anyway"
+                 brick-drain, brick-remove, move, hand-over, move-cancel and lead-anyway"
             )
         })?;
         let admin = match ask {
-            Ask::Status {} => {
-                let status = status::brick(&self.shared);
-                return Ok(Doing::Answer(json!({ "ok": true, "status": status })));
-            }
+            Ask::Status {} => return Ok(Asked::For(Doing::Look)),
             Ask::TableList {} => {
                 let tables = status::tables(&self.shared.newest_routes());
-                return Ok(Doing::Answer(json!({ "ok": true, "tables": tables })));
+                return Ok(Asked::Answered(json!({ "ok": true, "tables": tables })));
             }
             Ask::TableCreate { name, durability, partitions, replicas } => {
                 self.create_table(name, durability, partitions, replicas)?
             }
             Ask::TableDrop { name } => Admin::DropTable { name },
-            Ask::BrickDrain { brick, on } => Admin::Drain { brick, on },
+            Ask::BrickDrain { brick, on, fewer_replicas } => {
+                Admin::Drain { brick, on, fewer_replicas }
+            }
+            Ask::Move { partition, from, to } => Admin::Move { partition, from, to },
+            Ask::HandOver { partition, to } => Admin::HandOver { partition, to },
+            Ask::MoveCancel { partition } => Admin::CancelMove { partition },
             Ask::BrickRemove { brick } => Admin::RemoveBrick { brick },
             Ask::LeadAnyway { partition, brick } => Admin::LeadAnyway { partition, brick },
         };
         if self.shared.board.is_stopping() {
             return Err("the brick is stopping; try again once it is back".into());
         }
-        Ok(Doing::Change(admin))
+        Ok(Asked::For(Doing::Change(admin)))
     }
 
     fn create_table(
@@ -267,6 +310,7 @@ impl Office {
                 "partitions = {per_core} is not allowed: give a number from 1 to 64"
             ));
         }
+        let exact = replicas.is_some();
         let replicas = replicas.unwrap_or(self.replicas);
         if !(1..=REPLICAS_MAX).contains(&usize::from(replicas)) {
             return Err(format!(
@@ -274,7 +318,7 @@ impl Office {
             ));
         }
         let options = TableOptions { durability: durability.into(), partitions: 0, replicas };
-        Ok(Admin::CreateTable { name, options, per_core })
+        Ok(Admin::CreateTable { name, options, per_core, exact })
     }
 }
 
@@ -291,8 +335,8 @@ impl Change {
             Admin::CreateTable { name, .. } => Some(name.clone()),
             _ => None,
         };
-        let version = match self.decide(admin).await {
-            Ok(version) => version,
+        let (applied, version) = match self.decide(admin).await {
+            Ok(decided) => decided,
             Err(sentence) => return failure(&sentence),
         };
         let mut shown = self.shown.clone();
@@ -301,7 +345,10 @@ impl Change {
             return failure("it was done, but this brick has not got the new maps yet; see status");
         }
         match created {
-            None => json!({ "ok": true }),
+            None => {
+                let loss = if let Applied::Led { loss, .. } = applied { loss } else { None };
+                json!({ "ok": true, "version": version, "loss": loss })
+            }
             Some(name) => {
                 let routes = self.shared.newest_routes();
                 json!({ "ok": true, "table": routes.table_named(&name).map(status::table) })
@@ -309,8 +356,8 @@ impl Change {
         }
     }
 
-    /// Asks the keepers; the version of the maps that shows what came of it. An election is waited for.
-    async fn decide(&self, admin: Admin) -> Result<u64, String> {
+    /// Asks the keepers; what came of it, and the version of the maps that shows it. An election is waited for.
+    async fn decide(&self, admin: Admin) -> Result<(Applied, u64), String> {
         let mut finder = self.finder.clone();
         let question = Question::Admin(admin);
         let end = Instant::now() + CHANGE_TIMEOUT;
@@ -319,7 +366,7 @@ impl Change {
                 Ok(Ok(
                     Answer::Applied { applied: Applied::Nothing(why), .. } | Answer::Refused(why),
                 )) => return Err(why),
-                Ok(Ok(Answer::Applied { version, .. })) => return Ok(version),
+                Ok(Ok(Answer::Applied { applied, version })) => return Ok((applied, version)),
                 Ok(Ok(_)) => return Err("a keeper answered something else than was asked".into()),
                 Ok(Err(why)) => why,
                 Err(_) => "they gave no answer in time".into(),
@@ -334,8 +381,19 @@ impl Change {
     }
 }
 
+/// What a request turns out to be.
+enum Asked {
+    /// It has an answer.
+    Answered(Value),
+    /// It takes a while.
+    For(Doing),
+}
+
+/// What takes a while.
 enum Doing {
-    Answer(Value),
+    /// A look at the whole cluster.
+    Look,
+    /// A change.
     Change(Admin),
 }
 

@@ -6,8 +6,20 @@ use serde_json::{Map, Value, json};
 use super::Shared;
 use crate::counters::FIGURES;
 
-/// Everything: the brick, its data cores, its tables.
-pub(super) fn brick(shared: &Shared) -> Value {
+/// Everything: this brick, its data cores, tables and partitions; and the whole cluster, as the leader of the
+/// keepers sees it.
+pub(super) async fn brick(shared: &Shared) -> Value {
+    let mut status = own(shared);
+    if let (Some(node), Some(finder)) = (shared.node.get(), shared.finder.get())
+        && let (Value::Object(fields), Value::Object(cluster)) =
+            (&mut status, node.cluster_status(finder).await)
+    {
+        fields.extend(cluster);
+    }
+    status
+}
+
+fn own(shared: &Shared) -> Value {
     let board = &shared.board;
     let ready = board.ready();
     let routes = shared.newest_routes();
@@ -37,7 +49,6 @@ pub(super) fn brick(shared: &Shared) -> Value {
         "cores": cores,
         "tables": tables(&routes),
         "partitions": partitions(&routes),
-        "cluster": shared.node.get().map(|node| node.status()),
     })
 }
 

@@ -68,8 +68,10 @@ struct Pushed {
 
 /// Why the heartbeats end.
 pub(crate) enum Ended {
-    /// The keepers say that this process does not act for its brick.
+    /// The keepers say that another process acts for its brick.
     Superseded,
+    /// Its brick was removed.
+    Removed,
 }
 
 impl Beats {
@@ -95,6 +97,7 @@ impl Beats {
                 }
                 Ok(None) => self.create_default().await?,
                 Ok(Some(Ended::Superseded)) => return Err(superseded()),
+                Ok(Some(Ended::Removed)) => return Err(removed()),
                 Err(_) => sleep(AGAIN).await,
             }
         }
@@ -103,7 +106,8 @@ impl Beats {
 
     async fn create_default(&mut self) -> Result<(), BrickError> {
         let (options, per_core) = self.setup.default_table;
-        let admin = Admin::CreateTable { name: DEFAULT_TABLE.into(), options, per_core };
+        let name = DEFAULT_TABLE.into();
+        let admin = Admin::CreateTable { name, options, per_core, exact: false };
         match self.setup.finder.ask(&Ask::Admin(admin), Duration::from_secs(5)).await {
             // Another keeper may have been quicker.
             Ok(Answer::Refused(why)) if !why.contains("already") => Err(BrickError::Cluster(why)),
@@ -162,6 +166,7 @@ impl Beats {
                 Ok(None)
             }
             Answer::Lease(LeaseAnswer::Register) => Ok(Some(Ended::Superseded)),
+            Answer::Lease(LeaseAnswer::Removed) => Ok(Some(Ended::Removed)),
             Answer::Refused(why) => Err(why),
             _ => Err("a keeper answered something else than was asked".into()),
         }
@@ -186,6 +191,8 @@ impl Beats {
             unreachable: news.unreachable,
             room: Room { total_bytes, free_bytes: total_bytes.saturating_sub(used) },
             figures: news.figures,
+            copies: news.copies,
+            pid: std::process::id(),
         }
     }
 
@@ -249,8 +256,15 @@ impl Beats {
 
 pub(crate) fn superseded() -> BrickError {
     BrickError::Cluster(
-        "the keepers say that another process acts for this brick, or that the brick was removed: it ends \
-         here; see status on another brick"
+        "the keepers say that another process acts for this brick: it ends here; see status on another brick"
+            .into(),
+    )
+}
+
+pub(crate) fn removed() -> BrickError {
+    BrickError::Removed(
+        "this brick was removed from its cluster: it ends here; to let it join again as a new brick, delete \
+         its data_dir and its folder in memory_dir, and start it with --join"
             .into(),
     )
 }

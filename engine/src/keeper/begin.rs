@@ -15,6 +15,7 @@ use firebrick_partition::keeper::Registration;
 use tokio::task::AbortHandle;
 
 use super::ask::Finder;
+use super::beat::removed;
 use super::member::{self, Member};
 use super::net::{Answer, Ask, JoinAnswer, Links, serve};
 use super::node::{Node, NodeSetup, Port, Running};
@@ -169,6 +170,7 @@ async fn register(
             Ok(Answer::Join(JoinAnswer::Joined { cluster, brick, keepers, dropped })) => {
                 return Ok(Registered { cluster, brick, keepers, dropped });
             }
+            Ok(Answer::Join(JoinAnswer::Removed)) => return Err(removed()),
             Ok(Answer::Join(JoinAnswer::Wait { ms })) => {
                 say("an older process of this brick, or a lone brick's lease, is not over yet");
                 Duration::from_millis(ms)

@@ -3,7 +3,7 @@
 //! * `disk`, `machine`, `network`, `types`: what openraft runs on: log, snapshots, messages;
 //! * `net`: the control port;
 //! * `node`: a brick's keeper; `lead`, `requests`: what the leader does;
-//! * `begin`, `member`: a brick starts; `beat`, `news`, `ask`: its heartbeats.
+//! * `begin`, `member`: a brick starts; `beat`, `news`, `ask`: its heartbeats; `status`: the cluster for people.
 //!
 //! What is decided, and why it is safe, is `partition::keeper`; docs/keepers.md is the text.
 
@@ -19,12 +19,13 @@ mod network;
 mod news;
 mod node;
 mod requests;
+mod status;
 #[cfg(test)]
 pub(crate) mod tests;
 mod types;
 
 pub(crate) use ask::Finder;
-pub(crate) use beat::{BeatSetup, Beats, Ended, superseded};
+pub(crate) use beat::{BeatSetup, Beats, Ended, removed, superseded};
 pub use begin::KeeperSetup;
 pub(crate) use begin::{Begun, begin};
 pub(crate) use net::{Admin, Answer, Ask};

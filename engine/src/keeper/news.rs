@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use firebrick_partition::keeper::{Figure, PARTITIONS_MAX, Report};
+use firebrick_partition::keeper::{CopyFigure, Figure, PARTITIONS_MAX, Report};
 use tokio::sync::Notify;
 
 use super::node::lock;
@@ -31,6 +31,7 @@ struct Heard {
     reports: BTreeMap<Report, Instant>,
     figures: BTreeMap<u32, Figure>,
     unreachable: BTreeMap<u16, Vec<u32>>,
+    copies: BTreeMap<u16, Vec<CopyFigure>>,
 }
 
 fn is_said(report: &Report, said: &mut Instant) -> bool {
@@ -47,6 +48,7 @@ pub(crate) struct Taken {
     pub(crate) reports: Vec<Report>,
     pub(crate) figures: Vec<Figure>,
     pub(crate) unreachable: Vec<u32>,
+    pub(crate) copies: Vec<CopyFigure>,
 }
 
 impl News {
@@ -79,6 +81,11 @@ impl News {
         lock(&self.heard).unreachable.insert(core, bricks);
     }
 
+    /// How far all copies to replicas of a core are.
+    pub(crate) fn copies(&self, core: u16, copies: Vec<CopyFigure>) {
+        lock(&self.heard).copies.insert(core, copies);
+    }
+
     /// For a heartbeat.
     pub(crate) fn take(&self) -> Taken {
         let mut heard = lock(&self.heard);
@@ -87,6 +94,7 @@ impl News {
         let first: Vec<u32> = heard.figures.keys().copied().take(FIGURES_MAX).collect();
         let figures = first.iter().filter_map(|id| heard.figures.remove(id)).collect();
         let all: BTreeSet<u32> = heard.unreachable.values().flatten().copied().collect();
-        Taken { reports, figures, unreachable: all.into_iter().collect() }
+        let copies = heard.copies.values().flatten().copied().collect();
+        Taken { reports, figures, unreachable: all.into_iter().collect(), copies }
     }
 }

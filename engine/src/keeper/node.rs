@@ -23,7 +23,6 @@ use super::machine::{Machine, Shown};
 use super::net::{Answer, Ask, Handler, Hello, Lane, Links};
 use super::network::Network;
 use super::types::{NodeId, Raft, Term};
-use crate::clock::boot_ns;
 use crate::error::BrickError;
 use crate::notices::Notices;
 
@@ -215,40 +214,6 @@ impl Node {
         };
         let voters: Vec<NodeId> = membership.membership().voter_ids().collect();
         membership.membership().nodes().filter(|(id, _)| voters.contains(id)).map(at).collect()
-    }
-
-    /// What this keeper knows, for people. Not checked with the others: it may be old for a moment.
-    pub(crate) fn status(&self) -> serde_json::Value {
-        let metrics = self.raft.metrics();
-        let (membership, term, leader) = {
-            let metrics = metrics.borrow();
-            (Arc::clone(&metrics.membership_config), metrics.current_term, metrics.current_leader)
-        };
-        let voters: Vec<NodeId> = membership.membership().voter_ids().collect();
-        let state = self.shown.lock();
-        let now = boot_ns();
-        let leases = lock(&self.leases);
-        let leads = self.leads();
-        let bricks = state.keepers.bricks().map(|brick| {
-            serde_json::json!({
-                "id": brick.id,
-                "name": brick.name,
-                "listen": brick.listen,
-                "control": brick.control,
-                "keeper": voters.contains(&NodeId::from(brick.id)),
-                "draining": brick.draining,
-                // Only the leader knows.
-                "live": leads.then(|| leases.is_live(now, &state.keepers, brick.id)),
-            })
-        });
-        serde_json::json!({
-            "id": format!("{:016x}", self.cluster),
-            "brick": self.brick,
-            "leader": leader,
-            "term": term,
-            "maps_version": state.keepers.version(),
-            "bricks": bricks.collect::<Vec<_>>(),
-        })
     }
 
     /// This keeper's process is the only keeper there is.

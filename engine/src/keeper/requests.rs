@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use firebrick_partition::keeper::{
-    Applied, Entry, Gate, Registration, create_table, lead_anyway, partitions_for,
+    Applied, Entry, Gate, Keepers, Overview, Registration, Wish, create_table, lead_anyway,
+    partitions_for,
 };
 use tokio::sync::oneshot;
 
@@ -31,6 +32,14 @@ impl Node {
                 Some(_) => Answer::Maps(self.shown.lock().keepers.changes_since(since)),
                 None => Answer::NotLeader { leader: None },
             },
+            Ask::Overview => match self.check().await {
+                Some(term) => Answer::Overview {
+                    overview: Box::new(self.overview()),
+                    leader: self.brick,
+                    term: term.term,
+                },
+                None => Answer::NotLeader { leader: None },
+            },
             Ask::Append(_) | Ask::Vote(_) | Ask::Snapshot { .. } => {
                 Answer::Refused("that is between keepers".into())
             }
@@ -41,6 +50,9 @@ impl Node {
         let Some(term) = self.check().await else { return Answer::NotLeader { leader: None } };
         if !has_log && let Some(refusal) = self.refuse_forgetful(&registration) {
             return Answer::Refused(refusal);
+        }
+        if has_log && self.is_removed(&registration) {
+            return Answer::Join(JoinAnswer::Removed);
         }
         let own = registration.incarnation == self.incarnation && self.is_alone();
         let now = boot_ns();
@@ -75,6 +87,18 @@ impl Node {
             Ok(Err(_)) => Answer::Join(JoinAnswer::Wait { ms: 50 }),
             Err(_) => Answer::NotLeader { leader: None },
         }
+    }
+
+    /// It has been a brick of this cluster, and is none any more. (A founder's first registration is the first of all.)
+    fn is_removed(&self, new: &Registration) -> bool {
+        let state = self.shown.lock();
+        state.keepers.bricks().next().is_some() && state.keepers.brick_of(new.identity).is_none()
+    }
+
+    /// The cluster, as this leader sees it.
+    fn overview(&self) -> Overview {
+        let state = self.shown.lock();
+        Overview::new(boot_ns(), &state.keepers, &lock(&self.leases))
     }
 
     /// A keeper that lost its log has forgotten whom it voted for.
@@ -118,7 +142,10 @@ impl Node {
             })
         };
         Ok(match admin {
-            Admin::CreateTable { name, mut options, per_core } => {
+            Admin::CreateTable { name, mut options, per_core, exact } => {
+                if exact {
+                    check_replicas(keepers, &name, options.replicas)?;
+                }
                 if options.partitions == 0 {
                     let cores = keepers.bricks().map(|brick| u32::from(brick.cores)).sum();
                     options.partitions = partitions_for(cores, per_core);
@@ -127,7 +154,24 @@ impl Node {
             }
             Admin::DropTable { name } => Entry::DropTable { name },
             Admin::Forgotten { brick, partitions } => Entry::Forgotten { brick, partitions },
-            Admin::Drain { brick, on } => Entry::Drain { brick: brick_id(&brick)?, on },
+            Admin::Drain { brick, on, fewer_replicas } => {
+                let brick = brick_id(&brick)?;
+                if on && !fewer_replicas {
+                    check_drain(keepers, brick)?;
+                }
+                Entry::Drain { brick, on }
+            }
+            Admin::Move { partition, from, to } => {
+                let (from, to) = (brick_id(&from)?, brick_id(&to)?);
+                self.check_target(keepers, partition, to, true)?;
+                Entry::Wish { partition, wish: Some(Wish::Move { from, to }) }
+            }
+            Admin::HandOver { partition, to } => {
+                let to = brick_id(&to)?;
+                self.check_target(keepers, partition, to, false)?;
+                Entry::Wish { partition, wish: Some(Wish::Lead { to }) }
+            }
+            Admin::CancelMove { partition } => Entry::Wish { partition, wish: None },
             Admin::RemoveBrick { brick } => Entry::RemoveBrick { brick: brick_id(&brick)? },
             Admin::LeadAnyway { partition, brick } => {
                 let brick = brick.map(|name| brick_id(&name)).transpose()?;
@@ -136,4 +180,74 @@ impl Node {
             Admin::Settings(settings) => Entry::Settings(settings),
         })
     }
+
+    /// The brick can take the partition now. What turns up later ends the wish, and status says why.
+    fn check_target(
+        &self,
+        keepers: &Keepers,
+        partition: u32,
+        to: u32,
+        copy: bool,
+    ) -> Result<(), String> {
+        let name = keepers.brick(to).map_or("", |brick| brick.name.as_str());
+        let leases = lock(&self.leases);
+        if !leases.is_live(boot_ns(), keepers, to) {
+            return Err(format!(
+                "brick \"{name}\" is not there: start it first, or name another one"
+            ));
+        }
+        let primary = keepers.group(partition).and_then(|group| group.replicas.primary());
+        let figure = primary.and_then(|m| leases.figure(m.brick, partition));
+        if let (true, Some(room), Some(figure)) = (copy, leases.room(to), figure)
+            && room.total_bytes > 0
+            && room.free_bytes < figure.bytes
+        {
+            return Err(format!(
+                "brick \"{name}\" has {} MiB of memory left and partition {partition} has {} MiB: give the \
+                 brick more `memory`, or name another one",
+                room.free_bytes >> 20,
+                figure.bytes >> 20
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// As many bricks as there should be replicas.
+fn check_replicas(keepers: &Keepers, table: &str, replicas: u8) -> Result<(), String> {
+    let bricks = keepers.bricks().filter(|brick| !brick.draining).count();
+    if usize::from(replicas) <= bricks {
+        return Ok(());
+    }
+    let there = if bricks == 1 {
+        "there is 1 brick".to_owned()
+    } else {
+        format!("there are {bricks} bricks")
+    };
+    Err(format!(
+        "{replicas} replicas of table \"{table}\" need as many bricks, and {there}: start more bricks first, or \
+         give at most {bricks}"
+    ))
+}
+
+/// Without the brick there are as many bricks as each table wants replicas, if there are now.
+fn check_drain(keepers: &Keepers, brick: u32) -> Result<(), String> {
+    let now = keepers.bricks().filter(|b| !b.draining).count();
+    let draining = keepers.brick(brick).is_some_and(|b| b.draining);
+    let left = keepers.bricks().filter(|b| !b.draining && b.id != brick).count();
+    if draining || left == 0 {
+        return Ok(()); // Nothing changes; or the entry says that it cannot be.
+    }
+    let wants = |n: usize| (left + 1..=now).contains(&n);
+    let short = keepers.tables().filter(|table| wants(usize::from(table.options.replicas)));
+    let names: Vec<&str> = short.map(|table| table.name.as_str()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let name = keepers.brick(brick).map_or("", |brick| brick.name.as_str());
+    Err(format!(
+        "without brick \"{name}\" there are {left} bricks, too few for the {now} replicas of {}: add a brick \
+         first, or say that fewer replicas will do (--fewer-replicas)",
+        names.join(", ")
+    ))
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use firebrick_net::{Ep, Fabric};
-use firebrick_partition::keeper::Figure;
+use firebrick_partition::keeper::{CopyFigure, Figure};
 use firebrick_partition::maps::{RouteTable, Routes};
 use firebrick_partition::replica::{Replica, Report};
 use firebrick_partition::wire;
@@ -18,6 +18,9 @@ use crate::counters::{CoreState, Published, Taken};
 const FLUSH_NS: u64 = 60_000_000_000;
 /// And this long for clients to take their answers.
 const CLOSE_NS: u64 = 1_000_000_000;
+
+/// Between two tellings of how far copies are.
+const COPIES_NS: u64 = 200_000_000;
 
 /// How far a stop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +91,11 @@ impl ControlEnd {
         self.port.unreachable(core, bricks).is_ok()
     }
 
+    /// Tells how far all copies to this core's replicas are. Said again soon, so one that is refused is no loss.
+    fn copies(&self, core: u16, copies: Vec<CopyFigure>) {
+        let _ = self.port.copies(core, copies);
+    }
+
     /// Says that the files of dropped partitions are gone.
     pub fn removed(&self, partitions: Vec<u32>) {
         // Refused: the next start removes them anew.
@@ -153,6 +161,20 @@ impl<F: Fabric> Shard<F> {
         let removed = std::mem::take(&mut self.files.removed);
         if !removed.is_empty() {
             self.control.removed(removed);
+        }
+    }
+
+    /// Tells how far copies are, now and then while there are any.
+    pub(super) fn tell_copies(&mut self) {
+        let now_ns = self.store.now.boot_ns;
+        if now_ns < self.copies_told_ns + COPIES_NS {
+            return;
+        }
+        let copies: Vec<_> = self.store.replicas().iter().filter_map(Replica::copying).collect();
+        if !copies.is_empty() || self.copies_told {
+            self.copies_told_ns = now_ns;
+            self.copies_told = !copies.is_empty();
+            self.control.copies(self.store.core(), copies);
         }
     }
 

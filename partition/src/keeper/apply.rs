@@ -1,5 +1,7 @@
 //! One entry applied: look at all its conditions, then change everything, or nothing.
 
+use std::collections::BTreeSet;
+
 use super::KEEPERS_MAX;
 use super::entry::{Applied, Entry};
 use super::state::{Brick, Group, Keepers, Settings};
@@ -54,6 +56,8 @@ impl Keepers {
             Entry::Lead { partition, epoch, brick, incarnation, accept_loss } => {
                 self.lead(partition, epoch, (brick, incarnation), accept_loss)
             }
+            Entry::Wish { partition, wish } => self.wish(partition, wish),
+            Entry::EndWish { partition, wish, ref why } => self.end_wish(partition, wish, why),
             Entry::Drain { brick, on } => self.drain(brick, on),
             Entry::RemoveBrick { brick } => self.remove_brick(brick),
             Entry::SetKeepers { ref before, ref keepers } => self.set_keepers(before, keepers),
@@ -107,6 +111,7 @@ impl Keepers {
         group
             .former
             .retain(|brick| replicas.position(*brick).is_none() && replicas.members.len() < wanted);
+        group.look_at_wish();
     }
 
     fn drain(&mut self, brick: u32, on: bool) -> Outcome {
@@ -127,7 +132,18 @@ impl Keepers {
             found.draining = on;
         }
         self.bricks_changed = version;
+        self.forget_hands();
+        if on {
+            self.end_wishes(brick, false);
+        }
         Ok(Applied::Done)
+    }
+
+    /// The bricks that count in a group: members, a learner, and who may have what was acknowledged.
+    pub(super) fn counting(group: &Group) -> BTreeSet<u32> {
+        let replicas = &group.replicas;
+        let all = replicas.members.iter().chain(&replicas.learners).map(|m| m.brick);
+        all.chain(group.kept.iter().map(|kept| kept.brick)).collect()
     }
 
     fn remove_brick(&mut self, brick: u32) -> Outcome {
@@ -136,13 +152,7 @@ impl Keepers {
         if !found.draining {
             return Err(format!("brick \"{name}\" is in use: drain it first"));
         }
-        let in_use = |group: &&Group| {
-            let replicas = &group.replicas;
-            replicas.position(brick).is_some()
-                || replicas.learners.iter().any(|m| m.brick == brick)
-                || group.kept.iter().any(|kept| kept.brick == brick)
-        };
-        let left = self.groups.values().filter(in_use).count();
+        let left = self.groups.values().filter(|g| Self::counting(g).contains(&brick)).count();
         if left > 0 {
             return Err(format!(
                 "brick \"{name}\" still counts in {left} partitions: wait, or see status"
@@ -151,6 +161,8 @@ impl Keepers {
         if self.voters.contains(&brick) {
             return Err(format!("brick \"{name}\" is still a keeper: wait until another one is"));
         }
+        self.end_wishes(brick, true);
+        self.forget_hands();
         let version = self.bump();
         self.bricks.remove(&brick);
         self.bricks_changed = version;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::state::Settings;
+use super::wishes::Wish;
 use crate::maps::{Intent, TableOptions};
 
 /// A file on one host: the same numbers, the same boot and a held lock mean that no older process has it.
@@ -214,6 +215,22 @@ pub enum Entry {
         incarnation: u64,
         /// Nobody kept everything, or an operator says so: what this one has counts.
         accept_loss: bool,
+    },
+    /// An operator wishes something of a partition; `None`: not any more.
+    Wish {
+        /// Partition.
+        partition: u32,
+        /// What.
+        wish: Option<Wish>,
+    },
+    /// What was wished cannot be.
+    EndWish {
+        /// Partition.
+        partition: u32,
+        /// What was wished.
+        wish: Wish,
+        /// Why not.
+        why: String,
     },
     /// Empties a brick, or ends that.
     Drain {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::apply::Outcome;
 use super::entry::Applied;
 use super::state::{Group, Keepers, Kept};
+use super::wishes::NoteKind;
 use crate::maps::{Member, REPLICAS_MAX};
 
 impl Keepers {
@@ -130,7 +131,7 @@ impl Keepers {
                 "brick {brick} does not have everything that partition {partition} acknowledged"
             ));
         }
-        let loss = (!whole).then(|| loss_of(partition, brick, group));
+        let loss = (!whole).then(|| self.loss_of(partition, brick, group));
         let old = group.replicas.members.iter().find(|m| m.brick == brick).map(|m| m.core);
         let core = old.unwrap_or_else(|| self.free_core(brick));
         self.bump();
@@ -142,6 +143,9 @@ impl Keepers {
                 g.active = 0;
             }
         });
+        if let Some(text) = loss.clone() {
+            self.note(NoteKind::Loss, partition, text);
+        }
         if let Some(group) = self.groups.get_mut(&partition).filter(|_| !whole && kept.is_none()) {
             group.kept.push(Kept { brick, intact: false });
         }
@@ -169,23 +173,24 @@ impl Keepers {
         }
         loads.into_iter().collect()
     }
-}
 
-fn loss_of(partition: u32, brick: u32, group: &Group) -> String {
-    let others: Vec<String> = group
-        .kept
-        .iter()
-        .filter(|k| k.intact && k.brick != brick)
-        .map(|k| k.brick.to_string())
-        .collect();
-    let better = if others.is_empty() {
-        "no brick kept all of it".to_owned()
-    } else {
-        format!("brick {} kept all of it", others.join(", "))
-    };
-    format!(
-        "partition {partition} goes on with what brick {brick} has: writes acknowledged since epoch {} began \
-         may be lost ({better})",
-        group.replicas.active
-    )
+    fn loss_of(&self, partition: u32, brick: u32, group: &Group) -> String {
+        let others: Vec<String> = group
+            .kept
+            .iter()
+            .filter(|k| k.intact && k.brick != brick)
+            .map(|k| format!("\"{}\"", self.name_of(k.brick)))
+            .collect();
+        let better = if others.is_empty() {
+            "no brick kept all of it".to_owned()
+        } else {
+            format!("brick {} kept all of it", others.join(", "))
+        };
+        format!(
+            "partition {partition} goes on with what brick \"{}\" has: writes acknowledged since epoch {} \
+             began may be lost ({better})",
+            self.name_of(brick),
+            group.replicas.active
+        )
+    }
 }

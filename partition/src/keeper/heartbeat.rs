@@ -88,6 +88,19 @@ pub struct Figure {
     pub tail_seq: u64,
 }
 
+/// How far a copy to a replica is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyFigure {
+    /// Partition.
+    pub partition: u32,
+    /// Records that came, since the copy began.
+    pub copied_bytes: u64,
+    /// What of the source's segments has been gone through.
+    pub passed_bytes: u64,
+    /// What there is to go through; 0: the source has not said so yet.
+    pub total_bytes: u64,
+}
+
 /// A brick's heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heartbeat {
@@ -107,6 +120,12 @@ pub struct Heartbeat {
     pub room: Room,
     /// Figures of replicas; those that are not here stay as they were.
     pub figures: Vec<Figure>,
+    /// All copies to this brick that are under way.
+    #[serde(default)]
+    pub copies: Vec<CopyFigure>,
+    /// Its process, for people.
+    #[serde(default)]
+    pub pid: u32,
 }
 
 /// The answer to a heartbeat.
@@ -119,6 +138,8 @@ pub enum LeaseAnswer {
         /// What to apply first.
         delta: MapDelta,
     },
-    /// Another process acts for the brick, or none: register.
+    /// Another process acts for the brick: register.
     Register,
+    /// The brick was removed.
+    Removed,
 }

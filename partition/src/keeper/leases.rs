@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Entry, Proof, Registration};
-use super::heartbeat::{Figure, Heartbeat, LeaseAnswer, Report, Room};
+use super::heartbeat::{CopyFigure, Figure, Heartbeat, LeaseAnswer, Report, Room};
 use super::state::Keepers;
 
 const MS: u64 = 1_000_000;
@@ -67,6 +67,7 @@ impl Hold {
             | Entry::Withdraw { partition, .. }
             | Entry::Leave { partition, .. }
             | Entry::StepDown { partition, .. }
+            | Entry::EndWish { partition, .. }
             | Entry::Damaged { partition, .. } => hold.partitions.push(partition),
             Entry::Active { ref groups, .. } => {
                 hold.partitions.extend(groups.iter().map(|group| group.0));
@@ -74,6 +75,44 @@ impl Hold {
             _ => {}
         }
         hold
+    }
+}
+
+/// A copy to a brick, and how fast it goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Copying {
+    /// As it was said last.
+    pub(super) figure: CopyFigure,
+    /// Bytes that came in a second.
+    pub(super) copied_per_s: u64,
+    /// Bytes that were gone through in a second.
+    pub(super) passed_per_s: u64,
+    /// Where the rate is measured from.
+    since: u64,
+    from: CopyFigure,
+}
+
+/// A rate is of at least so long.
+const RATE_NS: u64 = 1_000 * MS;
+
+impl Copying {
+    fn next(mut self, now: u64, figure: CopyFigure) -> Self {
+        let restarted = figure.passed_bytes < self.figure.passed_bytes;
+        if self.since == 0 || restarted {
+            return Self { figure, since: now, from: figure, ..Self::default() };
+        }
+        self.figure = figure;
+        let took = now - self.since;
+        // Until there is a first second, whatever there is tells more than nothing.
+        if took >= RATE_NS || (self.copied_per_s == 0 && took > 0) {
+            let rate = |bytes: u64| (u128::from(bytes) * 1_000_000_000 / u128::from(took)) as u64;
+            self.copied_per_s = rate(figure.copied_bytes.saturating_sub(self.from.copied_bytes));
+            self.passed_per_s = rate(figure.passed_bytes - self.from.passed_bytes);
+        }
+        if took >= RATE_NS {
+            (self.since, self.from) = (now, figure);
+        }
+        self
     }
 }
 
@@ -89,6 +128,8 @@ pub(super) struct Seen {
     endless: bool,
     room: Room,
     figures: BTreeMap<u32, Figure>,
+    copies: BTreeMap<u32, Copying>,
+    pid: u32,
     /// Report: since when, and when last.
     reports: BTreeMap<Report, (u64, u64)>,
     /// Since when it cannot reach a brick.
@@ -138,6 +179,13 @@ impl Leases {
             }
         }
         seen.figures.retain(|partition, _| keepers.group(*partition).is_some());
+        seen.pid = heartbeat.pid;
+        let before = std::mem::take(&mut seen.copies);
+        let is_there = |copy: &&CopyFigure| keepers.group(copy.partition).is_some();
+        for copy in heartbeat.copies.iter().filter(is_there) {
+            let old = before.get(&copy.partition).copied().unwrap_or_default();
+            seen.copies.insert(copy.partition, old.next(now, *copy));
+        }
         let is_now = |report: &Report| {
             let (partition, epoch) = report.at();
             keepers.group(partition).is_some_and(|group| group.replicas.epoch == epoch)
@@ -182,7 +230,8 @@ impl Leases {
         since: u64,
     ) -> Option<LeaseAnswer> {
         if !keepers.is_current(brick, incarnation) {
-            return Some(LeaseAnswer::Register);
+            let known = keepers.brick(brick).is_some();
+            return Some(if known { LeaseAnswer::Register } else { LeaseAnswer::Removed });
         }
         if self.suspended.contains(&brick) || self.is_held(brick, incarnation) {
             return None;
@@ -313,6 +362,18 @@ impl Leases {
     /// Figures of a brick's replica.
     pub fn figure(&self, brick: u32, partition: u32) -> Option<&Figure> {
         self.seen.get(&brick)?.figures.get(&partition)
+    }
+
+    /// How far a copy to a brick is.
+    pub(super) fn copying(&self, keepers: &Keepers, brick: u32, partition: u32) -> Option<Copying> {
+        let seen = self.seen.get(&brick).filter(|s| keepers.is_current(brick, s.incarnation))?;
+        seen.copies.get(&partition).copied()
+    }
+
+    /// A brick's process, as it said last.
+    pub(super) fn pid(&self, keepers: &Keepers, brick: u32) -> Option<u32> {
+        let seen = self.seen.get(&brick).filter(|s| keepers.is_current(brick, s.incarnation));
+        seen.map(|seen| seen.pid).filter(|pid| *pid > 0)
     }
 
     /// A brick's memory, as it said last.

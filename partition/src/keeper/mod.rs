@@ -15,20 +15,24 @@ mod groups;
 mod heartbeat;
 mod leases;
 mod members;
+mod overview;
 mod planner;
 mod register;
 mod state;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod wishes;
 
 pub use delta::{GroupDelta, MapDelta};
 pub use entry::{Applied, Entry, LockFile, Proof, Registration};
-pub use heartbeat::{Figure, Heartbeat, LeaseAnswer, Report, Room};
+pub use heartbeat::{CopyFigure, Figure, Heartbeat, LeaseAnswer, Report, Room};
 pub use leases::{Gate, Leases, Ticket};
+pub use overview::{BrickView, CopyKind, CopyView, Overview, WishView};
 pub use planner::{Planner, create_table, lead_anyway, plan};
 pub use state::{Brick, Group, Keepers, Kept, Settings, Table};
 pub use tables::{DEFAULT_TABLE, PARTITIONS_MAX, TABLES_MAX, partitions_for};
+pub use wishes::{Note, NoteKind, Wish};
 
 /// Bricks of one cluster.
 pub const BRICKS_MAX: usize = 256;

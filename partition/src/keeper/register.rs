@@ -64,6 +64,7 @@ impl Keepers {
         let version = self.bump();
         self.bricks.insert(id, brick_from(new, id, false));
         self.bricks_changed = version;
+        self.forget_hands();
         if self.voters.is_empty() {
             self.voters.push(id);
         }

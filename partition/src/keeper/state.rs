@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::entry::LockFile;
+use super::wishes::{Note, Wish};
 use crate::maps::{Leaf, Replicas, TableOptions};
 
 /// What an operator may change while the cluster runs.
@@ -110,6 +111,12 @@ pub struct Group {
     pub kept: Vec<Kept>,
     /// Bricks that went without being asked to: the first to be copied to when they are back.
     pub former: Vec<u32>,
+    /// What an operator wishes of it.
+    #[serde(default)]
+    pub wish: Option<Wish>,
+    /// It is where an operator put it: nothing that only makes bricks more even moves it.
+    #[serde(default)]
+    pub by_hand: bool,
 }
 
 /// The keepers' state machine. Also the snapshot.
@@ -136,6 +143,9 @@ pub struct Keepers {
     pub(super) next_partition: u32,
     /// The only brick may hold a lease without end.
     pub(super) endless: bool,
+    /// What operators should know, the oldest first.
+    #[serde(default)]
+    pub(super) notes: Vec<Note>,
 }
 
 impl Default for Keepers {
@@ -157,6 +167,7 @@ impl Default for Keepers {
             next_table: 1,
             next_partition: 1,
             endless: true,
+            notes: Vec::new(),
         }
     }
 }

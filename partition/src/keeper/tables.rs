@@ -63,6 +63,8 @@ impl Keepers {
                 changed: version,
                 kept: Vec::new(),
                 former: Vec::new(),
+                wish: None,
+                by_hand: false,
             };
             self.groups.insert(first + n as u32, group);
         }

@@ -11,6 +11,7 @@ use super::group::{Role, Stop};
 use super::learner::{Copying, Finish};
 use super::reads_aside::WaitingRead;
 use super::{Action, Actions, Replica, Report, State};
+use crate::keeper::CopyFigure;
 use crate::op::{Now, Version};
 use crate::wire::peer::{self, Peer, Vote, Why};
 
@@ -55,6 +56,8 @@ pub(super) struct Follow {
     pub waiting: VecDeque<WaitingRead>,
     pub copy: Option<Box<Copying>>,
     pub finish: Finish,
+    /// For people.
+    pub progress: CopyFigure,
     /// The copy cannot go on from what is here.
     pub over_due: bool,
 }

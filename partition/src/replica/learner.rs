@@ -17,6 +17,7 @@ use super::recover::{Load, Sweep};
 use super::{Actions, Replica};
 use crate::hash::hash_key;
 use crate::index::Index;
+use crate::keeper::CopyFigure;
 use crate::op::Now;
 use crate::sessions::{Rebuild, Sessions};
 use crate::wire::peer::{self, Peer, Why};
@@ -112,6 +113,17 @@ impl Replica {
         follow.copy.is_none() && follow.finish == Finish::Done && self.log.manifest().complete
     }
 
+    /// How far the copy to this replica is, while it is a learner.
+    pub fn copying(&self) -> Option<CopyFigure> {
+        let follow = &self.group.follow;
+        let mut figure = CopyFigure { partition: self.leaf.partition, ..follow.progress };
+        if follow.copy.as_ref().is_none_or(|copy| copy.stage == Stage::Sweeping) {
+            // Nothing more comes in bulk.
+            figure.passed_bytes = figure.total_bytes;
+        }
+        (self.group.role == Role::Learner).then_some(figure)
+    }
+
     /// The comparison of a learner: what it has and keeps, and where it begins to be shipped. `tail` is
     /// the record before that.
     pub(super) fn begin_copy(
@@ -140,6 +152,9 @@ impl Replica {
             let ticket = self.log.change_manifest(|manifest| manifest.history = theirs);
             self.group.follow.compared = Compared::Saving { ticket };
             return;
+        }
+        if old.is_none() {
+            self.group.follow.progress = CopyFigure::default();
         }
         let mut copy = old.unwrap_or_default();
         if !keep {
@@ -183,7 +198,7 @@ impl Replica {
             return;
         };
         match *message {
-            Peer::CopyListing { copy: n, dropped, parts, .. }
+            Peer::CopyListing { copy: n, dropped, parts, bytes, .. }
                 if n == copy.copy && copy.stage == Stage::Listing =>
             {
                 if copy.have > 0 && copy.have < dropped {
@@ -192,6 +207,8 @@ impl Replica {
                     return;
                 }
                 (copy.stage, copy.parts, copy.next_part) = (Stage::Reading, parts, 0);
+                let progress = &mut self.group.follow.progress;
+                (progress.passed_bytes, progress.total_bytes) = (0, bytes);
                 self.log.raise_dropped(dropped);
             }
             Peer::CopyData { copy: n, part, offset, next, records, .. } if n == copy.copy => {
@@ -199,6 +216,14 @@ impl Replica {
                 let Some(at) = copy.reads.iter().position(asked) else { return };
                 copy.tries = 0;
                 copy.reads[at].offset = next;
+                let came = records.len() as u64;
+                let progress = &mut self.group.follow.progress;
+                progress.copied_bytes += came;
+                // (The end of a part is not told: what came of it is the best guess.)
+                let passed = next.checked_sub(offset).map_or(came, u64::from);
+                let most = progress.total_bytes;
+                progress.passed_bytes = (progress.passed_bytes + passed).min(most);
+                self.copied_total += came;
                 copy.reads[at].asked_ns = u64::MAX - RETRY_NS;
                 copy.inbox.push_back((part, next, records.into()));
             }

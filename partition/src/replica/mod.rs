@@ -77,6 +77,8 @@ pub struct ReplicaStats {
     pub expired: u64,
     /// Reads that met a damaged record.
     pub corrupt: u64,
+    /// Bytes of records that copies to this replica brought.
+    pub copied: u64,
     /// The log's.
     pub log: LogStats,
 }
@@ -141,6 +143,7 @@ pub struct Replica {
     recovery: Option<Box<Recovery>>,
     expired_total: u64,
     corrupt_total: u64,
+    copied_total: u64,
 }
 
 #[derive(Debug)]
@@ -183,6 +186,7 @@ impl Replica {
             recovery: None,
             expired_total: 0,
             corrupt_total: 0,
+            copied_total: 0,
         }
     }
 
@@ -283,6 +287,7 @@ impl Replica {
             held: self.held.len() as u64,
             expired: self.expired_total,
             corrupt: self.corrupt_total,
+            copied: self.copied_total,
             log: self.log.stats(),
         }
     }

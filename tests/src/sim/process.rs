@@ -335,6 +335,7 @@ impl Process {
             unreachable,
             room: Room { total_bytes: 1 << 30, free_bytes: 1 << 29 },
             figures: figures.collect(),
+            ..Heartbeat::default()
         })
     }
 

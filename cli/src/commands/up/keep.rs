@@ -17,6 +17,9 @@ const BACK_OFF_MAX: Duration = Duration::from_secs(10);
 /// A brick that ran this long before it died is not one that keeps dying.
 const STEADY: Duration = Duration::from_mins(1);
 
+/// A brick that was removed from its cluster ends with this: starting it again would be of no use.
+const REMOVED: u8 = 7;
+
 /// What happened to a brick.
 pub enum Said {
     /// It serves.
@@ -55,11 +58,16 @@ impl Keeping {
         loop {
             let started = Instant::now();
             let how = tokio::select! {
-                ended = brick.wait() => Some(child::describe(ended?)),
+                ended = brick.wait() => {
+                    let ended = ended?;
+                    let removed = ended.code() == Some(i32::from(REMOVED));
+                    Some((child::describe(ended), removed))
+                }
                 () = told(&mut self.stopped) => None,
             };
-            let Some(how) = how else { return self.stop(brick).await };
-            if !self.restart {
+            let Some((how, removed)) = how else { return self.stop(brick).await };
+            if removed || !self.restart {
+                let how = if removed { "it was removed from the cluster".to_owned() } else { how };
                 self.note(format!("{} ended ({how}); it stays down", self.place.name())).await;
                 told(&mut self.stopped).await;
                 return Ok(());

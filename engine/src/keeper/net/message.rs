@@ -1,7 +1,7 @@
 //! Messages of the control port.
 
 use firebrick_partition::keeper::{
-    Applied, Heartbeat, LeaseAnswer, MapDelta, Registration, Settings,
+    Applied, Heartbeat, LeaseAnswer, MapDelta, Overview, Registration, Settings,
 };
 use firebrick_partition::maps::TableOptions;
 use openraft::raft::{
@@ -66,6 +66,8 @@ pub(crate) enum Ask {
         /// The version that is there; 0: none.
         since: u64,
     },
+    /// The cluster as its leader sees it, for people.
+    Overview,
 }
 
 /// What can be changed from outside.
@@ -80,6 +82,9 @@ pub(crate) enum Admin {
         options: TableOptions,
         /// Partitions on each data core.
         per_core: u32,
+        /// Somebody named the number of replicas: it is refused while there are fewer bricks.
+        #[serde(default)]
+        exact: bool,
     },
     /// Drops one.
     DropTable {
@@ -99,11 +104,35 @@ pub(crate) enum Admin {
         brick: String,
         /// Begin.
         on: bool,
+        /// Although tables want more replicas than there will be bricks.
+        #[serde(default)]
+        fewer_replicas: bool,
     },
     /// Forgets an empty brick.
     RemoveBrick {
         /// Its name.
         brick: String,
+    },
+    /// A replica goes from one brick to another.
+    Move {
+        /// The partition.
+        partition: u32,
+        /// Name of the brick that has it.
+        from: String,
+        /// Name of the brick that gets it.
+        to: String,
+    },
+    /// A backup becomes the primary.
+    HandOver {
+        /// The partition.
+        partition: u32,
+        /// Its name.
+        to: String,
+    },
+    /// What was wished of a partition is wished no more.
+    CancelMove {
+        /// The partition.
+        partition: u32,
     },
     /// Whatever may be lost: somebody leads a partition that has stopped.
     LeadAnyway {
@@ -139,6 +168,15 @@ pub(crate) enum Answer {
     },
     /// To Maps.
     Maps(MapDelta),
+    /// To Overview.
+    Overview {
+        /// What the leader sees.
+        overview: Box<Overview>,
+        /// Its brick.
+        leader: u32,
+        /// Its term.
+        term: u64,
+    },
     /// This keeper does not lead.
     NotLeader {
         /// Who does, as far as it knows.
@@ -163,6 +201,8 @@ pub(crate) enum JoinAnswer {
         /// Dropped partitions of which the brick may still have files.
         dropped: Vec<u32>,
     },
+    /// The brick was removed, and its folders are still there.
+    Removed,
     /// An older process may hold a lease: ask again after this time.
     Wait {
         /// Milliseconds.

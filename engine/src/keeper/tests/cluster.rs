@@ -161,8 +161,10 @@ fn a_follower_far_behind_gets_a_snapshot() {
     let _ = std::fs::remove_file(snapshot(&three, behind));
     three.start(behind);
     assert!(three.brick(behind).started.routes.table_named("late").is_some());
-    let version = three.brick(other).status()["maps_version"].as_u64();
-    until("its own state", || three.brick(behind).status()["maps_version"].as_u64() >= version);
+    let version = three.brick(other).status()["cluster"]["own_version"].as_u64();
+    until("its own state", || {
+        three.brick(behind).status()["cluster"]["own_version"].as_u64() >= version
+    });
     assert!(snapshot(&three, behind).exists(), "it came as a snapshot");
 }
 

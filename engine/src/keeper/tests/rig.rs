@@ -277,12 +277,14 @@ impl TestBrick {
     }
 
     pub(crate) fn status(&self) -> Value {
-        self.ask("{\"do\":\"status\"}")["status"]["cluster"].clone()
+        self.ask("{\"do\":\"status\"}")["status"].clone()
     }
 
     /// The id of the brick whose keeper leads, as this one sees it.
     pub(crate) fn leader(&self) -> Option<u64> {
-        self.status()["leader"].as_u64()
+        let status = self.status();
+        let leads = |brick: &&Value| brick["leads"] == true;
+        status["bricks"].as_array()?.iter().find(leads)?["id"].as_u64()
     }
 
     /// Ids of the bricks that are keepers, as this one sees it.

@@ -279,6 +279,7 @@ impl Files {
             sum.flush_lag_bytes += stats.log.lag_bytes;
             sum.cleaned_bytes += stats.log.freed_bytes;
             sum.copied_bytes += stats.log.moved_bytes;
+            sum.copy_bytes += stats.copied;
             sum.partitions_sick += u64::from(stats.log.sick);
         }
         counts.items = sum.items;
@@ -293,6 +294,7 @@ impl Files {
         counts.flush_lag_bytes = sum.flush_lag_bytes;
         counts.cleaned_bytes = sum.cleaned_bytes;
         counts.copied_bytes = sum.copied_bytes;
+        counts.copy_bytes = sum.copy_bytes;
         counts.partitions_sick = sum.partitions_sick;
         counts.partitions = store.replicas().len() as u64;
     }

@@ -21,10 +21,12 @@ fn is_worth_it(full: (u64, u64), empty: (u64, u64)) -> bool {
     apart && compare(full, (empty.0 + 1, empty.1)) == Ordering::Greater
 }
 
-/// A group that nothing is going on about.
+/// A group that nothing is going on about, and that no operator has placed.
 fn is_calm(scene: &Scene<'_>, planner: &Planner, partition: u32, group: &Group) -> bool {
     let replicas = &group.replicas;
     replicas.is_active()
+        && group.wish.is_none()
+        && !group.by_hand
         && replicas.intent == Intent::None
         && replicas.learners.is_empty()
         && replicas.members.len() == scene.target(group)

@@ -13,6 +13,7 @@ mod members;
 mod place;
 mod repair;
 mod voters;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,6 +48,8 @@ pub struct Planner {
     stopped: BTreeMap<u32, u64>,
     /// A hand-over was withdrawn: not again before this time.
     rest: BTreeMap<u32, u64>,
+    /// Since when a wish cannot go on.
+    blocked: BTreeMap<u32, u64>,
     /// Since when a keeper has not been heard.
     unheard: BTreeMap<u32, u64>,
 }
@@ -159,6 +162,9 @@ impl Planner {
             keepers.group(*partition).is_some_and(|group| keepers.is_stopped(group))
         });
         self.rest.retain(|partition, until| is_there(partition) && *until > now);
+        self.blocked.retain(|partition, _| {
+            keepers.group(*partition).is_some_and(|group| group.wish.is_some())
+        });
         self.unheard.retain(|brick, _| keepers.brick(*brick).is_some());
     }
 }

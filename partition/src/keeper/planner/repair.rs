@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::place::{Loads, compare, crowding};
-use super::{ENTRIES_MAX, MS, Planner, Scene, balance};
+use super::{ENTRIES_MAX, MS, Planner, Scene, balance, wishes};
 use crate::keeper::PARTITIONS_MAX;
 use crate::keeper::entry::Entry;
 use crate::keeper::heartbeat::Report;
 use crate::keeper::state::{Brick, Group};
+use crate::keeper::wishes::Wish;
 use crate::maps::Intent;
 
 /// What copies there are, and what bricks hold when all that is under way is done.
@@ -106,6 +107,11 @@ impl<'a> Work<'a> {
         };
         let ratio = |brick: &Brick| self.loads.lead_ratio(brick);
         let backups = self.usable.iter().copied().filter(fine);
+        if let Some(Wish::Lead { to }) = group.wish
+            && let Some(wished) = backups.clone().find(|brick| brick.id == to)
+        {
+            return Some(wished.id);
+        }
         let best = backups.min_by(|a, b| compare(ratio(a), ratio(b)).then(a.id.cmp(&b.id)));
         best.map(|brick| brick.id)
     }
@@ -170,13 +176,20 @@ pub(super) fn repair<'a>(scene: &mut Scene<'a>, planner: &mut Planner, work: &mu
         let stay = members.iter().filter(|m| !scene.is_draining(m.brick)).count();
         if stay < target {
             fill(scene, planner, work, partition, group);
+            if let Some(wish) = group.wish.filter(|_| scene.is_free(partition)) {
+                wishes::grant_short(scene, planner, work, (partition, group), wish);
+            }
             continue;
         }
         planner.short.remove(&partition);
-        if members.len() > target {
-            shrink(scene, planner, work, partition, group);
-        } else {
-            spread(scene, planner, work, partition, group);
+        let extra = members.len() > target;
+        match group.wish {
+            Some(wish) if !extra || wish.is_copied(replicas) => {
+                wishes::grant(scene, planner, work, (partition, group), wish);
+            }
+            _ if extra => shrink(scene, planner, work, partition, group),
+            _ if group.by_hand => {}
+            _ => spread(scene, planner, work, partition, group),
         }
     }
     balance::balance(scene, planner, work);
@@ -211,6 +224,8 @@ fn fill<'a>(
     let since = *planner.short.entry(partition).or_insert(scene.now);
     let candidates = work.candidates(scene, planner, group);
     let back = candidates.iter().find(|b| group.former.contains(&b.id)).copied();
+    let wished = |brick: &&&Brick| matches!(group.wish, Some(Wish::Move { from, to }) if to == brick.id && scene.is_draining(from));
+    let back = candidates.iter().find(wished).copied().or(back);
     let delay = scene.keepers.settings.repair_delay_ms * MS;
     let waits = !group.former.is_empty() && scene.now < since + delay;
     if waits && back.is_none() {
@@ -239,20 +254,37 @@ fn shrink(
     partition: u32,
     group: &Group,
 ) {
-    let Some(brick) = work.leavers.get(&partition).copied() else { return };
-    let others = group.replicas.members.iter().filter(|m| m.brick != brick);
-    let all_there = others.clone().all(|m| scene.is_live(m.brick));
-    if !all_there || planner.rest.contains_key(&partition) {
-        return;
+    if let Some(brick) = work.leavers.get(&partition).copied() {
+        leave(scene, planner, (partition, group), brick);
+    }
+}
+
+/// Asks a member to leave, if all others are there and it did not just fail to.
+pub(super) fn leave(
+    scene: &mut Scene<'_>,
+    planner: &Planner,
+    (partition, group): (u32, &Group),
+    brick: u32,
+) -> bool {
+    let mut others = group.replicas.members.iter().filter(|m| m.brick != brick);
+    if !others.all(|m| scene.is_live(m.brick)) || planner.rest.contains_key(&partition) {
+        return false;
     }
     let (epoch, intent) = (group.replicas.epoch, Intent::Leave { brick });
     scene.step(partition, Entry::SetIntent { partition, epoch, intent });
+    true
 }
 
-/// Who should go of a group that has one too many: who is being emptied; then so that the rest is least crowded;
+/// Who should go of a group that has one too many: whom an operator named; who is being emptied; then so that the rest is least crowded;
 /// then the one with the most for its weight; a backup before the primary.
 fn leaver(scene: &Scene<'_>, loads: &Loads, group: &Group) -> Option<u32> {
     let members = &group.replicas.members;
+    if let Some(Wish::Move { from, to }) = group.wish
+        && group.replicas.position(from).is_some()
+        && members.iter().chain(&group.replicas.learners).any(|m| m.brick == to)
+    {
+        return Some(from);
+    }
     let key = |brick: u32| {
         let rest = members.iter().chain(&group.replicas.learners).map(|m| m.brick);
         let rest: Vec<u32> = rest.filter(|other| *other != brick).collect();

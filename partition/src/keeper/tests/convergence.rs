@@ -94,7 +94,7 @@ fn an_operators_word_ends_the_wait() {
     let entry =
         lead_anyway(world.now, &world.keepers, &world.leases, partition, None).expect("stopped");
     assert!(world.propose(&entry));
-    assert!(world.losses[0].contains("brick 1 kept all of it"), "{:?}", world.losses);
+    assert!(world.losses[0].contains("brick \"b1\" kept all of it"), "{:?}", world.losses);
     world.run(1_000);
     assert!(world.keepers.group(partition).unwrap().replicas.is_active());
 }

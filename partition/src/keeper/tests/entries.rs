@@ -123,7 +123,7 @@ fn a_member_without_its_memory_leaves_and_the_last_one_stops_the_group() {
     assert!(keepers.is_stopped(keepers.group(1).unwrap()));
     let entry = lead(&keepers, 2, true);
     let Applied::Led { loss: Some(loss), .. } = done(&mut keepers, &entry) else { panic!() };
-    assert!(loss.contains("brick 2 has") && loss.contains("no brick kept all"), "{loss}");
+    assert!(loss.contains("brick \"b2\" has") && loss.contains("no brick kept all"), "{loss}");
     assert_eq!((now(&keepers), replicas(&keepers).active), ((4, vec![2]), 0));
 }
 

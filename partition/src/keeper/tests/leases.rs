@@ -180,7 +180,7 @@ fn a_process_that_does_not_act_for_the_brick_gets_no_lease() {
     let heartbeat = Heartbeat { brick: 1, incarnation: 99, ..Heartbeat::default() };
     assert!(!leases.heartbeat(at, &keepers, &heartbeat));
     assert_eq!(leases.answer(at, &keepers, 1, 99, 0), Some(LeaseAnswer::Register));
-    assert_eq!(leases.answer(at, &keepers, 7, 1, 0), Some(LeaseAnswer::Register));
+    assert_eq!(leases.answer(at, &keepers, 7, 1, 0), Some(LeaseAnswer::Removed));
 }
 
 #[test]

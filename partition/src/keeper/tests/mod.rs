@@ -7,6 +7,7 @@ mod leases;
 mod placing;
 mod random;
 mod tables;
+mod wishes;
 mod world;
 
 use super::*;

@@ -21,6 +21,9 @@ enum Fault {
     Drop,
     Drain(usize, bool),
     Lease(u64),
+    Move(u32, usize, usize),
+    Lead(u32, usize),
+    Unwish(u32),
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -41,6 +44,9 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(Fault::Drop),
         1 => (0usize..5, any::<bool>()).prop_map(|(at, on)| Fault::Drain(at, on)),
         1 => (100u64..1000).prop_map(Fault::Lease),
+        2 => (1u32..9, 0usize..5, 0usize..5).prop_map(|(p, a, b)| Fault::Move(p, a, b)),
+        2 => (1u32..9, 0usize..5).prop_map(|(p, at)| Fault::Lead(p, at)),
+        1 => (1u32..9).prop_map(Fault::Unwish),
     ]
 }
 
@@ -94,6 +100,7 @@ fn inject(world: &mut World, fault: &Fault, n: usize) {
             let settings = Settings { lease_ms, ..*world.keepers.settings() };
             world.propose(&Entry::Settings(settings));
         }
+        Fault::Move(..) | Fault::Lead(..) | Fault::Unwish(_) => wish(world, fault),
         Fault::Add => {}
     }
     // The snapshot is the state.
@@ -101,6 +108,23 @@ fn inject(world: &mut World, fault: &Fault, n: usize) {
         let text = serde_json::to_string(&world.keepers).unwrap();
         assert_eq!(serde_json::from_str::<Keepers>(&text).unwrap(), world.keepers);
     }
+}
+
+fn wish(world: &mut World, fault: &Fault) {
+    let id = |at: usize| world.machines[at % world.machines.len()].id;
+    let (partition, wish) = match *fault {
+        Fault::Move(partition, from, to) => {
+            let (Some(from), Some(to)) = (id(from), id(to)) else { return };
+            (partition, Some(Wish::Move { from, to }))
+        }
+        Fault::Lead(partition, to) => {
+            let Some(to) = id(to) else { return };
+            (partition, Some(Wish::Lead { to }))
+        }
+        Fault::Unwish(partition) => (partition, None),
+        _ => return,
+    };
+    world.propose(&Entry::Wish { partition, wish });
 }
 
 proptest! {

@@ -314,7 +314,9 @@ impl World {
                 machine.required.retain(|(p, e)| epoch(*p) == Some(*e));
                 machine.missing.retain(|(p, e, _), _| epoch(*p) == Some(*e));
             }
-            Some(LeaseAnswer::Register) => panic!("machine {at} is not who it was"),
+            Some(LeaseAnswer::Register | LeaseAnswer::Removed) => {
+                panic!("machine {at} is not who it was")
+            }
             None => {}
         }
     }
@@ -423,7 +425,8 @@ impl World {
             let target = self.keepers.wanted(group).min(bricks).max(1);
             let calm = replicas.is_active() && !self.keepers.is_stopped(group);
             let calm = calm && replicas.learners.is_empty();
-            if !calm || replicas.members.len() != target || replicas.intent != Intent::None {
+            let calm = calm && group.wish.is_none() && replicas.intent == Intent::None;
+            if !calm || replicas.members.len() != target {
                 found.push(format!("{partition}: {replicas:?}"));
             }
         }
