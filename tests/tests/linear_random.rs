@@ -7,6 +7,7 @@
 use firebrick_tests::check::{Back, Bytes, Call, Operation, Verdict, Version, check_key};
 use firebrick_tests::random::Random;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 
 /// What is called on a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -300,12 +301,22 @@ proptest! {
     }
 }
 
+/// The same cases in every run: how long a search takes differs by powers of ten between seeds, and a
+/// verdict that depends on the machine's luck is none. `PROPTEST_RNG_SEED` tries others.
+fn long() -> ProptestConfig {
+    let config = ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(6) };
+    match config.rng_seed {
+        RngSeed::Random => ProptestConfig { rng_seed: RngSeed::Fixed(1), ..config },
+        RngSeed::Fixed(_) => config,
+    }
+}
+
 fn family() -> impl Strategy<Value = Family> {
     prop_oneof![Just(Family::Register), Just(Family::List), Just(Family::Counter)]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+    #![proptest_config(long())]
 
     /// Long ones, with hundreds of calls in doubt, pass, and fast. Without versions (clients of the
     /// Redis protocol) the order of writes is not told, so fewer may be open at once.
