@@ -363,7 +363,8 @@ impl Log {
                     }
                 }
             }
-            Done::Unlinked { result, .. } => match result {
+            Done::Unlinked { result, .. } | Done::Recycled { unlinked: result, .. } => match result
+            {
                 Ok(()) => Outcome::Fine,
                 Err(error) => self.failed(error),
             },

@@ -85,6 +85,18 @@ pub enum Job {
         /// Its data file, closed here.
         disk: Option<DiskFile>,
     },
+    /// Remove a segment that has no side in `data_dir`, and make its memory an unbound one: the pages
+    /// are there, and mapped, which is what takes long.
+    Recycle {
+        /// New for each.
+        id: SpareId,
+        /// Partition id.
+        partition: u32,
+        /// The segment.
+        name: SegmentName,
+        /// Its memory.
+        memory: Memory,
+    },
     /// Open a replica, from memory if that counts, else from disk.
     Open {
         /// Table id.
@@ -175,6 +187,19 @@ pub enum Done {
         /// Nothing.
         result: Result<(), StorageError>,
     },
+    /// To `Recycle`.
+    Recycled {
+        /// The job's.
+        id: SpareId,
+        /// Partition id.
+        partition: u32,
+        /// The name.
+        name: SegmentName,
+        /// What the segment has become.
+        spare: Result<Box<Spare>, StorageError>,
+        /// Whether it is gone, as after `Unlink`.
+        unlinked: Result<(), StorageError>,
+    },
     /// To `Open`.
     Opened {
         /// Partition id.
@@ -199,6 +224,7 @@ impl Done {
             Self::Bound { partition, .. }
             | Self::Manifest { partition, .. }
             | Self::Unlinked { partition, .. }
+            | Self::Recycled { partition, .. }
             | Self::Opened { partition, .. }
             | Self::Removed { partition, .. } => Some(*partition),
         }

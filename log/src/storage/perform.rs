@@ -10,7 +10,8 @@ use super::files::{
 use super::{Done, Job, Spare, SpareId, StorageError};
 use crate::limits::SEGMENT_HEAD_BYTES;
 use crate::manifest::{MANIFEST_FILE, Manifest};
-use crate::segment::{Bound, SegmentHead};
+use crate::memory::Memory;
+use crate::segment::{Bound, SegmentHead, SegmentName};
 
 /// The two directories.
 #[derive(Debug)]
@@ -87,6 +88,9 @@ impl Storage {
                     data.and_then(|()| remove(&self.memory.partition(partition).join(&file)));
                 Done::Unlinked { partition, name, result }
             }
+            Job::Recycle { id, partition, name, memory } => {
+                self.recycle(id, partition, name, memory)
+            }
             Job::Open { table, partition, incarnation, disk, create } => {
                 let result = self.open(table, partition, incarnation, disk, create).map(Box::new);
                 Done::Opened { partition, result }
@@ -135,6 +139,26 @@ impl Storage {
             sync_dir(&side.dir)?;
         }
         Ok(Spare { id, memory, disk: on_disk })
+    }
+
+    /// Renamed first: a process that is killed before the zeros are there leaves a spare, which the next
+    /// one removes unread.
+    fn recycle(&self, id: SpareId, partition: u32, name: SegmentName, mut memory: Memory) -> Done {
+        let side = &self.memory;
+        let path = side.partition(partition).join(name.to_string());
+        match rename(&path, &side.dir.join(format!("spare-{}.seg", id.0))) {
+            Ok(()) => {
+                let bytes = memory.size();
+                memory.slice_mut(0, bytes).fill(0);
+                let spare = Ok(Box::new(Spare { id, memory, disk: None }));
+                Done::Recycled { id, partition, name, spare, unlinked: Ok(()) }
+            }
+            Err(error) => {
+                drop(memory);
+                let unlinked = remove(&path);
+                Done::Recycled { id, partition, name, spare: Err(error), unlinked }
+            }
+        }
     }
 
     fn remove_spare(&self, id: SpareId) -> Result<(), StorageError> {

@@ -1,7 +1,8 @@
 //! The pool of unbound segments of one data core: made ahead, so that no append waits for a file.
 //!
-//! Two for anyone, one for removes and one for cleaning alone: a full store can always be emptied. A
-//! failed creation is `NoSpace` until something is freed, or a retry (at a bounded rate) succeeds.
+//! Two for anyone, one for removes and one for cleaning alone: a full store can always be emptied. What
+//! cleaning frees becomes a spare again, two more than are made: under a steady load of writes no file is
+//! made, filled with pages, mapped, unmapped and removed, only renamed and filled with zeros. A failed creation is `NoSpace` until something is freed, or a retry (at a bounded rate) succeeds.
 
 use std::collections::VecDeque;
 
@@ -142,10 +143,32 @@ impl Spares {
                 return None;
             }
         };
+        let id = self.new_id(bytes);
+        Some(Job::CreateSpare { id, bytes, disk: self.disk, zeroed: self.zeroed })
+    }
+
+    /// A job that removes a segment without a side in `data_dir`, as one that makes it a spare, if one
+    /// will be needed. While segments are freed as fast as they are filled, none is made.
+    pub fn recycle(&mut self, job: Job) -> Job {
+        match job {
+            Job::Unlink { partition, name, memory, disk: None } if self.keeps(memory.size()) => {
+                let id = self.new_id(memory.size());
+                Job::Recycle { id, partition, name, memory }
+            }
+            job => job,
+        }
+    }
+
+    fn keeps(&self, bytes: usize) -> bool {
+        let there = self.ready.len() + self.making.len();
+        !self.disk && !self.idle && bytes == self.bytes && there < ALL_SPARES + FREE_SPARES
+    }
+
+    fn new_id(&mut self, bytes: usize) -> SpareId {
         let id = SpareId(self.next_id);
         self.next_id += self.id_step;
         self.making.push((id, bytes));
-        Some(Job::CreateSpare { id, bytes, disk: self.disk, zeroed: self.zeroed })
+        id
     }
 
     /// When to ask again without another reason.

@@ -170,7 +170,14 @@ impl Rig {
             Job::Unlink { name, .. } => format!("unlink {name}"),
             other => format!("{other:?}"),
         });
-        match self.log.on_job(self.storage.perform(job)) {
+        let done = match self.storage.perform(self.spares.recycle(job)) {
+            Done::Recycled { id, partition, name, spare, unlinked } => {
+                self.spares.on_job(Done::Spare { id, result: spare }, self.now).unwrap();
+                Done::Unlinked { partition, name, result: unlinked }
+            }
+            done => done,
+        };
+        match self.log.on_job(done) {
             Outcome::Fine => {}
             Outcome::NoSpace(e) | Outcome::Sick(e) => self.outcomes.push(e.to_string()),
         }

@@ -36,7 +36,10 @@ impl Files {
         for action in list.drain(..) {
             match action {
                 Action::Log(Ask::Segment(want)) => self.pools.want(partition, want),
-                Action::Log(Ask::Job(job)) => self.submit(job),
+                Action::Log(Ask::Job(job)) => {
+                    let job = self.pools.recycle(job);
+                    self.submit(job);
+                }
                 Action::Log(Ask::Write(write)) => self.write(fabric, partition, write),
                 Action::Send { to, message } => {
                     store.peers.send(fabric, to, &message);
@@ -203,6 +206,11 @@ impl Files {
     }
 
     fn on_done<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, done: Done) {
+        if let Done::Recycled { id, partition, name, spare, unlinked } = done {
+            self.on_done(fabric, store, Done::Spare { id, result: spare });
+            self.on_done(fabric, store, Done::Unlinked { partition, name, result: unlinked });
+            return;
+        }
         let Some(partition) = done.partition() else {
             if let Done::Spare { result: Ok(spare), .. } = &done
                 && spare.is_buffered()

@@ -81,6 +81,14 @@ impl Pools {
         }
     }
 
+    /// A job that removes a segment, as one that makes it a spare if one will be needed.
+    pub fn recycle(&mut self, job: Job) -> Job {
+        match &mut self.by_side[0] {
+            Some(pool) => pool.spares.recycle(job),
+            None => job,
+        }
+    }
+
     /// Lets dead records lie while there is room: as many as there are live ones, and some. Where
     /// room is short cleaning keeps them below its own bound.
     pub fn share_slack(&self, store: &mut Store) {
