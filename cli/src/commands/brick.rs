@@ -83,6 +83,10 @@ pub struct Tuning {
     /// time), `sync` (on disk before the answer) [default: async(1000ms)]
     #[arg(long, value_name = "WHEN", help_heading = "Storage")]
     pub durability: Option<String>,
+    /// Partitions of a new table on each data core, 1 to 64, or `auto`: 4, and 1 for a `sync` table
+    /// [default: auto]
+    #[arg(long, value_name = "N", help_heading = "Storage")]
+    pub partitions: Option<String>,
 }
 
 /// What an idle data core does.
@@ -127,6 +131,7 @@ impl BrickArgs {
             poll: self.tuning.poll.map(|poll| poll.word().to_owned()),
             memory: self.tuning.memory.clone(),
             durability: self.tuning.durability.clone(),
+            partitions: self.tuning.partitions.clone(),
             ..Overrides::default()
         }
     }
@@ -154,6 +159,7 @@ impl BrickArgs {
             ("--poll", poll),
             ("--memory", text(&self.tuning.memory)),
             ("--durability", text(&self.tuning.durability)),
+            ("--partitions", text(&self.tuning.partitions)),
         ]
         .into_iter()
         .filter_map(|(flag, value)| Some([OsString::from(flag), value?]))

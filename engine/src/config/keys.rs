@@ -127,8 +127,11 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "partitions",
-        set: |c, v| parse::parse_number(v, 1, 64).map(|v| c.partitions = v),
-        show: |c| c.partitions.to_string(),
+        set: |c, v| {
+            c.partitions = if v == "auto" { None } else { Some(parse::parse_number(v, 1, 64)?) };
+            Ok(())
+        },
+        show: |c| or(c.partitions, "auto"),
     },
     Key {
         name: "durability",

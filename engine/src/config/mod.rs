@@ -94,14 +94,20 @@ pub struct BrickConfig {
     pub data_dir: PathBuf,
     /// Bytes for records; `None` is auto.
     pub memory: Option<u64>,
-    /// Partitions of a new table, per data core.
-    pub partitions: u32,
+    /// Partitions of a new table, per data core; `None` is auto: [`partitions_per_core`].
+    pub partitions: Option<u32>,
     /// Durability of the table `default`.
     pub durability: Durability,
     /// How many bricks hold each partition of a new table, when there are as many.
     pub replicas: u8,
     /// Bounds.
     pub limits: Limits,
+}
+
+/// Partitions of a new table on each data core, where nobody says how many. A core's flush takes about as
+/// long for one record as for a hundred, but one for each partition: so a `sync` table has one.
+pub fn partitions_per_core(durability: Durability) -> u32 {
+    if durability == Durability::Sync { 1 } else { 4 }
 }
 
 impl Default for BrickConfig {
@@ -122,7 +128,7 @@ impl Default for BrickConfig {
             memory_dir: None,
             data_dir: PathBuf::from("firebrick-data"),
             memory: None,
-            partitions: 4,
+            partitions: None,
             durability: Durability::Async { behind_ms: 1000 },
             replicas: 2,
             limits: Limits {

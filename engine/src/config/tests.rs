@@ -139,7 +139,7 @@ fn flags_go_before_the_file_and_the_file_before_the_defaults() {
         ..Overrides::default()
     };
     let config = BrickConfig::load(Some(&file), &flags).unwrap();
-    assert_eq!((config.name.as_str(), config.spin_us, config.partitions), ("from-flag", 7, 4));
+    assert_eq!((config.name.as_str(), config.spin_us, config.partitions), ("from-flag", 7, None));
     assert_eq!((config.memory_dir, config.data_dir), (None, "/somewhere".into()));
 
     fs::write(&file, "spinus = 7\n").unwrap();

@@ -22,6 +22,7 @@ use firebrick_partition::maps::{Routes, TableOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::config::partitions_per_core;
 use crate::counters::Board;
 use crate::error::BrickError;
 use crate::keeper::{self, BeatSetup, Beats, Begun, Finder, KeeperSetup, News, Node};
@@ -61,8 +62,8 @@ pub struct Setup {
     pub http: Option<SocketAddr>,
     /// HTTP connections at a time.
     pub http_connections_max: usize,
-    /// Partitions of a new table on each core.
-    pub partitions_per_core: u32,
+    /// Partitions of a new table on each core; `None`: as its durability wants.
+    pub partitions_per_core: Option<u32>,
     /// Durability of a new table.
     pub durability: crate::config::Durability,
     /// Catch SIGTERM and SIGINT.
@@ -340,7 +341,10 @@ async fn begin(
         board: Arc::clone(&shared.board),
         news: Arc::clone(news),
         memory_bytes: setup.memory_bytes,
-        default_table: (options(setup.durability.into()), setup.partitions_per_core),
+        default_table: (
+            options(setup.durability.into()),
+            setup.partitions_per_core.unwrap_or_else(|| partitions_per_core(setup.durability)),
+        ),
     });
     let routes = beats.first().await?;
     shared.keep_routes(&routes);

@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Shared, status};
-use crate::config::Durability;
+use crate::config::{Durability, partitions_per_core};
 use crate::keeper::{Admin, Answer, Ask as Question, Finder, News};
 
 /// Longest request.
@@ -184,7 +184,7 @@ enum Ask {
 /// Does the requests.
 pub(super) struct Office {
     pub(super) shared: Arc<Shared>,
-    pub(super) partitions_per_core: u32,
+    pub(super) partitions_per_core: Option<u32>,
     pub(super) durability: Durability,
     pub(super) replicas: u8,
     pub(super) news: Arc<News>,
@@ -304,7 +304,9 @@ impl Office {
                 .map_err(|help| format!("durability \"{text}\" is not allowed: {help}"))?,
             None => self.durability,
         };
-        let per_core = partitions.unwrap_or(self.partitions_per_core);
+        let per_core = partitions
+            .or(self.partitions_per_core)
+            .unwrap_or_else(|| partitions_per_core(durability));
         if !(1..=64).contains(&per_core) {
             return Err(format!(
                 "partitions = {per_core} is not allowed: give a number from 1 to 64"

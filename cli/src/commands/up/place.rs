@@ -59,6 +59,11 @@ impl Place {
         for other in (0..args.bricks).filter(|&other| number > 0 && other != number) {
             join.push(ports(other)?[1].to_string());
         }
+        let mut tuning = args.tuning.clone();
+        if args.bricks > 1 && tuning.durability.as_deref() == Some("sync") {
+            // The first brick makes the table `default`, and there is to be something for each.
+            tuning.partitions.get_or_insert_with(|| args.bricks.to_string());
+        }
         let brick = BrickArgs {
             name: Some(name.clone()),
             listen: Some(listen.to_string()),
@@ -71,7 +76,7 @@ impl Place {
             host: Some(name.clone()),
             data_dir: Some(dir.clone()),
             memory_dir: args.memory_dir.as_ref().map(|memory| memory.join(&name)),
-            tuning: args.tuning.clone(),
+            tuning,
             ..BrickArgs::default()
         };
         Ok(Self { dir, brick, listen, control, resp, http })

@@ -258,7 +258,7 @@ pub(crate) fn setup(board: &Arc<Board>, keeper: KeeperSetup) -> Setup {
         resp: None,
         http: None,
         http_connections_max: 8,
-        partitions_per_core: 4,
+        partitions_per_core: Some(4),
         durability: Durability::Sync,
         replicas: 2,
         memory_bytes: 1 << 30,
