@@ -111,6 +111,7 @@ figures! {
     recovered_records Gauge "recovered_records" "" "Records found at the last start.";
     recovered_bytes Gauge "recovered_bytes" "" "Bytes scanned at the last start.";
     recovery_ns Gauge "recovery_nanoseconds" "" "How long the last start's scan took.";
+    lost_records Counter "lost_records_total" "" "Records of async tables that were acknowledged and were not found whole on the disk at the start (at least).";
     corrupt_records Counter "corrupt_records_total" "" "Records whose checksum did not match.";
     corrupt_reads Counter "corrupt_reads_total" "" "Reads that met a damaged record and were refused.";
     memory_full Gauge "memory_full" "" "1 while memory_dir has no room for a segment.";

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
+use firebrick_partition::hash_key;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::firebrick;
-use crate::machine::signal;
+use crate::machine::{Mount, signal};
 use crate::network::Network;
 
 /// How long a cluster may take to be as a test wants it, on a busy machine.
@@ -33,11 +34,30 @@ pub struct Shape {
     pub memory: &'static str,
     /// Further flags of `firebrick brick`.
     pub flags: Vec<String>,
+    /// Where a brick has a small file system instead of a folder.
+    pub small: Vec<Small>,
+}
+
+/// A small file system.
+#[derive(Debug, Clone)]
+pub struct Small {
+    /// Whose.
+    pub brick: usize,
+    /// For its memory_dir, else for its data_dir.
+    pub memory: bool,
+    /// Its size.
+    pub mib: u32,
 }
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { bricks: 3, durability: "memory", memory: "256MiB", flags: Vec::new() }
+        Self {
+            bricks: 3,
+            durability: "memory",
+            memory: "256MiB",
+            flags: Vec::new(),
+            small: Vec::new(),
+        }
     }
 }
 
@@ -49,6 +69,7 @@ pub struct Cluster {
     shape: Shape,
     children: Vec<Option<Child>>,
     paused: Vec<bool>,
+    mounts: Vec<Mount>,
     disks: TempDir,
     memories: TempDir,
 }
@@ -62,11 +83,14 @@ impl Cluster {
             made.map_err(|error| error.to_string())
         };
         let (disks, memories) = (folder(&std::env::temp_dir())?, folder(Path::new("/dev/shm"))?);
+        let mounts = shape.small.iter().map(|small| Mount::tmpfs(small.mib));
+        let mounts = mounts.collect::<Result<Vec<_>, _>>()?;
         let mut cluster = Self {
             network,
             shape: shape.clone(),
             children: (0..shape.bricks).map(|_| None).collect(),
             paused: vec![false; shape.bricks],
+            mounts,
             disks,
             memories,
         };
@@ -126,12 +150,23 @@ impl Cluster {
 
     /// Where a brick maps its segments.
     pub fn memory_dir(&self, brick: usize) -> PathBuf {
+        if let Some(mount) = self.mount(brick, true) {
+            return mount.path().join("brick");
+        }
         self.memories.path().join(format!("brick-{brick}"))
     }
 
     /// Where it writes them behind to.
     pub fn data_dir(&self, brick: usize) -> PathBuf {
+        if let Some(mount) = self.mount(brick, false) {
+            return mount.path().join("brick");
+        }
         self.disks.path().join(format!("brick-{brick}"))
+    }
+
+    fn mount(&self, brick: usize, memory: bool) -> Option<&Mount> {
+        let is_it = |small: &Small| (small.brick, small.memory) == (brick, memory);
+        self.mounts.get(self.shape.small.iter().position(is_it)?)
     }
 
     /// Starts a brick that does not run.
@@ -229,7 +264,38 @@ impl Cluster {
             members >= wanted && partition["active"] == partition["epoch"]
         };
         let bricks = status["bricks"].as_array().map_or(0, Vec::len);
-        bricks == self.len() && !partitions.is_empty() && partitions.iter().all(whole)
+        // (The first brick votes alone until the others have the log: it must not be killed before that.)
+        let voters = status["cluster"]["voters"].as_array().map_or(0, Vec::len);
+        let vote = voters >= [1, 1, 1, 3, 3][self.len().min(4)];
+        bricks == self.len() && vote && !partitions.is_empty() && partitions.iter().all(whole)
+    }
+
+    /// The bricks of the group of a key of `default`, the primary first, as a brick that runs knows it.
+    pub fn group_of(&self, key: &str) -> Vec<usize> {
+        let status = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b));
+        group_in(&status.expect("a brick's status"), key).expect("a partition for every hash")
+    }
+
+    /// A key whose group is as a test wants it; bricks that are new get their share first.
+    pub fn key_of(&self, fits: impl Fn(&[usize]) -> bool) -> String {
+        let begin = Instant::now();
+        loop {
+            let status = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b));
+            let status = status.unwrap_or_default();
+            let mut keys = (0..1_000).map(|n| format!("key-{n}"));
+            let fits = |key: &String| group_in(&status, key).is_some_and(|group| fits(&group));
+            if let Some(key) = keys.find(fits) {
+                return key;
+            }
+            assert!(begin.elapsed() < PATIENCE, "no such group: {}", status["partitions"]);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The brick that leads the keepers, as one that runs knows it.
+    pub fn keepers_leader(&self) -> Option<usize> {
+        let seen = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b))?;
+        number(&seen["cluster"]["leader"])
     }
 
     /// A brick's process runs (and is not paused).
@@ -313,4 +379,18 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+fn number(name: &Value) -> Option<usize> {
+    name.as_str()?.strip_prefix("brick-")?.parse().ok()
+}
+
+fn group_in(status: &Value, key: &str) -> Option<Vec<usize>> {
+    let hash = hash_key(key.as_bytes());
+    let holds = |partition: &&Value| {
+        let leaf = |name: &str| partition["leaf"][name].as_u64().expect("a leaf");
+        partition["table"] == "default" && hash & ((1 << leaf("depth")) - 1) == leaf("suffix")
+    };
+    let partition = status["partitions"].as_array()?.iter().find(holds)?;
+    partition["members"].as_array()?.iter().map(number).collect()
 }

@@ -5,6 +5,7 @@ pub mod brick;
 pub mod check;
 pub mod cluster;
 pub mod files;
+pub mod hand;
 pub mod machine;
 pub mod model;
 pub mod network;

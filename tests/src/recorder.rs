@@ -88,7 +88,14 @@ impl Recorder {
         }
     }
 
-    async fn one(&self, client: u32, table: &Table, key: &str, call: Call) -> Option<Back> {
+    /// One call, written down. `None`: its outcome is not known.
+    pub(crate) async fn one(
+        &self,
+        client: u32,
+        table: &Table,
+        key: &str,
+        call: Call,
+    ) -> Option<Back> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let line = Line::Call { id, client, at_ns: now_ns(), key: key.into(), call: call.clone() };
         self.write(line);

@@ -65,6 +65,7 @@ fn partitions(routes: &Routes) -> Vec<Value> {
         json!({
             "partition": entry.route.partition,
             "table": table.name,
+            "leaf": { "depth": entry.leaf.depth, "suffix": entry.leaf.suffix },
             "replicas": table.options.replicas,
             "epoch": group.epoch,
             "active": group.active,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use firebrick_partition::keeper::{Applied, Entry, Planner, plan};
 use openraft::{BasicNode, ServerState};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::net::Answer;
@@ -29,8 +29,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 const PLANNED_MAX: usize = 32;
 /// Before a leadership that could not be begun is tried again.
 const AGAIN: Duration = Duration::from_millis(20);
-/// For a new keeper to get the log, and for a change of the keepers.
+/// For a change of the keepers, and for the mark of a new leader.
 const KEEPERS_TIMEOUT: Duration = Duration::from_secs(20);
+/// For new keepers to get the log. (What came of it is not lost: the next try goes on from there.)
+const LEARNER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Before a change of the keepers is tried again.
+const KEEPERS_AGAIN: Duration = Duration::from_millis(500);
 
 /// Leads whenever Raft says so, until Raft ends.
 pub(super) async fn lead(node: Arc<Node>) {
@@ -120,25 +124,43 @@ fn follow_keepers(node: &Arc<Node>) -> Option<JoinHandle<()>> {
         return None;
     }
     let node = Arc::clone(node);
+    let new: Vec<_> = wanted.into_iter().filter(|(id, _)| !voters.contains(id)).collect();
     Some(tokio::spawn(async move {
-        for (id, at) in wanted.into_iter().filter(|(id, _)| !voters.contains(id)) {
-            let added = node.raft.add_learner(id, BasicNode { addr: at.clone() }, true);
-            match timeout(KEEPERS_TIMEOUT, added).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => {
-                    node.notices
-                        .say(format!("brick {id} at {at} cannot become a keeper now: {error}"));
-                    return sleep(Duration::from_secs(1)).await;
-                }
-                Err(_) => return,
-            }
+        if !have_the_log(&node, new).await {
+            return sleep(KEEPERS_AGAIN).await;
         }
         let change = node.raft.change_membership(ids, false);
         if let Ok(Err(error)) = timeout(KEEPERS_TIMEOUT, change).await {
             node.notices.say(format!("the keepers cannot be changed now: {error}"));
-            sleep(Duration::from_secs(1)).await;
+            sleep(KEEPERS_AGAIN).await;
         }
     }))
+}
+
+/// Brings the log to bricks that are to be keepers, to all at once: one that is down holds up nobody else's copy, and is
+/// asked for again soon. Whether all have it.
+async fn have_the_log(node: &Arc<Node>, new: Vec<(NodeId, String)>) -> bool {
+    let mut adding = JoinSet::new();
+    for (id, at) in new {
+        let node = Arc::clone(node);
+        adding.spawn(async move {
+            let added = node.raft.add_learner(id, BasicNode { addr: at.clone() }, true);
+            match timeout(LEARNER_TIMEOUT, added).await {
+                Ok(Ok(_)) => true,
+                Ok(Err(error)) => {
+                    node.notices
+                        .say(format!("brick {id} at {at} cannot become a keeper now: {error}"));
+                    false
+                }
+                Err(_) => false,
+            }
+        });
+    }
+    let mut all = true;
+    while let Some(added) = adding.join_next().await {
+        all &= added.unwrap_or(false);
+    }
+    all
 }
 
 impl Node {
@@ -177,6 +199,9 @@ impl Node {
             node.look.notify_one();
             let written =
                 written.map_err(|error| format!("it may not have been agreed on: {error}"))?;
+            if let Applied::Led { loss: Some(text), .. } = &written.data {
+                node.notices.say(text.clone());
+            }
             Ok((written.data, node.shown.lock().keepers.version()))
         })
     }

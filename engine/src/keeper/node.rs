@@ -216,6 +216,13 @@ impl Node {
         membership.membership().nodes().filter(|(id, _)| voters.contains(id)).map(at).collect()
     }
 
+    /// Who votes among the keepers, as this keeper knows it.
+    pub(super) fn voters(&self) -> Vec<u32> {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        metrics.membership_config.membership().voter_ids().map(|id| id as u32).collect()
+    }
+
     /// This keeper's process is the only keeper there is.
     pub(super) fn is_alone(&self) -> bool {
         let metrics = self.raft.metrics();

@@ -47,6 +47,8 @@ impl Node {
             None => (own.unwrap_or_default(), known(), self.raft.metrics().borrow().current_term),
         };
         let names = Names(&overview.bricks);
+        // (Those that are to be keepers, `keeper` below, get a vote once they have the log.)
+        let voters: Vec<String> = self.voters().iter().map(|id| names.of(*id)).collect();
         let brick = |brick: &BrickView| brick_json(brick, answered, leader);
         json!({
             "cluster": {
@@ -54,6 +56,7 @@ impl Node {
                 "brick": self.brick,
                 "leader": leader.map(|id| names.of(id)),
                 "term": term,
+                "voters": voters,
                 "maps_version": overview.version,
                 // What this brick's own keeper has applied.
                 "own_version": own_version,

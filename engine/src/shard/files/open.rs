@@ -175,6 +175,7 @@ impl Files {
         store.counts.recovered_records += report.records;
         store.counts.recovered_bytes += report.bytes;
         store.counts.corrupt_records += report.corruptions_total;
+        store.counts.lost_records += report.lost_records;
         for corrupt in &report.corruptions {
             self.setup.notices.say(corrupt.to_string());
         }

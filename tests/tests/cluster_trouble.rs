@@ -1,0 +1,311 @@
+//! Promise: what becomes of several bricks when one is full, when their keepers are gone, when all of them stop, and
+//! when the power fails: nothing that was acked is lost, what cannot be served says so, and it goes on afterwards.
+//!
+//! (A data core that hangs under a healthy control thread cannot be made from outside: the simulator and the tests of
+//! the keepers have it.)
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use firebrick_client::{Client, Error, Options, Table};
+use firebrick_tests::check;
+use firebrick_tests::cluster::{Cluster, PATIENCE, Shape, Small};
+use firebrick_tests::hand::Hand;
+use firebrick_tests::machine::skip;
+use firebrick_tests::network::missing;
+use firebrick_tests::recorder::Recorder;
+
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// The test's thread is on the clients' host from now on.
+fn start(test: &str, shape: &Shape) -> Option<Cluster> {
+    if let Some(why) = missing() {
+        skip(test, &why);
+        return None;
+    }
+    let cluster = Cluster::start(shape).expect("a cluster");
+    cluster.network.enter(cluster.client_host()).expect("the clients' host");
+    Some(cluster)
+}
+
+fn judge(recorder: &Recorder) {
+    if let Err(violation) = check::check(&recorder.history()) {
+        panic!("{violation}");
+    }
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+async fn table(seeds: &str, deadline: Duration) -> Table {
+    let options = Options { deadline, ..Options::default() };
+    let begin = Instant::now();
+    loop {
+        if let Ok(client) = Client::connect_with(seeds, options.clone()).await
+            && let Ok(table) = client.table("default").await
+        {
+            return table;
+        }
+        assert!(begin.elapsed() < PATIENCE, "no table");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn value(number: u64) -> Vec<u8> {
+    let mut value = vec![number as u8; 16_000];
+    value[..8].copy_from_slice(&number.to_le_bytes());
+    value
+}
+
+/// Far more than a full brick has room for.
+const ENOUGH: u64 = 8_000;
+
+/// Writes until a write is refused for want of room, or there are so many that the others went on without the full
+/// brick. How many were acked, and whether one was refused.
+async fn fill(table: &Table) -> (u64, bool) {
+    for number in 0..ENOUGH {
+        match table.put(format!("fill:{number}"), value(number)).await {
+            Ok(_) => {}
+            Err(Error::NoSpace) => return (number, true),
+            Err(error) => panic!("value {number}: {error}"),
+        }
+    }
+    (ENOUGH, false)
+}
+
+async fn fills_up_and_goes_on(cluster: &Cluster) {
+    let table = table(&cluster.seeds(), DEADLINE).await;
+    let (acked, refused) = fill(&table).await;
+    assert!(acked > 500, "only {acked} values fitted");
+    eprintln!("{acked} values of 16 kB; refused: {refused}");
+    for number in (0..acked).step_by(7) {
+        let found = table.get(format!("fill:{number}")).await.expect("reads go on");
+        assert!(found.is_some_and(|v| v.bytes == value(number)), "value {number}");
+    }
+    // What is full can be emptied, and then there is room again.
+    for number in 0..acked * 9 / 10 {
+        assert_eq!(table.remove(format!("fill:{number}")).await, Ok(true), "value {number}");
+    }
+    let begin = Instant::now();
+    let mut again = 0;
+    while again < acked / 4 {
+        match table.put(format!("again:{again}"), value(again)).await {
+            Ok(_) => again += 1,
+            Err(Error::NoSpace) => {
+                assert!(begin.elapsed() < PATIENCE, "no room after removes: {again}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("value {again} behind the removes: {error}"),
+        }
+    }
+    for number in 0..again {
+        let found = table.get(format!("again:{number}")).await.expect("an answer");
+        assert!(found.is_some_and(|v| v.bytes == value(number)), "value {number}");
+    }
+    let kept = table.get(format!("fill:{}", acked - 1)).await.expect("an answer");
+    assert!(kept.is_some_and(|v| v.bytes == value(acked - 1)));
+}
+
+#[test]
+fn a_full_memory_dir_of_one_brick() {
+    let small = vec![Small { brick: 1, memory: true, mib: 80 }];
+    let shape = Shape { small, ..Shape::default() };
+    let Some(cluster) = start("a_full_memory_dir_of_one_brick", &shape) else { return };
+    runtime().block_on(fills_up_and_goes_on(&cluster));
+}
+
+#[test]
+fn a_full_data_dir_of_one_brick() {
+    let small = vec![Small { brick: 2, memory: false, mib: 80 }];
+    let shape = Shape { small, durability: "async", ..Shape::default() };
+    let Some(cluster) = start("a_full_data_dir_of_one_brick", &shape) else { return };
+    runtime().block_on(fills_up_and_goes_on(&cluster));
+}
+
+#[test]
+fn the_brick_that_leads_the_keepers_dies_and_writes_go_on() {
+    let test = "the_brick_that_leads_the_keepers_dies_and_writes_go_on";
+    let Some(mut cluster) = start(test, &Shape::default()) else { return };
+    let recorder = Recorder::default();
+    let hand = Hand::new(&recorder, 1, &cluster.seeds(), DEADLINE);
+    for round in 0..4 {
+        for n in 0..24 {
+            assert!(hand.put(&format!("key-{n}"), &format!("{round}")).is_some());
+        }
+        let leader = cluster.keepers_leader().expect("a leader");
+        cluster.kill(leader);
+        let died = Instant::now();
+        for n in 0..24 {
+            assert!(hand.put(&format!("key-{n}"), &format!("{round} after")).is_some());
+        }
+        assert!(died.elapsed() < Duration::from_secs(6), "{:?}", died.elapsed());
+        let next = cluster.keepers_leader().expect("a leader");
+        assert_ne!(next, leader);
+        cluster.mend();
+    }
+    judge(&recorder);
+}
+
+#[test]
+fn without_a_majority_of_the_keepers_nothing_is_served_and_nothing_diverges() {
+    let test = "without_a_majority_of_the_keepers_nothing_is_served_and_nothing_diverges";
+    let Some(mut cluster) = start(test, &Shape::default()) else { return };
+    let recorder = Recorder::default();
+    let seeds = cluster.seeds();
+    let hand = Hand::new(&recorder, 1, &seeds, DEADLINE);
+    for left in 0..3 {
+        for n in 0..24 {
+            assert!(hand.put(&format!("key-{n}"), &format!("{left}")).is_some());
+        }
+        for brick in (0..3).filter(|brick| *brick != left) {
+            cluster.kill(brick);
+        }
+        // Its lease ends, and nobody gives it another one.
+        std::thread::sleep(Duration::from_millis(700));
+        let short = Hand::new(&recorder, 100 + left as u32, &cluster.native(left).to_string(), {
+            Duration::from_millis(800)
+        });
+        for n in 0..3 {
+            let read = short.get(&format!("key-{n}"));
+            assert!(read.is_err(), "a brick without a lease gave {read:?}");
+            assert!(short.put(&format!("key-{n}"), "nobody").is_none());
+        }
+        cluster.mend();
+        for n in 3..24 {
+            assert_eq!(hand.get(&format!("key-{n}")), Ok(Some(format!("{left}"))));
+        }
+        for n in 0..24 {
+            assert!(hand.put(&format!("key-{n}"), "goes on").is_some());
+        }
+    }
+    judge(&recorder);
+}
+
+#[test]
+fn all_bricks_die_and_any_that_kept_its_memory_leads() {
+    let test = "all_bricks_die_and_any_that_kept_its_memory_leads";
+    let Some(mut cluster) = start(test, &Shape::default()) else { return };
+    let recorder = Recorder::default();
+    let hand = Hand::new(&recorder, 1, &cluster.seeds(), DEADLINE);
+    for kept in 0..3 {
+        for n in 0..40 {
+            assert!(hand.put(&format!("key-{n}"), &format!("{kept}")).is_some());
+        }
+        // At once; only one of them has its memory afterwards.
+        (0..3).for_each(|brick| cluster.kill(brick));
+        (0..3).filter(|brick| *brick != kept).for_each(|brick| cluster.lose_memory(brick));
+        cluster.mend();
+        for n in 0..40 {
+            assert_eq!(hand.get(&format!("key-{n}")), Ok(Some(format!("{kept}"))));
+        }
+        // In turn, a moment apart, with memory kept, and back in another order.
+        for brick in [kept, (kept + 1) % 3, (kept + 2) % 3] {
+            cluster.kill(brick);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        for brick in [(kept + 1) % 3, kept, (kept + 2) % 3] {
+            cluster.spawn(brick);
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        cluster.mend();
+        for n in 0..40 {
+            assert_eq!(hand.get(&format!("key-{n}")), Ok(Some(format!("{kept}"))));
+        }
+    }
+    judge(&recorder);
+}
+
+/// Writes numbers under a key of its own until the power fails; the last that was acked.
+fn write_until(over: &AtomicBool, seeds: &str, host: &str, client: u32) -> u64 {
+    firebrick_tests::network::enter(host).expect("the clients' host");
+    runtime().block_on(async {
+        let table = table(seeds, Duration::from_millis(400)).await;
+        let mut acked = 0;
+        for number in 1.. {
+            if over.load(Ordering::Relaxed) {
+                break;
+            }
+            let put = table.put(format!("{client}:{number}"), format!("{number}").into_bytes());
+            match put.await {
+                Ok(_) => acked = number,
+                Err(_) => break,
+            }
+        }
+        acked
+    })
+}
+
+/// All bricks lose their power while clients write; how far each client had been answered.
+fn power_fails(cluster: &mut Cluster) -> Vec<u64> {
+    let over = AtomicBool::new(false);
+    let (seeds, host) = (cluster.seeds(), cluster.network.name(cluster.client_host()));
+    let acked = std::thread::scope(|scope| {
+        let write = |client| {
+            let (over, seeds, host) = (&over, &seeds, &host);
+            scope.spawn(move || write_until(over, seeds, host, client))
+        };
+        let writers: Vec<_> = (0..4).map(write).collect();
+        std::thread::sleep(Duration::from_millis(1_500));
+        (0..3).for_each(|brick| cluster.pause(brick));
+        over.store(true, Ordering::Relaxed);
+        (0..3).for_each(|brick| cluster.kill(brick));
+        (0..3).for_each(|brick| cluster.lose_memory(brick));
+        writers.into_iter().map(|writer| writer.join().expect("a writer")).collect()
+    });
+    cluster.mend();
+    acked
+}
+
+/// How many of the acked writes of each client are there, and whether there is one behind one that is not.
+fn found(cluster: &Cluster, acked: &[u64]) -> (u64, u64) {
+    runtime().block_on(async {
+        let table = table(&cluster.seeds(), DEADLINE).await;
+        let (mut there, mut lost) = (0, 0);
+        for (client, acked) in acked.iter().enumerate() {
+            for number in 1..=*acked {
+                match table.get(format!("{client}:{number}")).await.expect("an answer") {
+                    Some(value) => {
+                        assert_eq!(value.bytes, format!("{number}").into_bytes());
+                        there += 1;
+                    }
+                    None => lost += 1,
+                }
+            }
+        }
+        (there, lost)
+    })
+}
+
+#[test]
+fn power_fails_everywhere_and_a_sync_table_has_every_acked_write() {
+    let test = "power_fails_everywhere_and_a_sync_table_has_every_acked_write";
+    let shape = Shape { durability: "sync", ..Shape::default() };
+    let Some(mut cluster) = start(test, &shape) else { return };
+    for _ in 0..2 {
+        let acked = power_fails(&mut cluster);
+        let (there, lost) = found(&cluster, &acked);
+        assert!(there > 100, "only {there} writes were acked");
+        assert_eq!(lost, 0, "of {acked:?}");
+    }
+    let status = cluster.cli(0, &["status", "--json"]);
+    assert!(!status.contains("may be lost"), "{status}");
+}
+
+#[test]
+fn power_fails_everywhere_and_an_async_table_says_what_may_be_lost() {
+    let test = "power_fails_everywhere_and_an_async_table_says_what_may_be_lost";
+    let shape = Shape { durability: "async", ..Shape::default() };
+    let Some(mut cluster) = start(test, &shape) else { return };
+    let acked = power_fails(&mut cluster);
+    let (there, lost) = found(&cluster, &acked);
+    eprintln!("{there} acked writes are there, {lost} are lost");
+    // The bound of the table (by default some ms, and what the disk was at) is what may be lost, not more.
+    assert!(there > 100 && lost * 4 < there, "{there} are there, {lost} are not");
+    let status = cluster.cli(0, &["status", "--json"]);
+    assert!(status.contains("may be lost"), "{status}");
+    let said = (0..3).map(|brick| cluster.said(brick)).collect::<String>();
+    assert!(said.contains("may be lost"), "no log tells of it");
+    let metrics = cluster.http_get(0, "/metrics").expect("metrics");
+    assert!(metrics.contains("firebrick_lost_records_total"), "{metrics}");
+}
