@@ -177,9 +177,13 @@ impl Cluster {
         let again = File::try_clone(&log).expect("the log file again");
         let at = |port| self.network.at(brick, port).to_string();
         let mut command = self.network.command(brick, &firebrick());
+        // A brick does not begin on a memory_dir that is smaller than what it is told to use.
+        let small = self.shape.small.iter().find(|small| small.brick == brick && small.memory);
+        let small = small.map(|small| format!("{}MiB", small.mib - 8));
+        let memory = small.as_deref().unwrap_or(self.shape.memory);
         command
             .args(["brick", "--name", &format!("brick-{brick}"), "--poll", "park"])
-            .args(["--durability", self.shape.durability, "--memory", self.shape.memory])
+            .args(["--durability", self.shape.durability, "--memory", memory])
             .args(["--listen", &at(NATIVE), "--control", &at(CONTROL)])
             .args(["--resp", &at(RESP), "--http", &at(HTTP)])
             .arg("--memory-dir")
@@ -245,14 +249,25 @@ impl Cluster {
             if seen.as_ref().is_some_and(|status| self.is_healthy(status)) {
                 return;
             }
-            assert!(
-                begin.elapsed() < PATIENCE,
-                "not healthy: {}\n{}",
-                seen.unwrap_or_default()["partitions"],
-                (0..self.len()).map(|b| self.said(b)).collect::<String>()
-            );
+            assert!(begin.elapsed() < PATIENCE, "not healthy:\n{}", self.views());
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// What every brick says of the cluster, for people.
+    fn views(&self) -> String {
+        let view = |brick| {
+            let status = self.status(brick).unwrap_or_default();
+            let figures =
+                ["cluster", "bricks", "copies", "notes", "partitions", "not_ready_because"];
+            let lines = figures.map(|name| format!("{name}: {}\n", status[name]));
+            format!(
+                "---- brick {brick} as it sees the cluster:\n{}{}",
+                lines.concat(),
+                self.said(brick)
+            )
+        };
+        (0..self.len()).map(view).collect()
     }
 
     fn is_healthy(&self, status: &Value) -> bool {

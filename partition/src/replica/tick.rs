@@ -2,7 +2,6 @@
 
 use firebrick_log::Loc;
 
-use super::learner::Finish;
 use super::{Actions, Replica, State};
 use crate::op::Now;
 
@@ -59,8 +58,8 @@ impl Replica {
     /// Whoever does not serve expires nothing and ends no session, but cleans.
     fn tick_aside(&mut self, budget: Budget) -> bool {
         let cleans = matches!(self.state, State::Following | State::Stopped);
-        let copying = self.group.follow.copy.is_some();
-        if !cleans || copying || self.group.follow.finish != Finish::Done {
+        // (Half a copy's index has tombstones in it, also while the copy rests before it starts over.)
+        if !cleans || !self.is_whole() {
             return cleans && self.discard_some();
         }
         let discarding = self.discard_some();

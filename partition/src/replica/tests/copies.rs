@@ -258,6 +258,47 @@ fn a_half_copied_learner_is_never_taken_for_complete() {
     net.check_equal();
 }
 
+/// The index of half a copy has tombstones in it, for the order of versions: nothing may be cleaned by it, also when the
+/// copy was given up and the next one has not begun.
+#[test]
+fn half_a_copy_is_not_cleaned() {
+    let mut net = Net::new(3, 3, 5);
+    net.settle();
+    let big = |n: u32| format!("big{n}").into_bytes();
+    for n in 0..300 {
+        net.get(1, &big(n), put(&[7; 4000]));
+    }
+    net.get(1, b"k", put(b"v"));
+    net.crash(3, true);
+    net.leaves(3);
+    net.heal();
+    for n in 0..300 {
+        let op = if n % 2 == 0 { REMOVE } else { put(b"new") };
+        net.get(1, &big(n), op);
+    }
+    net.restart(3);
+    net.learns(3);
+    net.tell_all();
+    for _ in 0..4_000 {
+        net.sent.retain(|s| peer(s, |p| matches!(p, Peer::CopyData { next: 0, .. })) != Some(true));
+        if !net.step() {
+            net.pass(1_000_000);
+        }
+    }
+    assert!(!net.replica(3).log().manifest().complete);
+    net.leaves(3);
+    net.tell(3);
+    net.learns(3);
+    net.tell(3);
+    net.clean(3);
+    net.tell_all();
+    until_member(&mut net, 3);
+    assert_eq!(net.value(3, &big(2)), None);
+    assert_eq!(net.value(3, &big(3)).as_deref(), Some(&b"new"[..]));
+    net.clean(3);
+    net.check_equal();
+}
+
 /// Execution 10: once the learner is reported, the primary commits nothing without its vote, also
 /// while it does not know yet that the learner is a member.
 #[test]
