@@ -193,8 +193,12 @@ fn all_bricks_die_and_any_that_kept_its_memory_leads() {
             assert!(hand.put(&format!("key-{n}"), &format!("{kept}")).is_some());
         }
         // At once; only one of them has its memory afterwards.
-        (0..3).for_each(|brick| cluster.kill(brick));
-        (0..3).filter(|brick| *brick != kept).for_each(|brick| cluster.lose_memory(brick));
+        for brick in 0..3 {
+            cluster.kill(brick);
+        }
+        for brick in (0..3).filter(|brick| *brick != kept) {
+            cluster.lose_memory(brick);
+        }
         cluster.mend();
         for n in 0..40 {
             assert_eq!(hand.get(&format!("key-{n}")), Ok(Some(format!("{kept}"))));
@@ -246,10 +250,15 @@ fn power_fails(cluster: &mut Cluster) -> Vec<Vec<u64>> {
         };
         let writers: Vec<_> = (0..4).map(write).collect();
         std::thread::sleep(Duration::from_secs(2));
-        (0..3).for_each(|brick| cluster.pause(brick));
+        // (Paused first: they die at one moment.)
+        for brick in 0..3 {
+            cluster.pause(brick);
+        }
         over.store(true, Ordering::Relaxed);
-        (0..3).for_each(|brick| cluster.kill(brick));
-        (0..3).for_each(|brick| cluster.lose_memory(brick));
+        for brick in 0..3 {
+            cluster.kill(brick);
+            cluster.lose_memory(brick);
+        }
         writers.into_iter().map(|writer| writer.join().expect("a writer")).collect()
     });
     cluster.mend();

@@ -166,7 +166,9 @@ fn case_3_a_read_between_prepare_and_commit_gives_the_old_value_or_waits() {
     let first = hand(&cluster, &recorder, 1);
     let key = cluster.key_of(|group| group.len() == 3);
     assert!(first.put(&key, "old").is_some());
-    for round in 0..5 {
+    let mut waited = 0;
+    for round in 0..8 {
+        let epoch = cluster.epoch_of(&key);
         let old = first.get(&key).expect("an answer").expect("a value");
         let new = format!("new-{round}");
         let last = cluster.group_of(&key)[2];
@@ -187,9 +189,16 @@ fn case_3_a_read_between_prepare_and_commit_gives_the_old_value_or_waits() {
                 })
             },
         );
-        assert!(done.expect("it was acked") >= reads, "acked without the vote of a replica");
-        assert!(seen.contains(&old) && seen.contains(&new), "{old}, {new}: {seen:?}");
+        let done = done.expect("it was acked");
+        // (On a very busy machine the pause may cost a lease: then the write completes on the rest.)
+        if cluster.epoch_of(&key) == epoch {
+            waited += 1;
+            assert!(done >= reads, "acked without the vote of a replica");
+            assert!(seen.contains(&old) && seen.contains(&new), "{old}, {new}: {seen:?}");
+        }
+        cluster.mend();
     }
+    assert!(waited > 0, "the replica left the group each time");
     judge(&recorder);
 }
 
@@ -267,7 +276,9 @@ fn case_6_the_coordinator_dies_before_any_commit_left_and_a_retry_applies_once()
                 if round % 2 == 0 {
                     cluster.pause(backups[1]);
                 } else {
-                    backups.iter().for_each(|backup| cluster.network.cut(primary, *backup));
+                    for backup in &backups {
+                        cluster.network.cut(primary, *backup);
+                    }
                 }
                 go();
                 std::thread::sleep(MOMENT);
