@@ -141,7 +141,7 @@ impl Plan {
             ration: None,
         };
         if random.below(6) == 0 {
-            let bytes = (16 + random.below(24)) * (16 << 10);
+            let bytes = (5 + random.below(6)) * (16 << 10);
             plan.small = Some((random.below(plan.machines as u64) as usize, bytes));
         }
         let count = random.below(10);
