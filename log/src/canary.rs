@@ -17,10 +17,17 @@ pub enum Canary {
     NoEpochMatch,
     /// The primary of a `sync` table counts its own vote before its flush.
     VoteBeforeFlush,
-    /// Truncation leaves the old bytes where they are.
+    /// Truncation leaves the old bytes where they are, and a scan does not look at epochs. (Each alone does no
+    /// harm: two records of one seq and one epoch are the same record.)
     OldBytes,
     /// A tombstone is dropped although an older record of its key may be somewhere in the log.
     TombstonesByTail,
+    /// A primary commits when it has a record itself.
+    CommitAlone,
+    /// A refusal does not wait for the record on which it rests.
+    RefuseAtOnce,
+    /// A request that was answered before is executed again.
+    ForgetAnswers,
 }
 
 #[cfg(feature = "canary")]

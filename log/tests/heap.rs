@@ -54,6 +54,38 @@ fn cleaning_bounds_what_overwrites_leave_behind() {
     assert_eq!(index.values(&log).len(), 4000);
 }
 
+/// A truncation makes a segment the tail's last again that cleaning has begun to empty: what is appended then does
+/// not go with it.
+#[test]
+fn what_follows_a_truncation_is_not_cleaned_away() {
+    // How far cleaning had come: not begun, in the middle, done.
+    for slices in 0..12 {
+        let mut log = Log::in_heap(config(Durability::Memory));
+        let mut index = Index::default();
+        // A segment whose records are dead but for five, with room for one more small record.
+        for i in 0..30 {
+            write(&mut log, &mut index, &put(&key(i % 5), &[1; 300])).unwrap();
+        }
+        // A record that needs another segment, and is not to be.
+        let seq = log.tail().seq;
+        log.append(&meta(seq + 1, seq), &put(b"big", &[2; 3000]), Room::Write).unwrap();
+        let keep = log.commit();
+        for _ in 0..slices {
+            log.clean(700, true, &mut index);
+        }
+        log.truncate(keep);
+        // As a new primary does.
+        let loc = log.append(&meta(keep + 1, keep), &Body::TakeOver, Room::Remove).unwrap();
+        while log.clean(1 << 20, true, &mut index) == CleanProgress::More {}
+        let record = log.record(loc).unwrap();
+        assert_eq!(record.version().seq, keep + 1, "after {slices} slices");
+        let (mut log, mut scan) = Log::open_in_heap(config(Durability::Memory), log.crash());
+        let again = rescan(&mut log, &mut scan);
+        assert_eq!(scan.report().in_doubt.len(), 1, "after {slices} slices");
+        assert_eq!(again.values(&log).len(), 5);
+    }
+}
+
 /// Three records of a quarter leave a segment a quarter empty; moving them would win nothing.
 #[test]
 fn idle_cleaning_ends_when_large_records_never_fill_their_segments() {

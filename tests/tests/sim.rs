@@ -19,6 +19,7 @@ const SHRINKS: usize = 80;
 /// What must have happened in that many seeds, or they show nothing.
 const INTERESTING: &[&str] = &[
     "a backup hands a read to the primary",
+    "a brick is emptied",
     "a brick is taken out",
     "a hand-over is asked for",
     "a learner is promoted",
@@ -36,6 +37,7 @@ const INTERESTING: &[&str] = &[
     "a tail is truncated",
     "a withheld answer leaves",
     "a write is answered after a lost try",
+    "a write is refused for want of room",
     "all power fails",
     "an epoch begins with records in doubt",
     "an operation ends in doubt",

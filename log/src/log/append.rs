@@ -116,6 +116,7 @@ impl Log {
         }
         if let Some(&slot) = self.tail_slots.back()
             && self.segment(slot).fits(stride)
+            && !self.segment(slot).closed
             && self.appendable
         {
             return Ok(slot);

@@ -383,6 +383,12 @@ impl Log {
         }
     }
 
+    /// Cleaning looks at its records, or has them all.
+    pub(super) fn is_being_emptied(&self, slot: u32) -> bool {
+        self.cleaning.victim.is_some_and(|victim| victim.slot == slot)
+            || self.cleaning.emptied.iter().any(|emptied| emptied.slot == slot)
+    }
+
     fn finish(&mut self, victim: Victim) {
         let live = self.segment(victim.slot).live.get();
         debug_assert!(live == 0 || !victim.counted, "{live} bytes left behind count as live");

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 
 use super::Log;
 use super::recover::Sight;
+use crate::canary::{self, Canary};
 use crate::corrupt::Corrupt;
 use crate::limits::{CORRUPTIONS_KEPT_MAX, SEGMENT_HEAD_BYTES};
 use crate::loc::Loc;
@@ -272,7 +273,8 @@ impl Scan {
         let follows = version.seq == self.last.seq + 1
             || ((first || self.gap) && version.seq > self.last.seq);
         let epoch = log.manifest.epoch_of(version.seq).is_none_or(|e| e == version.epoch);
-        follows && version.epoch >= self.last.epoch && epoch
+        let careless = canary::is_on(Canary::OldBytes);
+        follows && (careless || version.epoch >= self.last.epoch && epoch)
     }
 
     fn on_flaw(&mut self, log: &mut Log, slot: u32, flaw: Flaw) {

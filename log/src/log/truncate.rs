@@ -127,9 +127,11 @@ impl Log {
         (end - at) as u64
     }
 
-    /// The last tail segment grows again.
+    /// The last tail segment grows again, unless cleaning is emptying it: what were appended to it would go with it.
     fn reopen_tail(&mut self) {
-        if let Some(&slot) = self.tail_slots.back() {
+        if let Some(&slot) = self.tail_slots.back()
+            && !self.is_being_emptied(slot)
+        {
             self.flush.behind.retain(|&s| s != slot);
             self.segment_mut(slot).closed = false;
         }

@@ -144,6 +144,8 @@ pub struct Leases {
     seen: BTreeMap<u32, Seen>,
     holds: BTreeMap<Ticket, Hold>,
     tickets: u64,
+    /// Processes that were let in, and until when they may have to be heard for the first time.
+    fresh: BTreeMap<u64, u64>,
     someone_joins: bool,
     suspended: BTreeSet<u32>,
 }
@@ -254,7 +256,8 @@ impl Leases {
             return u64::MAX;
         }
         let seen = self.seen.get(&brick).filter(|s| keepers.is_current(brick, s.incarnation));
-        self.old_until.max(seen.map_or(0, |seen| seen.end))
+        let fresh = keepers.brick(brick).and_then(|b| self.fresh.get(&b.incarnation));
+        self.old_until.max(seen.map_or(0, |seen| seen.end)).max(fresh.copied().unwrap_or(0))
     }
 
     /// The brick may hold a lease.
@@ -310,6 +313,12 @@ impl Leases {
         let free = hold.partitions.iter().all(|partition| !self.is_busy(*partition));
         if !hold.bricks.iter().all(over) || !free {
             return None;
+        }
+        if let Entry::Register { registration, .. } = entry {
+            // It is not taken out before it had the time for a heartbeat.
+            let until = now + counted(keepers.settings.lease_ms);
+            self.fresh.retain(|_, until| now < *until);
+            self.fresh.insert(registration.incarnation, until);
         }
         self.tickets += 1;
         let ticket = Ticket(self.tickets);

@@ -231,7 +231,7 @@ impl Replica {
         step: Step,
         out: &mut Actions,
     ) -> Step {
-        if rests_on <= self.log.commit() {
+        if rests_on <= self.log.commit() || canary::is_on(Canary::RefuseAtOnce) {
             return step;
         }
         let answer = super::OwnedAnswer::new(&self.answer(step, out));

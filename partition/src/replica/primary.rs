@@ -56,6 +56,7 @@ impl Replica {
             own = self.log.tail().seq;
         }
         match self.group.role {
+            Role::Primary if canary::is_on(Canary::CommitAlone) => own,
             Role::Primary if self.group.active => {
                 let counted = self.group.peers.iter().filter(|p| p.counts());
                 counted.map(PeerState::voted).fold(own, u64::min)

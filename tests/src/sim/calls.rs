@@ -3,6 +3,7 @@
 use super::client::Wish;
 use super::clock::US;
 use super::message::{Message, Node};
+use super::mistake::Mistake;
 use super::workload;
 use super::world::{Event, World};
 use crate::check::{Back, Call, Line};
@@ -33,7 +34,13 @@ impl World {
         }
     }
 
+    /// A client asks for the maps.
+    pub(super) fn fetch_maps(&mut self, at: usize) {
+        self.send(Node::Client(at), Node::Keeper, Message::FetchMaps);
+    }
+
     pub(super) fn done(&mut self, id: u64, back: Option<Back>) {
+        self.answers.insert(id, back.clone());
         match back {
             Some(back) => {
                 self.trace.line(self.now, format_args!("call {id} -> {back}"));
@@ -44,6 +51,15 @@ impl World {
             }
             None => self.trace.line(self.now, format_args!("call {id} -> nobody knows")),
         }
+    }
+
+    /// A client's process ends, and another begins. What it had open stays without an answer.
+    pub(super) fn restart_client(&mut self, at: usize) {
+        let keeps = self.plan.mistake == Mistake::SessionKept;
+        let old = &self.clients[at];
+        let next = old.restarted(keeps);
+        self.clients[at] = next;
+        self.fetch_maps(at);
     }
 
     /// All keys that are used.
@@ -71,8 +87,8 @@ impl World {
         self.push(due, Event::Think { at });
     }
 
-    /// A client calls.
-    pub fn call(&mut self, at: usize, key: &str, call: Call, pinned: Option<u32>) {
+    /// A client calls; the number of its call.
+    pub fn call(&mut self, at: usize, key: &str, call: Call, pinned: Option<u32>) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         self.trace.line(self.now, format_args!("call {id}: client {at} {key} {call}"));
@@ -88,5 +104,6 @@ impl World {
         }
         self.clients[at].call(self.now, &mut self.random, id, key, call, pinned);
         self.client_turn(at);
+        id
     }
 }

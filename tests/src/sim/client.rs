@@ -116,6 +116,18 @@ impl Client {
         }
     }
 
+    /// The next process of the same client. `keeps`: with its sessions, in which it numbers from 1 again.
+    pub fn restarted(&self, keeps: bool) -> Self {
+        let mut next = Self::new(self.at, self.open_max);
+        // (Tags are of the simulation: none is used twice.)
+        next.next_tag = self.next_tag;
+        if keeps {
+            let of = |n: &Numbers| Numbers { session: n.session, next: 1, ..Numbers::default() };
+            next.numbers = self.numbers.iter().map(|(p, n)| (*p, of(n))).collect();
+        }
+        next
+    }
+
     /// Nothing is open.
     pub fn is_idle(&self) -> bool {
         self.operations.is_empty()
@@ -360,7 +372,10 @@ impl Client {
                 self.again(now, random, at, true);
             }
             Answer::Failed(Failure::InDoubt) => self.on_doubt(at),
-            Answer::Failed(_) => {
+            Answer::Failed(why) => {
+                if why == Failure::NoSpace {
+                    self.wishes.push(Wish::Saw("a write is refused for want of room"));
+                }
                 self.again(now, random, at, true);
                 self.want_maps(now);
             }

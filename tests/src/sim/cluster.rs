@@ -1,10 +1,11 @@
 //! The keepers' part of the world: heartbeats, leases, entries.
 
-use firebrick_partition::keeper::{Applied, Entry, Heartbeat, Settings};
+use firebrick_partition::keeper::{Applied, Entry, Heartbeat, LeaseAnswer, Settings};
 use firebrick_partition::maps::TableOptions;
 
 use super::clock::{MS, US};
 use super::message::{Message, Node};
+use super::mistake::Mistake;
 use super::world::{BEATS_IN_A_LEASE, Event, World};
 
 impl World {
@@ -71,7 +72,13 @@ impl World {
         if term != self.keeper.term || !self.keeper.is_up(self.now) {
             return;
         }
-        if let Some(answer) = self.keeper.answer(self.now, heartbeat) {
+        let careless = self.plan.mistake == Mistake::AnswerWhileRemoving;
+        let mut answer = self.keeper.answer(self.now, heartbeat);
+        if answer.is_none() && careless {
+            let delta = self.keeper.state.changes_since(heartbeat.version);
+            answer = Some(LeaseAnswer::Granted { lease_ms: Some(self.plan.lease_ms), delta });
+        }
+        if let Some(answer) = answer {
             let (incarnation, answer) = (heartbeat.incarnation, Box::new(answer));
             let message = Message::Lease { incarnation, answer, sent };
             self.send(Node::Keeper, Node::Brick(to), message);
@@ -80,6 +87,9 @@ impl World {
 
     /// An entry is on its way through the keepers' log.
     pub(super) fn later(&mut self, id: u64) {
+        if self.grip.hold_entries {
+            return self.grip.entries.push(id);
+        }
         let due = self.now + 100 * US + self.random.below(6 * MS);
         self.push(due, Event::Apply { id });
     }
@@ -106,6 +116,9 @@ impl World {
         self.cover.saw(kind(&flying.entry));
         if let Err(wrong) = self.watch.look_at_keepers(&self.keeper.state) {
             return self.fail(wrong);
+        }
+        if self.plan.mistake == Mistake::LeaveUnconfirmed {
+            self.leave_at_once(&flying.entry);
         }
         match (&applied, &flying.entry) {
             (Applied::Registered { brick, .. }, Entry::Register { registration, .. }) => {
@@ -182,6 +195,7 @@ fn kind(entry: &Entry) -> &'static str {
         Entry::StepDown { .. } => "a primary steps down",
         Entry::Damaged { .. } => "a member reports damage",
         Entry::Lead { .. } => "a stopped group is led",
+        Entry::Drain { on: true, .. } => "a brick is emptied",
         _ => "another entry",
     }
 }

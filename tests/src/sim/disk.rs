@@ -21,6 +21,11 @@ impl Disk {
         self.flying.push(op);
     }
 
+    /// Writes under way.
+    pub fn flying(&self) -> usize {
+        self.flying.len()
+    }
+
     /// The oldest write under way arrives.
     pub fn land(&mut self) -> Option<FlushOp> {
         if self.flying.is_empty() {
@@ -42,6 +47,13 @@ impl Disk {
         let bytes = unsafe { std::slice::from_raw_parts(op.ptr, op.len as usize) };
         file[start..end].copy_from_slice(bytes);
         Some(op)
+    }
+
+    /// A new process flushes what the one before had in memory, before it counts anything as flushed.
+    pub fn write_again(&mut self, segments: &[Bound]) {
+        for segment in segments {
+            self.files.insert(segment.head().name, segment.bytes().to_vec());
+        }
     }
 
     /// The process is gone: what was under way never arrives.

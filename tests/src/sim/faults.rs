@@ -6,7 +6,6 @@ use firebrick_partition::maps::{Durability, Intent};
 use super::clock::{MS, Ns};
 use super::machine::Crash;
 use super::message::Node;
-use super::mistake::Mistake;
 use super::plan::{Fault, storm};
 use super::world::{Event, World};
 
@@ -33,8 +32,7 @@ impl World {
             Fault::Isolate { a, for_ns } => self.cut_off(a, self.now + for_ns, true),
             Fault::Pause { a, for_ns } => {
                 let until = self.now + for_ns;
-                let machine = &mut self.machines[a];
-                machine.paused_until = machine.paused_until.max(until);
+                self.machines[a].pause(self.now, until);
             }
             Fault::Crash { a, how, for_ns } => self.crash(a, how, for_ns),
             Fault::KeeperFalls { for_ns, entries_lost } => {
@@ -53,6 +51,7 @@ impl World {
             Fault::SlowDisk { a, for_ns } => {
                 self.disk_slow_until.insert(a, self.now + for_ns);
             }
+            Fault::Drain { a, on, for_ns } => self.drain_for(a, on, for_ns),
             Fault::HandOver { partition } => self.hand_over(partition),
             Fault::CutOff { a, for_ns } => self.cut_off(a, self.now + for_ns, false),
             Fault::PowerOff { for_ns } => {
@@ -117,14 +116,60 @@ impl World {
         if group.replicas.members.len() < 2 || !self.keeper.is_up(self.now) {
             return;
         }
-        let mut entry = Entry::SetIntent { partition, epoch, intent };
-        if self.plan.mistake == Mistake::LeaveUnconfirmed {
-            let (brick, incarnation) = (primary.brick, primary.incarnation);
-            let to = group.replicas.members[1].brick;
-            entry = Entry::StepDown { partition, epoch, brick, incarnation, to };
+        self.propose(Entry::SetIntent { partition, epoch, intent });
+    }
+
+    /// A machine's brick is to be emptied, or not any more.
+    pub(super) fn drain(&mut self, at: usize, on: bool) {
+        let brick = self.bricks.iter().find(|(_, machine)| **machine == at);
+        if let Some((&brick, _)) = brick
+            && self.keeper.is_up(self.now)
+        {
+            self.propose(Entry::Drain { brick, on });
         }
+    }
+
+    /// Empties a brick for a while; then it takes replicas again, whatever becomes of the keepers' leader meanwhile.
+    fn drain_for(&mut self, a: usize, on: bool, for_ns: Ns) {
+        let brick = self.bricks.iter().find(|(_, machine)| **machine == a).map(|(brick, _)| *brick);
+        let is_on = brick.and_then(|id| self.keeper.state.brick(id)).is_some_and(|b| b.draining);
+        if on || is_on {
+            self.drain(a, on);
+            let for_ns = if on { for_ns } else { 100 * MS };
+            self.push(self.now + for_ns, Event::Fault(Fault::Drain { a, on: false, for_ns }));
+        }
+    }
+
+    pub(super) fn propose(&mut self, entry: Entry) {
         if let Some(id) = self.keeper.propose(self.now, entry, None) {
             self.later(id);
+        }
+    }
+
+    /// Only for [`Mistake::LeaveUnconfirmed`]: whoever was asked leaves at once.
+    pub(super) fn leave_at_once(&mut self, entry: &Entry) {
+        let Entry::SetIntent { partition, epoch, intent } = *entry else { return };
+        let Some(group) = self.keeper.state.group(partition) else { return };
+        let members = &group.replicas.members;
+        let of = |brick: u32| members.iter().find(|m| m.brick == brick).map(|m| m.incarnation);
+        let entry = match intent {
+            Intent::None => None,
+            Intent::Leave { brick } => {
+                of(brick).map(|incarnation| Entry::Leave { partition, epoch, brick, incarnation })
+            }
+            Intent::StepDown { brick } => {
+                let to = members.iter().find(|m| m.brick != brick).map(|m| m.brick);
+                of(brick).zip(to).map(|(incarnation, to)| Entry::StepDown {
+                    partition,
+                    epoch,
+                    brick,
+                    incarnation,
+                    to,
+                })
+            }
+        };
+        if let Some(entry) = entry {
+            self.propose(entry);
         }
     }
 }

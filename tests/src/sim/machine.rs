@@ -13,7 +13,7 @@ use firebrick_partition::replica::Replica;
 use super::clock::{Clock, Ns};
 use super::disk::Disk;
 use super::mistake::Mistake;
-use super::process::Process;
+use super::process::{Limits, Process};
 use crate::random::Random;
 
 /// What ends a process.
@@ -26,6 +26,9 @@ pub enum Crash {
     /// And its disk.
     Lost,
 }
+
+/// What came while a process stood still is handled within so long.
+const SAME_TURN_NS: Ns = 10_000;
 
 /// What a replica left behind.
 #[derive(Debug)]
@@ -46,6 +49,8 @@ pub struct Machine {
     pub process: Option<Process>,
     /// The process stands still until then.
     pub paused_until: Ns,
+    /// It stopped in the middle of a turn that began then, and which goes on when it wakes.
+    turn_began: Option<Ns>,
     /// By partition: what outlives a process.
     left: BTreeMap<u32, Left>,
     /// What was flushed, by partition.
@@ -56,6 +61,8 @@ pub struct Machine {
     disk_intact: bool,
     /// It lost memory and has not registered since.
     pub lost: bool,
+    /// Room of its replicas.
+    pub limits: Limits,
 }
 
 impl Machine {
@@ -66,12 +73,14 @@ impl Machine {
             clock: Clock::new(random),
             process: None,
             paused_until: 0,
+            turn_began: None,
             left: BTreeMap::new(),
             disks: BTreeMap::new(),
             boots: 1,
             memory_intact: true,
             disk_intact: true,
             lost: false,
+            limits: Limits::default(),
         }
     }
 
@@ -80,10 +89,32 @@ impl Machine {
         Now { boot_ns: self.clock.at(now), unix_ms: 1_700_000_000_000 + now / 1_000_000 }
     }
 
+    /// The process stands still for a while, in the middle of a turn.
+    pub fn pause(&mut self, now: Ns, until: Ns) {
+        if self.paused_until <= now {
+            self.turn_began = Some(now);
+        }
+        self.paused_until = self.paused_until.max(until);
+    }
+
+    /// The clock as a turn has it: it was read once, before the turn's requests. What waited while the process
+    /// stood still belongs to the turn in which it stopped.
+    pub fn turn_now(&mut self, now: Ns) -> Now {
+        if now > self.paused_until + SAME_TURN_NS {
+            self.turn_began = None;
+        }
+        self.now(self.turn_began.unwrap_or(now))
+    }
+
+    /// Writes to the disk that are under way, by partition.
+    pub fn flying(&self) -> Vec<(u32, usize)> {
+        self.disks.iter().map(|(partition, disk)| (*partition, disk.flying())).collect()
+    }
+
     /// Ends the process.
     pub fn crash(&mut self, how: Crash) {
         let Some(process) = self.process.take() else { return };
-        self.paused_until = 0;
+        (self.paused_until, self.turn_began) = (0, None);
         for (partition, replica) in process.replicas {
             let leaf = replica.leaf();
             let log = replica.into_log();
@@ -131,6 +162,11 @@ impl Machine {
                     if mistake == Mistake::CompleteFromTail && !opened.segments.is_empty() {
                         opened.manifest.complete = true;
                     }
+                    let has_disk = left.cfg.durability != Durability::Memory;
+                    let again = has_disk && mistake != Mistake::NotFlushedAgain;
+                    if again && opened.source == Source::Memory {
+                        self.disks.entry(partition).or_default().write_again(&opened.segments);
+                    }
                     let (log, scan) = Log::open_in_heap(left.cfg, opened);
                     let mut replica = Replica::open(log, scan, left.leaf);
                     while replica.recover_step(time, 64) == Recovering::More {}
@@ -142,8 +178,10 @@ impl Machine {
             }
             replicas.insert(partition, replica);
         }
-        let registration = self.registration(incarnation, damaged);
-        self.process = Some(Process::new(incarnation, registration, replicas, mistake));
+        let mut registration = self.registration(incarnation, damaged);
+        registration.memory_intact |= mistake == Mistake::ClaimsMemory;
+        self.process =
+            Some(Process::new(incarnation, registration, replicas, mistake, self.limits));
     }
 
     /// The keepers know what this machine kept.

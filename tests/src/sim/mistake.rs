@@ -15,6 +15,16 @@ pub enum Mistake {
     LeaseCheckedBefore,
     /// A log with records counts as complete at start, although a copy to it was half done.
     CompleteFromTail,
-    /// A primary is handed over without its word that it stopped.
+    /// A member leaves, or a primary is handed over, without its word that it stopped.
     LeaveUnconfirmed,
+    /// The keepers answer a brick while its removal is on its way.
+    AnswerWhileRemoving,
+    /// An answer that may not leave becomes `Unavailable`, although the request was executed.
+    SaysNothingHappened,
+    /// A new process counts what it found in memory as flushed.
+    NotFlushedAgain,
+    /// A brick that lost its memory says that it is there.
+    ClaimsMemory,
+    /// A client's next process goes on with its session, and numbers from 1.
+    SessionKept,
 }

@@ -31,6 +31,8 @@ pub enum Fault {
     HandOver { partition: usize },
     /// A machine hears clients, but neither bricks nor keepers.
     CutOff { a: usize, for_ns: Ns },
+    /// A brick is to be emptied, or not any more.
+    Drain { a: usize, on: bool, for_ns: Ns },
     /// All machines lose their memory at once (a `sync` table only).
     PowerOff { for_ns: Ns },
     /// The disk of a machine is slow.
@@ -72,6 +74,10 @@ pub struct Plan {
     pub faults: Vec<(Ns, Fault)>,
     /// A rule that is broken on purpose.
     pub mistake: Mistake,
+    /// A machine whose replicas have room for so many bytes only.
+    pub small: Option<(usize, u64)>,
+    /// A machine that makes so many segments for a replica and no more.
+    pub ration: Option<(usize, usize)>,
 }
 
 fn length(random: &mut Random, least: Ns, most: Ns) -> Ns {
@@ -81,6 +87,30 @@ fn length(random: &mut Random, least: Ns, most: Ns) -> Ns {
 }
 
 impl Plan {
+    /// For a script: one partition on all machines, calm weather, nothing that happens by itself.
+    pub fn scripted(machines: usize) -> Self {
+        Self {
+            seed: 1,
+            machines,
+            replicas: machines as u8,
+            partitions: 1,
+            durability: Durability::Memory,
+            clients: 4,
+            open_max: 64,
+            keys: 3,
+            think_ns: MS,
+            load_ns: 0,
+            weather: Weather::CALM,
+            stumbles: 0,
+            lease_ms: 200,
+            repair_delay_ms: 0,
+            faults: Vec::new(),
+            mistake: Mistake::None,
+            small: None,
+            ration: None,
+        }
+    }
+
     /// A short run with a few faults.
     pub fn short(seed: u64) -> Self {
         let mut random = Random::new(seed);
@@ -107,7 +137,13 @@ impl Plan {
             repair_delay_ms: random.below(600),
             faults: Vec::new(),
             mistake: Mistake::None,
+            small: None,
+            ration: None,
         };
+        if random.below(6) == 0 {
+            let bytes = (5 + random.below(6)) * (16 << 10);
+            plan.small = Some((random.below(plan.machines as u64) as usize, bytes));
+        }
         let count = random.below(10);
         for _ in 0..count {
             let at = random.below(load_ns);
@@ -139,7 +175,7 @@ pub fn fault(random: &mut Random, plan: &Plan) -> Fault {
     let b = (a + 1 + random.below(plan.machines as u64 - 1) as usize) % plan.machines;
     let lease = plan.lease_ms * MS;
     let for_ns = length(random, 5 * MS, 4 * lease);
-    match random.below(20) {
+    match random.below(21) {
         0..=2 => Fault::Cut { a, b, both: random.below(2) == 0, for_ns },
         3 | 4 => {
             let which = random.below(3);
@@ -156,6 +192,7 @@ pub fn fault(random: &mut Random, plan: &Plan) -> Fault {
         15 | 16 => Fault::Storm { for_ns },
         17 => Fault::SlowDisk { a, for_ns },
         18 => Fault::CutOff { a, for_ns },
+        19 => Fault::Drain { a, on: true, for_ns },
         _ => Fault::HandOver { partition: random.below(u64::from(plan.partitions)) as usize },
     }
 }

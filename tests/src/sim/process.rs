@@ -25,6 +25,21 @@ const SEGMENT_BYTES: usize = 16 << 10;
 /// A report that a replica has not repeated for this long is over.
 const REPORT_NS: u64 = 400_000_000;
 
+/// Room of a machine's replicas.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a replica.
+    pub bytes: u64,
+    /// Segments that a replica in memory may make; past that there is none.
+    pub segments: Option<usize>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { bytes: LOG_BYTES, segments: None }
+    }
+}
+
 /// Whom to answer.
 #[derive(Clone, Copy, Debug)]
 pub struct Asker {
@@ -95,6 +110,7 @@ pub struct Process {
     /// True time of the wake-up that is due.
     pub wake: u64,
     mistake: Mistake,
+    limits: Limits,
 }
 
 impl Process {
@@ -104,6 +120,7 @@ impl Process {
         registration: Registration,
         replicas: BTreeMap<u32, Replica>,
         mistake: Mistake,
+        limits: Limits,
     ) -> Self {
         Self {
             incarnation,
@@ -123,6 +140,7 @@ impl Process {
             late_maps: None,
             wake: u64::MAX,
             mistake,
+            limits,
         }
     }
 
@@ -153,14 +171,16 @@ impl Process {
         self.askers.insert(token, asker);
         let hash = hash_key(request.key);
         let answered = self.with(now, route.partition, |replica, out| {
-            match replica.execute(now, token, hash, &request, out) {
+            let answered = match replica.execute(now, token, hash, &request, out) {
                 Outcome::Now(answer) => {
                     let mut bytes = Vec::new();
                     wire::answer(&mut bytes, 0, &answer);
                     Some(bytes)
                 }
                 Outcome::Later => None,
-            }
+            };
+            replica.poll(now, out);
+            answered
         });
         if let Some(bytes) = answered.flatten() {
             self.askers.remove(&token);
@@ -278,6 +298,12 @@ impl Process {
                 Action::Log(Ask::Write(op)) => {
                     self.effects.push(Effect::Write { partition, op });
                 }
+                Action::Log(Ask::Segment(want)) => {
+                    // Only past its ration: there is none.
+                    let Some(replica) = self.replicas.get_mut(&partition) else { continue };
+                    replica.on_segment(now, want, None, &mut self.out);
+                    self.effects.push(Effect::Saw("a segment is refused"));
+                }
                 Action::Log(_) => {}
                 Action::Corrupt(corrupt) => self.effects.push(Effect::Corrupt(corrupt.partition)),
             }
@@ -286,11 +312,13 @@ impl Process {
 
     /// The end of a turn: the clock is read after all values were, and before anything leaves.
     pub fn flush(&mut self, now: Now) {
-        let leased = self.has_lease(now) || self.mistake == Mistake::LeaseCheckedBefore;
+        let leased = self.has_lease(now);
         for ready in std::mem::take(&mut self.ready) {
             let Ready { asker, bytes, later } = ready;
             if leased {
                 self.effects.push(Effect::Answer { asker, bytes });
+            } else if later && self.mistake == Mistake::SaysNothingHappened {
+                self.refuse(asker, &Answer::Failed(Failure::Unavailable));
             } else if later {
                 self.effects.push(Effect::Saw("an answer is withheld without a lease"));
                 self.withheld.push(Ready { asker, bytes, later });
@@ -396,7 +424,7 @@ impl Process {
                     table: table.id,
                     partition,
                     durability: durability(table.options.durability),
-                    bytes_max: LOG_BYTES,
+                    bytes_max: self.limits.bytes,
                     segment_bytes_max: SEGMENT_BYTES,
                 };
                 let place = Place { leaf: *leaf, route, group: group.clone(), cfg };
@@ -408,7 +436,14 @@ impl Process {
                 members.iter().any(|m| m.brick == brick && m.incarnation == self.incarnation)
             };
             if named(&place.group.members) || named(&place.group.learners) {
-                let make = || Replica::new(Log::in_heap(place.cfg), place.leaf);
+                let limits = self.limits;
+                let make = || {
+                    let mut log = Log::in_heap(place.cfg);
+                    if let Some(segments) = limits.segments {
+                        log.ration(segments);
+                    }
+                    Replica::new(log, place.leaf)
+                };
                 self.replicas.entry(*partition).or_insert_with(make);
             }
         }

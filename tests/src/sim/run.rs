@@ -65,6 +65,11 @@ fn whole(world: &mut World) -> Result<Checked, String> {
     world.begin_load();
     run_to(world, world.load_until)?;
     world.heal();
+    conclude(world)
+}
+
+/// Until every group is whole, then everything is read at every member and the history is checked.
+pub(super) fn conclude(world: &mut World) -> Result<Checked, String> {
     let rest = come_to_rest(world);
     // What is read then says more about what is wrong.
     let read = rest.clone().and_then(|()| read_everything(world));

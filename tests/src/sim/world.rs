@@ -7,15 +7,17 @@ use firebrick_partition::keeper::Heartbeat;
 
 use super::client::Client;
 use super::clock::{MS, Ns, US};
+use super::grip::Grip;
 use super::keeper::Keeper;
 use super::machine::Machine;
 use super::message::{Message, Node};
+use super::mistake::Mistake;
 use super::net::{Net, Weather};
 use super::plan::{Fault, Plan};
 use super::process::Effect;
 use super::trace::{Coverage, Trace};
 use super::watch::Watch;
-use crate::check::History;
+use crate::check::{Back, History};
 use crate::random::Random;
 
 /// What happens next.
@@ -89,6 +91,10 @@ pub struct World {
     pub(super) incarnations: u64,
     pub(super) next_id: u64,
     pub(super) disk_slow_until: BTreeMap<usize, Ns>,
+    /// What a script holds.
+    pub grip: Grip,
+    /// What was answered, by call; `None`: nobody knows.
+    pub answers: BTreeMap<u64, Option<Back>>,
     /// Clients call until then.
     pub load_until: Ns,
     /// Events so far.
@@ -106,7 +112,14 @@ impl World {
     /// A world in which nothing runs yet.
     pub fn new(plan: Plan) -> Self {
         let mut random = Random::new(plan.seed ^ 0x5eed);
-        let machines = (0..plan.machines).map(|at| Machine::new(at, &mut random)).collect();
+        let machines = (0..plan.machines).map(|at| {
+            let mut machine = Machine::new(at, &mut random);
+            let bytes = plan.small.filter(|small| small.0 == at);
+            machine.limits.bytes = bytes.map_or(machine.limits.bytes, |small| small.1);
+            machine.limits.segments = plan.ration.filter(|r| r.0 == at).map(|r| r.1);
+            machine
+        });
+        let machines = machines.collect();
         let clients = (0..plan.clients).map(|at| Client::new(at, plan.open_max)).collect();
         let keeper = Keeper::new(&mut random);
         let mut world = Self {
@@ -127,6 +140,8 @@ impl World {
             incarnations: 0,
             next_id: 0,
             disk_slow_until: BTreeMap::new(),
+            grip: Grip::default(),
+            answers: BTreeMap::new(),
             load_until: 0,
             handled: 0,
             failure: None,
@@ -207,6 +222,9 @@ impl World {
 
     #[allow(clippy::needless_pass_by_value)] // it may arrive twice, or never
     pub(super) fn send(&mut self, from: Node, to: Node, message: Message) {
+        if self.gripped(from, to, &message) {
+            return;
+        }
         for at in self.net.arrivals(self.now, &mut self.random, from, to) {
             let message = message.clone();
             self.push(at, Event::Deliver { from, to, message });
@@ -220,7 +238,7 @@ impl World {
             return self.push(until, Event::Deliver { from, to, message });
         }
         self.trace.mix(self.now);
-        if self.trace.verbose && !matches!(message, Message::Beat { .. } | Message::Lease { .. }) {
+        if self.trace.verbose {
             self.trace.line(self.now, format_args!("{from:?} -> {to:?}: {}", message.name()));
         }
         match to {
@@ -307,17 +325,23 @@ impl World {
         at: usize,
         run: impl FnOnce(&mut super::process::Process, firebrick_partition::op::Now),
     ) {
-        let now = self.machines[at].now(self.now);
+        let now = self.machines[at].turn_now(self.now);
         let Some(process) = &mut self.machines[at].process else { return };
         run(process, now);
         let (incarnation, answers) = (process.incarnation, !process.ready.is_empty());
         self.perform(at);
-        if answers && self.random.below(1000) < self.plan.stumbles {
+        let stop = self.grip.stop_before_answer.filter(|stop| answers && stop.0 == at);
+        if let Some((_, for_ns)) = stop {
+            self.grip.stop_before_answer = None;
+            let until = self.now + for_ns;
+            self.machines[at].pause(self.now, until);
+            self.push(until, Event::Flush { at, incarnation });
+        } else if answers && self.random.below(1000) < self.plan.stumbles {
             // The process is stopped just now.
             let lease = self.plan.lease_ms * MS;
             let until = self.now + self.random.below(2 * lease);
             self.cover.saw("a process stops in the middle of a turn");
-            self.machines[at].paused_until = until;
+            self.machines[at].pause(self.now, until);
             self.push(until, Event::Flush { at, incarnation });
         } else if answers {
             self.flush(at);
@@ -325,8 +349,13 @@ impl World {
         self.after_turn(at);
     }
 
+    /// The end of a turn: the clock is read anew.
     pub(super) fn flush(&mut self, at: usize) {
-        let now = self.machines[at].now(self.now);
+        let before = self.machines[at].turn_now(self.now);
+        let mut now = self.machines[at].now(self.now);
+        if self.plan.mistake == Mistake::LeaseCheckedBefore {
+            now = before;
+        }
         if let Some(process) = &mut self.machines[at].process {
             process.flush(now);
         }
@@ -374,7 +403,9 @@ impl World {
                     let slow = self.disk_slow_until.get(&at).is_some_and(|&t| self.now < t);
                     let most = if slow { 50 * MS } else { 500 * US };
                     let due = self.now + 20 * US + self.random.below(most);
-                    self.push(due, Event::Landed { at, incarnation, partition });
+                    if !self.grip.stalled.contains(&at) {
+                        self.push(due, Event::Landed { at, incarnation, partition });
+                    }
                 }
                 Effect::Saw(what) => {
                     self.cover.saw(what);

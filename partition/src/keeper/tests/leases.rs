@@ -141,6 +141,28 @@ fn a_new_process_waits_for_the_old_ones_lease_unless_it_has_its_lock() {
 }
 
 #[test]
+fn a_process_that_was_just_let_in_has_the_time_for_a_heartbeat() {
+    let mut keepers = group_of(2);
+    let (mut leases, mut planner, at) = leader(&keepers);
+    let at = at + LEASE;
+    beat(&mut leases, at, &keepers, 1);
+    let Gate::Propose(entry) = leases.register(at, &keepers, &process(2, 201), false) else {
+        panic!()
+    };
+    let ticket = leases.proposed(at, &keepers, &entry).unwrap();
+    done(&mut keepers, &entry);
+    leases.settled(ticket);
+    for after in (0..550).step_by(50) {
+        beat(&mut leases, at + after * MS, &keepers, 1);
+        let entries = outs(plan(at + after * MS, &keepers, &mut leases, &mut planner));
+        assert!(entries.is_empty(), "{after} ms: {entries:?}");
+    }
+    // It was never heard.
+    let out = Entry::TakeOut { brick: 2, incarnation: 201 };
+    assert_eq!(outs(plan(at + LEASE, &keepers, &mut leases, &mut planner)), [out]);
+}
+
+#[test]
 fn a_lease_without_end_ends_by_the_word_of_the_brick_that_has_it() {
     let mut keepers = Keepers::default();
     let (mut leases, mut planner, at) = leader(&keepers);
