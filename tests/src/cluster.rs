@@ -27,6 +27,8 @@ const HTTP: u16 = 7480;
 pub struct Shape {
     /// Bricks, each on a host of its own.
     pub bricks: usize,
+    /// So many of them, the last ones, are not started with the others.
+    pub late: usize,
     /// Durability of the table `default`.
     pub durability: &'static str,
     /// Memory of a brick for records.
@@ -37,7 +39,7 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Self { bricks: 3, durability: "memory", memory: "256MiB", flags: Vec::new() }
+        Self { bricks: 3, late: 0, durability: "memory", memory: "256MiB", flags: Vec::new() }
     }
 }
 
@@ -49,6 +51,8 @@ pub struct Cluster {
     shape: Shape,
     children: Vec<Option<Child>>,
     paused: Vec<bool>,
+    /// The cluster should know it: it was started, and not removed.
+    known: Vec<bool>,
     disks: TempDir,
     memories: TempDir,
 }
@@ -67,10 +71,11 @@ impl Cluster {
             shape: shape.clone(),
             children: (0..shape.bricks).map(|_| None).collect(),
             paused: vec![false; shape.bricks],
+            known: vec![false; shape.bricks],
             disks,
             memories,
         };
-        for brick in 0..shape.bricks {
+        for brick in 0..shape.bricks - shape.late {
             cluster.spawn(brick);
             cluster.wait_ready(brick);
         }
@@ -137,6 +142,7 @@ impl Cluster {
     /// Starts a brick that does not run.
     pub fn spawn(&mut self, brick: usize) {
         assert!(self.children[brick].is_none(), "brick {brick} runs");
+        self.known[brick] = true;
         let log = OpenOptions::new().create(true).append(true).open(self.log(brick));
         let log = log.expect("a log file");
         let again = File::try_clone(&log).expect("the log file again");
@@ -229,7 +235,8 @@ impl Cluster {
             members >= wanted && partition["active"] == partition["epoch"]
         };
         let bricks = status["bricks"].as_array().map_or(0, Vec::len);
-        bricks == self.len() && !partitions.is_empty() && partitions.iter().all(whole)
+        let known = self.known.iter().filter(|known| **known).count();
+        bricks == known && !partitions.is_empty() && partitions.iter().all(whole)
     }
 
     /// A brick's process runs (and is not paused).
@@ -244,6 +251,24 @@ impl Cluster {
             // The child is `ip`, which has become the brick by exec.
             child.kill().expect("kill");
             child.wait().expect("wait");
+        }
+    }
+
+    /// Waits until the process of a brick that was removed has ended; its exit code.
+    pub fn wait_removed(&mut self, brick: usize) -> Option<i32> {
+        self.known[brick] = false;
+        let child = self.children[brick].take();
+        let mut child = child.expect("it was started");
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("wait") {
+                return status.code();
+            }
+            if begin.elapsed() > PATIENCE {
+                let _ = child.kill();
+                panic!("brick {brick} goes on: {}", self.said(brick));
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
     }
 
@@ -276,11 +301,11 @@ impl Cluster {
         for brick in 0..self.len() {
             self.network.fast(brick);
             self.resume(brick);
-            if self.children[brick].is_none() {
+            if self.children[brick].is_none() && self.known[brick] {
                 self.spawn(brick);
             }
         }
-        for brick in 0..self.len() {
+        for brick in (0..self.len()).filter(|&brick| self.known[brick]).collect::<Vec<_>>() {
             self.wait_ready(brick);
         }
         self.await_health();
