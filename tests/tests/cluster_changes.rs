@@ -26,7 +26,8 @@ const AFTER: Duration = Duration::from_millis(300);
 fn files(folder: &Path) {
     for n in 0..1_000_u32 {
         let text = format!("{n} ").repeat(8 << 10);
-        std::fs::write(folder.join(format!("file-{n}")), &text.as_bytes()[..8 << 10]).unwrap();
+        let written = std::fs::write(folder.join(format!("file-{n}")), &text.as_bytes()[..8 << 10]);
+        written.expect("a file");
     }
 }
 
@@ -89,7 +90,7 @@ fn moves(cluster: &mut Cluster) {
             list(&status["partitions"]).iter().find(|p| p["partition"] == gone["partition"]);
         found.is_some_and(|p| holds(p, "brick-3") && !holds(p, &from))
     };
-    assert!(is_there(&status(cluster)), "{:#}", status(cluster)["partitions"]);
+    wait_for(cluster, "the move is seen on every brick", is_there);
     // What makes bricks even again is another partition.
     std::thread::sleep(AFTER);
     wait_for(cluster, "all is calm", is_calm);
@@ -107,10 +108,10 @@ fn hand_overs(cluster: &mut Cluster) {
             continue;
         }
         cluster.cli(2, &["hand-over", "--table", "default", "--to", &to]);
-        let after = status(cluster);
-        let done = |p: &&Value| partitions.contains(&&p["partition"]) && leads(p, &to);
-        let count = list(&after["partitions"]).iter().filter(done).count();
-        assert_eq!(count, partitions.len(), "{:#}", after["partitions"]);
+        wait_for(cluster, "the hand-over is seen on every brick", |after| {
+            let done = |p: &&Value| partitions.contains(&&p["partition"]) && leads(p, &to);
+            list(&after["partitions"]).iter().filter(done).count() == partitions.len()
+        });
     }
 }
 
