@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -12,8 +13,19 @@ use crate::store::VALUE_BYTES_MAX;
 const LINE_BYTES_MAX: usize = 4096;
 const READ_BYTES: usize = 256 << 10;
 
+/// A brick that says that it does not serve now is asked again for so long.
+const PATIENCE: Duration = Duration::from_secs(20);
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// The brick says that nothing is wrong with the request: it cannot be answered now.
+fn is_passing(error: &io::Error) -> bool {
+    let text = error.to_string();
+    ["LOADING ", "TRYAGAIN ", "CLUSTERDOWN "].iter().any(|code| text.starts_with(code))
+}
+
 /// A connection to a brick's RESP port.
 pub struct Resp {
+    address: SocketAddr,
     stream: TcpStream,
     /// Received, and parsed up to `at`.
     buffer: Vec<u8>,
@@ -25,7 +37,23 @@ impl Resp {
     pub async fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, buffer: Vec::new(), at: 0 })
+        Ok(Self { address, stream, buffer: Vec::new(), at: 0 })
+    }
+
+    /// As [`Resp::get_many`]. A brick that does not serve at the moment (it has lost its lease, a partition changes
+    /// hands) says so, and is asked again for some seconds, as clients of Redis do.
+    pub async fn get_many_patiently(&mut self, keys: &[&[u8]]) -> io::Result<Vec<Option<Vec<u8>>>> {
+        let began = Instant::now();
+        loop {
+            match self.get_many(keys).await {
+                Err(error) if is_passing(&error) && began.elapsed() < PATIENCE => {
+                    tokio::time::sleep(AGAIN).await;
+                    // Answers to the rest of the batch may still come on the old connection.
+                    *self = Self::connect(self.address).await?;
+                }
+                result => return result,
+            }
+        }
     }
 
     /// The values of `keys`, in order, asked for in one go. The caller bounds the batch: all requests

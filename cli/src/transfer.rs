@@ -262,7 +262,7 @@ pub async fn verify_resp(
             break;
         }
         let keys: Vec<&[u8]> = batch.iter().map(|item| item.key.as_slice()).collect();
-        let values = resp.get_many(&keys).await;
+        let values = resp.get_many_patiently(&keys).await;
         let values = values.map_err(|e| CliError::io("the RESP connection failed", &e))?;
         for (item, value) in batch.iter().zip(values) {
             tally.add(item);

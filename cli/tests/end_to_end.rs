@@ -126,8 +126,39 @@ fn status_names_the_brick() {
     let status = firebrick().args(["status", "--json"]).args(up.connect()).output().unwrap();
     let status = json(&status, 0);
     assert_eq!(status["name"], "brick-1");
+    let brick = &status["bricks"][0];
+    assert_eq!((&brick["name"], &brick["live"]), (&"brick-1".into(), &true.into()), "{status}");
+    assert_eq!((&brick["pid"], &brick["listen"]), (&status["pid"], &status["listen"]));
+    assert_eq!(brick["lease_ms"], serde_json::Value::Null, "a lone brick's lease has no end");
+    assert_eq!(status["cluster"]["leader"], "brick-1");
+    assert!(status["partitions"][0]["epoch"].as_u64() >= Some(1), "{status}");
+    assert_eq!(status["copies"].as_array().map(Vec::len), Some(0));
     let watched = firebrick().args(["status", "--watch", "--json"]).output().unwrap();
     assert_eq!(json(&watched, 2)["error"]["kind"], "usage");
+}
+
+#[test]
+fn what_a_lone_brick_cannot_do_is_refused_in_a_sentence() {
+    let up = Up::start();
+    let refused = |words: &[&str], code: i32, said: &str| {
+        let output = firebrick().args(words).arg("--json").args(up.connect()).output().unwrap();
+        let message = json(&output, code)["error"]["message"].to_string();
+        assert!(message.contains(said), "{words:?}: {message}");
+    };
+    refused(&["brick-remove", "brick-1"], 7, "there is no other brick");
+    refused(&["brick-remove", "brick-9"], 3, "the bricks are brick-1");
+    refused(&["table", "create", "t", "--replicas", "2"], 7, "there is 1 brick");
+    refused(&["table", "create", "t", "--replicas", "0"], 2, "0 is not in 1..=16");
+    refused(
+        &["hand-over", "--partition", "1", "--to", "brick-1"],
+        7,
+        "is the primary of partition 1",
+    );
+    refused(&["move", "--partition", "1", "--from", "brick-1", "--to", "x"], 3, "no brick");
+    refused(&["move", "--partition", "999", "--cancel"], 3, "there is no partition 999");
+    refused(&["move", "--table", "default", "--cancel"], 7, "nothing to take back");
+    refused(&["lead-anyway", "--partition", "1"], 2, "--yes");
+    refused(&["lead-anyway", "--partition", "1", "--yes"], 7, "has not stopped");
 }
 
 #[test]
@@ -170,5 +201,9 @@ fn demo_holds_and_leaves_nothing_behind() {
         assert_eq!(report["phases"][phase]["items"], 200, "{phase}");
     }
     assert!(report["acked_writes"].as_u64().unwrap() > 0);
+    assert_eq!(report["requests_failed_by_copy"], 0, "{report}");
+    for figure in ["longest_write_gap_seconds", "restart_seconds", "recovery_bytes_per_second"] {
+        assert!(report[figure].as_f64().unwrap() > 0.0, "{figure}: {report}");
+    }
     assert_eq!(fs::read_dir(&temp).unwrap().count(), 0, "its folders are gone");
 }

@@ -28,6 +28,8 @@ const HTTP: u16 = 7480;
 pub struct Shape {
     /// Bricks, each on a host of its own.
     pub bricks: usize,
+    /// So many of them, the last ones, are not started with the others.
+    pub late: usize,
     /// Durability of the table `default`.
     pub durability: &'static str,
     /// Memory of a brick for records.
@@ -53,6 +55,7 @@ impl Default for Shape {
     fn default() -> Self {
         Self {
             bricks: 3,
+            late: 0,
             durability: "memory",
             memory: "256MiB",
             flags: Vec::new(),
@@ -70,6 +73,8 @@ pub struct Cluster {
     children: Vec<Option<Child>>,
     paused: Vec<bool>,
     mounts: Vec<Mount>,
+    /// The cluster should know it: it was started, and not removed.
+    known: Vec<bool>,
     disks: TempDir,
     memories: TempDir,
 }
@@ -91,10 +96,11 @@ impl Cluster {
             children: (0..shape.bricks).map(|_| None).collect(),
             paused: vec![false; shape.bricks],
             mounts,
+            known: vec![false; shape.bricks],
             disks,
             memories,
         };
-        for brick in 0..shape.bricks {
+        for brick in 0..shape.bricks - shape.late {
             cluster.spawn(brick);
             cluster.wait_ready(brick);
         }
@@ -172,6 +178,7 @@ impl Cluster {
     /// Starts a brick that does not run.
     pub fn spawn(&mut self, brick: usize) {
         assert!(self.children[brick].is_none(), "brick {brick} runs");
+        self.known[brick] = true;
         let log = OpenOptions::new().create(true).append(true).open(self.log(brick));
         let log = log.expect("a log file");
         let again = File::try_clone(&log).expect("the log file again");
@@ -281,22 +288,15 @@ impl Cluster {
         let bricks = status["bricks"].as_array().map_or(0, Vec::len);
         // (The first brick votes alone until the others have the log: it must not be killed before that.)
         let voters = status["cluster"]["voters"].as_array().map_or(0, Vec::len);
-        let vote = voters >= [1, 1, 1, 3, 3][self.len().min(4)];
-        bricks == self.len() && vote && !partitions.is_empty() && partitions.iter().all(whole)
+        let known = self.known.iter().filter(|known| **known).count();
+        let vote = voters >= [1, 1, 1, 3, 3][known.min(4)];
+        bricks == known && vote && !partitions.is_empty() && partitions.iter().all(whole)
     }
 
     /// The bricks of the group of a key of `default`, the primary first, as a brick that runs knows it.
     pub fn group_of(&self, key: &str) -> Vec<usize> {
         let status = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b));
         group_in(&status.expect("a brick's status"), key).expect("a partition for every hash")
-    }
-
-    /// The epoch of the group of a key of `default`, as a brick that runs knows it.
-    pub fn epoch_of(&self, key: &str) -> u64 {
-        let status = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b));
-        let status = status.expect("a brick's status");
-        let partition = partition_in(&status, key).expect("a partition for every hash");
-        partition["epoch"].as_u64().expect("an epoch")
     }
 
     /// A key whose group is as a test wants it; bricks that are new get their share first.
@@ -336,6 +336,24 @@ impl Cluster {
         }
     }
 
+    /// Waits until the process of a brick that was removed has ended; its exit code.
+    pub fn wait_removed(&mut self, brick: usize) -> Option<i32> {
+        self.known[brick] = false;
+        let child = self.children[brick].take();
+        let mut child = child.expect("it was started");
+        let begin = Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().expect("wait") {
+                return status.code();
+            }
+            if begin.elapsed() > PATIENCE {
+                let _ = child.kill();
+                panic!("brick {brick} goes on: {}", self.said(brick));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// What a power failure leaves of a brick that does not run: its disk.
     pub fn lose_memory(&self, brick: usize) {
         assert!(self.children[brick].is_none(), "brick {brick} runs");
@@ -365,11 +383,11 @@ impl Cluster {
         for brick in 0..self.len() {
             self.network.fast(brick);
             self.resume(brick);
-            if self.children[brick].is_none() {
+            if self.children[brick].is_none() && self.known[brick] {
                 self.spawn(brick);
             }
         }
-        for brick in 0..self.len() {
+        for brick in (0..self.len()).filter(|&brick| self.known[brick]).collect::<Vec<_>>() {
             self.wait_ready(brick);
         }
         self.await_health();
@@ -408,15 +426,12 @@ fn number(name: &Value) -> Option<usize> {
     name.as_str()?.strip_prefix("brick-")?.parse().ok()
 }
 
-fn partition_in<'a>(status: &'a Value, key: &str) -> Option<&'a Value> {
+fn group_in(status: &Value, key: &str) -> Option<Vec<usize>> {
     let hash = hash_key(key.as_bytes());
     let holds = |partition: &&Value| {
         let leaf = |name: &str| partition["leaf"][name].as_u64().expect("a leaf");
         partition["table"] == "default" && hash & ((1 << leaf("depth")) - 1) == leaf("suffix")
     };
-    status["partitions"].as_array()?.iter().find(holds)
-}
-
-fn group_in(status: &Value, key: &str) -> Option<Vec<usize>> {
-    partition_in(status, key)?["members"].as_array()?.iter().map(number).collect()
+    let partition = status["partitions"].as_array()?.iter().find(holds)?;
+    partition["members"].as_array()?.iter().map(number).collect()
 }

@@ -15,25 +15,31 @@ use crate::error::CliError;
 use crate::output::{Out, Output};
 use crate::progress;
 use crate::resp::Resp;
+use crate::store::Store;
 use crate::transfer::{self, Tally};
 use crate::units::parse_size;
 use report::Report;
-use stage::Stage;
-use writes::Writers;
+use stage::{BRICKS, Stage};
+use writes::{Writers, Written};
 
 /// Requests in flight while files go to and fro.
 const IN_FLIGHT: u32 = 64;
-/// The write load runs this long before the brick is killed under it.
-const WRITE_TIME: Duration = Duration::from_secs(3);
+/// The write load runs this long before a brick is killed under it.
+const WRITE_TIME: Duration = Duration::from_millis(1500);
+/// The brick stays away for so long.
+const AWAY_TIME: Duration = Duration::from_millis(2500);
+/// And for so long the load goes on when it has caught up.
+const AFTER_TIME: Duration = Duration::from_millis(500);
 const READ_TIME: Duration = Duration::from_millis(1500);
 
 /// Flags of `demo`.
 #[derive(Args, Debug, Clone)]
 #[command(after_help = "\
-Starts a brick in a temporary folder, loads the files, verifies them through the native client and
-through RESP, kills the brick with SIGKILL in the middle of a write load, starts it again, and
-verifies that every acknowledged write is there. Everything it made is removed at the end.
-Ends with 0 when all of it held, with 1 when not, and says what did not.")]
+Starts three bricks in temporary folders, loads the files with three replicas, verifies them through
+the native client and through RESP, kills a brick that leads partitions with SIGKILL in the middle of
+a write load, sees that they go on without it, starts it again under the same load, waits until it has
+caught up, and verifies that every file and every acknowledged write is there. Everything it made is
+removed at the end. Ends with 0 when all of it held, with 1 when not, and says what did not.")]
 pub struct DemoArgs {
     /// The folder to load.
     #[arg(long, value_name = "DIR", default_value = "/usr/share")]
@@ -55,7 +61,7 @@ pub async fn run(args: &DemoArgs, out: &Out) -> Result<Output, CliError> {
     };
     let result = result.map_err(|error| match (error, stage.last_words()) {
         (CliError::Failed(text), Some(words)) => {
-            CliError::Failed(format!("{text}; the brick's last words: {words}"))
+            CliError::Failed(format!("{text}; the bricks' last words: {words}"))
         }
         (error, _) => error,
     });
@@ -70,8 +76,8 @@ async fn play(args: &DemoArgs, stage: &mut Stage, out: &Out) -> Result<Report, C
     // A folder that cannot be read is said before anything is started.
     files.tree().walk()?;
     let mut report = Report::new(args.tree.display().to_string());
-    out.note(&format!("starting a brick: {}", stage.describe()));
-    stage.start().await?;
+    out.note(&format!("starting {BRICKS} bricks, {}", stage.describe()));
+    stage.start_all().await?;
     let store = stage.connect().await?;
 
     let tally = files.load(&store).await?;
@@ -79,24 +85,16 @@ async fn play(args: &DemoArgs, stage: &mut Stage, out: &Out) -> Result<Report, C
     let loaded = tally.items;
     let tally = files.verify(&store, "verify by client").await?;
     report.files("verify_client", &tally, loaded);
-    let mut resp = Resp::connect(stage.resp()).await.map_err(|e| {
-        CliError::Unavailable(format!("cannot connect to RESP at {}: {e}", stage.resp()))
-    })?;
+    // Through one brick, whoever has the file.
+    let at = stage.resp(BRICKS - 1);
+    let mut resp = Resp::connect(at)
+        .await
+        .map_err(|e| CliError::Unavailable(format!("cannot connect to RESP at {at}: {e}")))?;
     let tally = files.verify_resp(&mut resp).await?;
     report.files("verify_resp", &tally, loaded);
     drop(resp);
 
-    out.note("writing, and kill -9 in the middle");
-    let writers = Writers::start(&store);
-    tokio::time::sleep(WRITE_TIME).await;
-    let killed = Instant::now();
-    stage.kill().await?;
-    writers.stop();
-    stage.start().await?;
-    report.restart = killed.elapsed();
-    out.note(&format!("ready again {} ms after the kill", report.restart.as_millis()));
-    let written = writers.finish(killed).await?;
-    report.phase("write", &written.tally);
+    let written = fail_over(stage, &store, &mut report, out).await?;
 
     // A client of its own: it knows nothing of what the first one was told.
     drop(store);
@@ -108,9 +106,48 @@ async fn play(args: &DemoArgs, stage: &mut Stage, out: &Out) -> Result<Report, C
     report.phase("read", &tally);
     drop(store);
     if !stage.stop().await? {
-        report.failures.push("the brick did not stop cleanly on SIGTERM".to_owned());
+        report.failures.push("a brick did not stop cleanly on SIGTERM".to_owned());
     }
     Ok(report)
+}
+
+/// A brick is killed under a write load, is away for a while, comes back and catches up; the load goes on all the
+/// time.
+async fn fail_over(
+    stage: &mut Stage,
+    store: &Store,
+    report: &mut Report,
+    out: &Out,
+) -> Result<Written, CliError> {
+    let victim = stage.victim().await?;
+    let name = Stage::name(victim);
+    out.note(&format!("writing, and kill -9 of {name} in the middle"));
+    let writers = Writers::start(store);
+    tokio::time::sleep(WRITE_TIME).await;
+    writers.longest_gap();
+    stage.kill(victim).await?;
+    tokio::time::sleep(AWAY_TIME).await;
+    report.write_gap = writers.longest_gap();
+    out.note(&format!(
+        "its partitions went on after {} ms; starting {name} again",
+        report.write_gap.as_millis()
+    ));
+
+    let (failed, started) = (writers.failed(), Instant::now());
+    stage.start(victim).await?;
+    let ready = Instant::now();
+    report.restart = ready - started;
+    let whole = stage.whole().await?;
+    report.recovery(whole - started, stage.received(victim).await);
+    tokio::time::sleep(AFTER_TIME).await;
+    report.copy_gap = writers.longest_gap();
+    report.failed_by_copy = writers.failed() - failed;
+    report.failed = writers.failed();
+    out.note(&format!("whole again {} ms after the start", (whole - started).as_millis()));
+    writers.stop();
+    let written = writers.finish(Instant::now()).await?;
+    report.phase("write", &written.tally);
+    Ok(written)
 }
 
 /// The files, there and back.
@@ -134,14 +171,14 @@ impl Files<'_> {
         Ok(progress::bar(self.out, what, self.tree().measure(self.out)?))
     }
 
-    async fn load(&self, store: &crate::store::Store) -> Result<Tally, CliError> {
+    async fn load(&self, store: &Store) -> Result<Tally, CliError> {
         let bar = self.bar("load")?;
         let tally = transfer::load(self.tree().walk()?, store, IN_FLIGHT, &bar).await;
         bar.finish_and_clear();
         tally
     }
 
-    async fn verify(&self, store: &crate::store::Store, what: &str) -> Result<Tally, CliError> {
+    async fn verify(&self, store: &Store, what: &str) -> Result<Tally, CliError> {
         let bar = self.bar(what)?;
         let walk = self.tree().walk()?;
         let tally = transfer::verify(walk, store, IN_FLIGHT, &bar, Some(self.began)).await;

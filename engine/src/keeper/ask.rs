@@ -19,11 +19,15 @@ pub(crate) struct Finder {
     /// This brick's own keeper, once it runs.
     own: Option<Arc<Node>>,
     places: VecDeque<String>,
+    /// Who did not answer as the leader when asked last. The own keeper may name it for ever: when it is a keeper no
+    /// more, nobody tells it who leads.
+    doubted: Option<String>,
 }
 
 impl Finder {
     pub(crate) fn new(links: Links, places: impl IntoIterator<Item = String>) -> Self {
-        Self { links, own: None, places: places.into_iter().take(PLACES_MAX).collect() }
+        let places = places.into_iter().take(PLACES_MAX).collect();
+        Self { links, own: None, places, doubted: None }
     }
 
     /// From now on the own keeper is asked first.
@@ -53,7 +57,10 @@ impl Finder {
                     Err(_) => return Err("this brick's keeper gave no answer in time".into()),
                 }
             }
-            Some(own) => own.leader().map(|(_, at)| at),
+            Some(own) => {
+                let told = own.leader().filter(|(id, _)| *id != own.brick());
+                told.map(|(_, at)| at).filter(|at| Some(at) != self.doubted.as_ref())
+            }
             None => None,
         };
         for _ in 0..HOPS_MAX {
@@ -94,6 +101,7 @@ impl Finder {
     }
 
     fn trust(&mut self, at: String) {
+        self.doubted.take_if(|doubted| *doubted == at);
         if self.places.front() != Some(&at) {
             self.places.retain(|place| *place != at);
             self.places.push_front(at);
@@ -102,6 +110,7 @@ impl Finder {
     }
 
     fn distrust(&mut self, at: &str) {
+        self.doubted = Some(at.to_owned());
         if self.places.front().is_some_and(|place| place == at) {
             self.places.rotate_left(1);
         }

@@ -51,6 +51,9 @@ impl Node {
         if !has_log && let Some(refusal) = self.refuse_forgetful(&registration) {
             return Answer::Refused(refusal);
         }
+        if self.waits_for_founder(&registration) {
+            return Answer::Join(JoinAnswer::Wait { ms: 50 });
+        }
         if has_log && self.is_removed(&registration) {
             return Answer::Join(JoinAnswer::Removed);
         }
@@ -87,6 +90,12 @@ impl Node {
             Ok(Err(_)) => Answer::Join(JoinAnswer::Wait { ms: 50 }),
             Err(_) => Answer::NotLeader { leader: None },
         }
+    }
+
+    /// The founder is the first brick, whoever else asks before it: its folder says so already.
+    fn waits_for_founder(&self, new: &Registration) -> bool {
+        let empty = self.shown.lock().keepers.bricks().next().is_none();
+        empty && new.incarnation != self.incarnation
     }
 
     /// It has been a brick of this cluster, and is none any more. (A founder's first registration is the first of all.)

@@ -31,8 +31,20 @@ pub struct Report {
     tree: String,
     phases: Map<String, Value>,
     rows: Vec<String>,
-    /// From the kill until it served again.
+    /// From the start of the killed brick until it served again.
     pub restart: Duration,
+    /// The longest time without an acknowledged write of one writer, while the brick was away.
+    pub write_gap: Duration,
+    /// The same while it came back and caught up.
+    pub copy_gap: Duration,
+    /// Requests that failed in all, and while the brick came back and caught up.
+    pub failed: u64,
+    /// Likewise.
+    pub failed_by_copy: u64,
+    /// From the start of the killed brick until every partition had all its replicas.
+    recovery: Duration,
+    /// What came to it meanwhile.
+    recovered: u64,
     acked: u64,
     in_doubt: u64,
     /// What did not hold.
@@ -47,6 +59,12 @@ impl Report {
             phases: Map::new(),
             rows: Vec::new(),
             restart: Duration::ZERO,
+            write_gap: Duration::ZERO,
+            copy_gap: Duration::ZERO,
+            failed: 0,
+            failed_by_copy: 0,
+            recovery: Duration::ZERO,
+            recovered: 0,
             acked: 0,
             in_doubt: 0,
             failures: Vec::new(),
@@ -98,8 +116,43 @@ impl Report {
         }
     }
 
+    /// How long the killed brick took to have everything again, and what came to it meanwhile.
+    pub fn recovery(&mut self, took: Duration, bytes: u64) {
+        (self.recovery, self.recovered) = (took, bytes);
+    }
+
+    /// Bytes a second of the recovery.
+    fn recovery_rate(&self) -> f64 {
+        self.recovered as f64 / (self.recovery.saturating_sub(self.restart)).as_secs_f64().max(1e-3)
+    }
+
+    /// The lines about the brick that was killed.
+    fn fail_over_text(&self) -> String {
+        let ms = |time: Duration| micros(time.as_micros() as u64);
+        let mut text = String::new();
+        let mut row = |what: &str, value: String| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{what:48} {value:>12}");
+        };
+        row("longest write gap after kill -9 of a primary", ms(self.write_gap));
+        row("restart after kill -9", ms(self.restart));
+        row("until it had caught up", ms(self.recovery));
+        row("sent to it meanwhile", size(self.recovered));
+        row("recovery", format!("{:.1} MB/s", self.recovery_rate() / 1e6));
+        row("longest write gap while it came back", ms(self.copy_gap));
+        row("requests failed by the copy", count(self.failed_by_copy));
+        row("requests failed in all", count(self.failed));
+        row("acknowledged writes", count(self.acked));
+        row("writes in doubt", count(self.in_doubt));
+        text
+    }
+
     /// To be printed.
-    pub fn into_output(self) -> Output {
+    pub fn into_output(mut self) -> Output {
+        if self.failed_by_copy > 0 {
+            let failed = count(self.failed_by_copy);
+            self.failures.push(format!("{failed} requests failed while a brick came back"));
+        }
         let mut text = format!(
             "\n{:28} {:>10} {:>10} {:>10} {:>10} {:>10}\n",
             self.tree, "items", "bytes", "per second", "p50", "p99.9"
@@ -108,14 +161,7 @@ impl Report {
             text.push_str(row);
             text.push('\n');
         }
-        // Writing to a String cannot fail.
-        let _ = writeln!(
-            text,
-            "\nrestart after kill -9: {}; {} acknowledged writes, {} in doubt at the kill",
-            micros(self.restart.as_micros() as u64),
-            count(self.acked),
-            self.in_doubt,
-        );
+        let _ = writeln!(text, "\n{}", self.fail_over_text());
         let verdict = if self.failures.is_empty() {
             "every file and every acknowledged write is there\n"
         } else {
@@ -129,7 +175,14 @@ impl Report {
             "ok": self.failures.is_empty(),
             "tree": self.tree,
             "phases": self.phases,
+            "longest_write_gap_seconds": self.write_gap.as_secs_f64(),
             "restart_seconds": self.restart.as_secs_f64(),
+            "recovery_seconds": self.recovery.as_secs_f64(),
+            "recovery_bytes": self.recovered,
+            "recovery_bytes_per_second": self.recovery_rate(),
+            "longest_write_gap_of_recovery_seconds": self.copy_gap.as_secs_f64(),
+            "requests_failed_by_copy": self.failed_by_copy,
+            "requests_failed": self.failed,
             "acked_writes": self.acked,
             "in_doubt_writes": self.in_doubt,
             "failures": &self.failures[..self.failures.len().min(FAILURES_SHOWN)],

@@ -1,4 +1,4 @@
-//! A write load that knows what was acknowledged, and the check afterwards.
+//! A write load that knows what was acknowledged and how long nothing was, and the check afterwards.
 //!
 //! Each writer has keys of its own and writes growing numbers to them, one request at a time. So for
 //! every key there are at most two numbers that may be found later: the last acknowledged one and the
@@ -6,7 +6,7 @@
 //! was acknowledged, and at most by the requests in doubt more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
@@ -25,8 +25,18 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 /// Writers at work.
 pub struct Writers {
     tasks: JoinSet<Result<Writer, CliError>>,
-    stop: Arc<AtomicBool>,
+    signs: Arc<Signs>,
     started: Instant,
+}
+
+/// What writers and the demo tell each other while the load goes on.
+#[derive(Debug, Default)]
+struct Signs {
+    stop: AtomicBool,
+    /// Requests that failed, for whatever reason.
+    failed: AtomicU64,
+    /// The longest time from one acknowledged write of a writer to its next.
+    gap_ns: AtomicU64,
 }
 
 /// What one writer knows.
@@ -76,21 +86,31 @@ pub struct Found {
 impl Writers {
     /// Starts them.
     pub fn start(store: &Store) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
+        let signs = Arc::new(Signs::default());
         let mut tasks = JoinSet::new();
         for id in 0..WRITERS {
-            tasks.spawn(Writer::new(id).run(store.clone(), Arc::clone(&stop)));
+            tasks.spawn(Writer::new(id).run(store.clone(), Arc::clone(&signs)));
         }
-        Self { tasks, stop, started: Instant::now() }
+        Self { tasks, signs, started: Instant::now() }
+    }
+
+    /// The longest gap between two acknowledged writes of one writer since this was asked last.
+    pub fn longest_gap(&self) -> Duration {
+        Duration::from_nanos(self.signs.gap_ns.swap(0, Ordering::Relaxed))
+    }
+
+    /// Requests that have failed so far.
+    pub fn failed(&self) -> u64 {
+        self.signs.failed.load(Ordering::Relaxed)
     }
 
     /// Each ends with the answer to its request in flight; none begins another.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.signs.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for the last answers. The rate is that up to `killed`.
-    pub async fn finish(mut self, killed: Instant) -> Result<Written, CliError> {
+    /// Waits for the last answers. The rate is that up to `until`.
+    pub async fn finish(mut self, until: Instant) -> Result<Written, CliError> {
         let mut written = Written { writers: Vec::new(), tally: Tally::new(), in_doubt: 0 };
         while let Some(ended) = self.tasks.join_next().await {
             let writer = ended.map_err(|e| CliError::Failed(format!("a writer ended: {e}")))??;
@@ -102,7 +122,7 @@ impl Writers {
                 + writer.slots.iter().filter(|s| s.in_doubt.is_some()).count() as u64;
             written.writers.push(writer);
         }
-        written.tally.elapsed = killed - self.started;
+        written.tally.elapsed = until - self.started;
         Ok(written)
     }
 }
@@ -113,9 +133,9 @@ impl Writer {
         Self { id, slots, sum_acked: 0, sum_in_doubt: 0, tally: Tally::new() }
     }
 
-    async fn run(mut self, store: Store, stop: Arc<AtomicBool>) -> Result<Self, CliError> {
-        let mut number = 0;
-        while !stop.load(Ordering::Relaxed) {
+    async fn run(mut self, store: Store, signs: Arc<Signs>) -> Result<Self, CliError> {
+        let (mut number, mut acked) = (0, Instant::now());
+        while !signs.stop.load(Ordering::Relaxed) {
             number += 1;
             let asked = Instant::now();
             let done = if number % INCREMENT_EVERY == 0 {
@@ -127,15 +147,17 @@ impl Writer {
                 Ok(bytes) => {
                     self.tally.items += 1;
                     self.tally.bytes += bytes;
-                    // The answer that outlasted the restart says nothing about speed.
-                    if !stop.load(Ordering::Relaxed) {
-                        self.tally.latency.saturating_record(asked.elapsed().as_nanos() as u64);
-                    }
+                    self.tally.latency.saturating_record(asked.elapsed().as_nanos() as u64);
+                    let gap = acked.elapsed().as_nanos() as u64;
+                    signs.gap_ns.fetch_max(gap, Ordering::Relaxed);
+                    acked = Instant::now();
+                    continue;
                 }
                 Err(CliError::Unavailable(_)) => tokio::time::sleep(BETWEEN_TRIES).await,
                 Err(CliError::InDoubt(_)) => {}
                 Err(other) => return Err(other),
             }
+            signs.failed.fetch_add(1, Ordering::Relaxed);
         }
         Ok(self)
     }
