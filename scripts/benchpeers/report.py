@@ -25,7 +25,7 @@ def commit():
     return (said_by("git", "rev-parse", "--short=12", "HEAD") or "?") + changed
 
 
-def host():
+def host(command="scripts/bench-peers"):
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -35,7 +35,7 @@ def host():
         "commit": commit(),
         "redis": said_by("redis-server", "--version").split(" sha=")[0],
         "memcached": said_by("memcached", "--version"),
-        "command": "scripts/bench-peers " + " ".join(sys.argv[1:]),
+        "command": " ".join([command, *sys.argv[1:]]),
     }
 
 
@@ -48,12 +48,26 @@ def number(value):
 
 
 def markdown(rows, host_facts, repeats):
-    lines = ["# Speed and memory against redis and memcached", ""]
+    text = (f"* server on CPU 0, load on CPU 1; 64-byte values, 16-byte keys, 100,000 keys unless a row says else; "
+            f"medians of {repeats} interleaved runs; CPU time of all of a server's threads, from the scheduler")
+    return table("Speed and memory against redis and memcached", rows, host_facts, text)
+
+
+def cluster(rows, repeats):
+    facts = host("scripts/bench-cluster")
+    facts.pop("memcached")
+    facts["etcd"] = (said_by("etcd", "--version").splitlines() or ["not there"])[0]
+    facts["TCP"] = said_by("sysctl", "-n", "net.ipv4.tcp_congestion_control")
+    text = (f"* bricks in network namespaces of this machine, `park` and `memory` unless a row says else; medians of "
+            f"{repeats} runs; links of 1 Gbit/s are shaped by tbf")
+    return table("The cluster's figures", rows, facts, text)
+
+
+def table(title, rows, host_facts, text):
+    lines = [f"# {title}", ""]
     lines += [f"* {name}: {value}" for name, value in host_facts.items()]
-    lines += [
-        f"* server on CPU 0, load on CPU 1; 64-byte values, 16-byte keys, 100,000 keys unless a row says else; "
-        f"medians of {repeats} interleaved runs; CPU time of all of a server's threads, from the scheduler",
-        "", "| figure | peer | firebrick | ratio | bar | | |", "| --- | ---: | ---: | ---: | ---: | --- | --- |"]
+    lines += [text, "", "| figure | peer | firebrick | ratio | bar | | |",
+              "| --- | ---: | ---: | ---: | ---: | --- | --- |"]
     for row in rows:
         bar = "" if row["bar"] is None else f"{row['better']} {row['bar']:g}"
         verdict = {True: "met", False: "**missed**", None: ""}[row["met"]]

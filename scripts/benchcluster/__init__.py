@@ -1,0 +1,1 @@
+"""The cluster's figures: bricks in network namespaces of their own, on one machine."""
