@@ -360,10 +360,13 @@ impl Cluster {
         let _ = std::fs::remove_dir_all(self.memory_dir(brick));
     }
 
-    /// SIGSTOP.
+    /// SIGSTOP; every thread stands still when this returns.
     pub fn pause(&mut self, brick: usize) {
         if let Some(child) = &self.children[brick] {
             signal(child.id(), libc::SIGSTOP);
+            while !stands_still(child.id()) {
+                std::thread::sleep(Duration::from_micros(100));
+            }
             self.paused[brick] = true;
         }
     }
@@ -420,6 +423,16 @@ impl Drop for Cluster {
             }
         }
     }
+}
+
+/// One thread takes the signal and the others stop behind it, which a busy machine may delay.
+fn stands_still(pid: u32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    tasks.flatten().all(|task| {
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        !state.starts_with(['R', 'S', 'D'])
+    })
 }
 
 fn number(name: &Value) -> Option<usize> {
