@@ -299,6 +299,14 @@ impl Cluster {
         group_in(&status.expect("a brick's status"), key).expect("a partition for every hash")
     }
 
+    /// The epoch of the group of a key of `default`, as a brick that runs knows it.
+    pub fn epoch_of(&self, key: &str) -> u64 {
+        let status = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b));
+        let status = status.expect("a brick's status");
+        let partition = partition_in(&status, key).expect("a partition for every hash");
+        partition["epoch"].as_u64().expect("an epoch")
+    }
+
     /// A key whose group is as a test wants it; bricks that are new get their share first.
     pub fn key_of(&self, fits: impl Fn(&[usize]) -> bool) -> String {
         let begin = Instant::now();
@@ -439,12 +447,15 @@ fn number(name: &Value) -> Option<usize> {
     name.as_str()?.strip_prefix("brick-")?.parse().ok()
 }
 
-fn group_in(status: &Value, key: &str) -> Option<Vec<usize>> {
+fn partition_in<'a>(status: &'a Value, key: &str) -> Option<&'a Value> {
     let hash = hash_key(key.as_bytes());
     let holds = |partition: &&Value| {
         let leaf = |name: &str| partition["leaf"][name].as_u64().expect("a leaf");
         partition["table"] == "default" && hash & ((1 << leaf("depth")) - 1) == leaf("suffix")
     };
-    let partition = status["partitions"].as_array()?.iter().find(holds)?;
-    partition["members"].as_array()?.iter().map(number).collect()
+    status["partitions"].as_array()?.iter().find(holds)
+}
+
+fn group_in(status: &Value, key: &str) -> Option<Vec<usize>> {
+    partition_in(status, key)?["members"].as_array()?.iter().map(number).collect()
 }
