@@ -104,10 +104,10 @@ pub struct BrickConfig {
     pub limits: Limits,
 }
 
-/// Partitions of a new table on each data core, where nobody says how many. A core's flush takes about as
-/// long for one record as for a hundred, but one for each partition: so a `sync` table has one.
-pub fn partitions_per_core(durability: Durability) -> u32 {
-    if durability == Durability::Sync { 1 } else { 4 }
+/// Partitions of a new table on each data core: as somebody said, or as its durability wants. A core's flush takes about
+/// as long for one record as for a hundred, but one for each partition: so a `sync` table has one.
+pub fn partitions_per_core(said: Option<u32>, durability: Durability) -> u32 {
+    said.unwrap_or(if durability == Durability::Sync { 1 } else { 4 })
 }
 
 impl Default for BrickConfig {

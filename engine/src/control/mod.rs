@@ -343,7 +343,7 @@ async fn begin(
         memory_bytes: setup.memory_bytes,
         default_table: (
             options(setup.durability.into()),
-            setup.partitions_per_core.unwrap_or_else(|| partitions_per_core(setup.durability)),
+            partitions_per_core(setup.partitions_per_core, setup.durability),
         ),
     });
     let routes = beats.first().await?;

@@ -304,9 +304,7 @@ impl Office {
                 .map_err(|help| format!("durability \"{text}\" is not allowed: {help}"))?,
             None => self.durability,
         };
-        let per_core = partitions
-            .or(self.partitions_per_core)
-            .unwrap_or_else(|| partitions_per_core(durability));
+        let per_core = partitions_per_core(partitions.or(self.partitions_per_core), durability);
         if !(1..=64).contains(&per_core) {
             return Err(format!(
                 "partitions = {per_core} is not allowed: give a number from 1 to 64"

@@ -19,9 +19,6 @@ const FLUSH_NS: u64 = 60_000_000_000;
 /// And this long for clients to take their answers.
 const CLOSE_NS: u64 = 1_000_000_000;
 
-/// Between two tellings of how far copies are.
-const COPIES_NS: u64 = 200_000_000;
-
 /// How far a stop is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stopping {
@@ -92,7 +89,7 @@ impl ControlEnd {
     }
 
     /// Tells how far all copies to this core's replicas are. Said again soon, so one that is refused is no loss.
-    fn copies(&self, core: u16, copies: Vec<CopyFigure>) {
+    pub fn copies(&self, core: u16, copies: Vec<CopyFigure>) {
         let _ = self.port.copies(core, copies);
     }
 
@@ -161,20 +158,6 @@ impl<F: Fabric> Shard<F> {
         let removed = std::mem::take(&mut self.files.removed);
         if !removed.is_empty() {
             self.control.removed(removed);
-        }
-    }
-
-    /// Tells how far copies are, now and then while there are any.
-    pub(super) fn tell_copies(&mut self) {
-        let now_ns = self.store.now.boot_ns;
-        if now_ns < self.copies_told_ns + COPIES_NS {
-            return;
-        }
-        let copies: Vec<_> = self.store.replicas().iter().filter_map(Replica::copying).collect();
-        if !copies.is_empty() || self.copies_told {
-            self.copies_told_ns = now_ns;
-            self.copies_told = !copies.is_empty();
-            self.control.copies(self.store.core(), copies);
         }
     }
 

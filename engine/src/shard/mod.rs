@@ -98,8 +98,6 @@ pub struct Shard<F: Fabric> {
     peers_ns: u64,
     told: telling::Told,
     stopping: Option<Stopping>,
-    copies_told_ns: u64,
-    copies_told: bool,
 }
 
 /// What a shard is made of.
@@ -150,8 +148,6 @@ impl<F: Fabric> Shard<F> {
             peers_ns: 0,
             told: telling::Told::default(),
             stopping: None,
-            copies_told_ns: 0,
-            copies_told: false,
         };
         shard.take_routes(routes);
         shard
@@ -374,7 +370,6 @@ impl<F: Fabric> Shard<F> {
     /// Copies the core's figures to where the control thread reads them.
     pub fn publish(&mut self) {
         self.published_ns = self.store.now.boot_ns;
-        self.tell_copies();
         self.store.counts.connections = self.conns.len() as u64;
         self.files.count(&mut self.store);
         let mut counts = self.store.counts.clone();

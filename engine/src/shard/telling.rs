@@ -1,4 +1,5 @@
-//! What the keepers hear of this core besides its replicas' reports: figures of them, and whom it cannot reach.
+//! What the keepers hear of this core besides its replicas' reports: figures of them, how far copies are, and whom it cannot
+//! reach.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,8 @@ use super::Shard;
 const CHANGED_NS: u64 = 1_000_000_000;
 /// Between two tellings of all: a new leader of the keepers has heard none.
 const ALL_NS: u64 = 5_000_000_000;
+/// Between two tellings of how far copies are.
+const COPIES_NS: u64 = 200_000_000;
 /// Figures of one message.
 const MESSAGE_MAX: usize = 256;
 
@@ -22,6 +25,9 @@ pub(super) struct Told {
     figures: BTreeMap<u32, Figure>,
     changed_ns: u64,
     all_ns: u64,
+    copies_ns: u64,
+    /// There were some.
+    copies: bool,
 }
 
 fn figure(replica: &Replica) -> Figure {
@@ -38,6 +44,7 @@ impl<F: Fabric> Shard<F> {
     /// Tells what has changed, now and then.
     pub(super) fn tell_keepers(&mut self) {
         self.tell_unreachable();
+        self.tell_copies();
         let now_ns = self.store.now.boot_ns;
         let told = &mut self.told;
         told.figures.retain(|id, _| self.store.has(*id));
@@ -64,6 +71,20 @@ impl<F: Fabric> Shard<F> {
             if self.control.figures(part.to_vec()) {
                 told.figures.extend(part.iter().map(|figure| (figure.partition, *figure)));
             }
+        }
+    }
+
+    /// While there are any, and once more when there are none.
+    fn tell_copies(&mut self) {
+        let now_ns = self.store.now.boot_ns;
+        if now_ns < self.told.copies_ns + COPIES_NS {
+            return;
+        }
+        let copies: Vec<_> = self.store.replicas().iter().filter_map(Replica::copying).collect();
+        if !copies.is_empty() || self.told.copies {
+            self.told.copies_ns = now_ns;
+            self.told.copies = !copies.is_empty();
+            self.control.copies(self.store.core(), copies);
         }
     }
 
