@@ -363,13 +363,14 @@ impl Log {
                     }
                 }
             }
-            Done::Unlinked { result, .. } | Done::Recycled { unlinked: result, .. } => match result
-            {
+            Done::Unlinked { result, .. } => match result {
                 Ok(()) => Outcome::Fine,
                 Err(error) => self.failed(error),
             },
+            // (`Recycled` comes apart before.)
             Done::Spare { .. }
             | Done::SpareDropped { .. }
+            | Done::Recycled { .. }
             | Done::Opened { .. }
             | Done::Removed { .. } => Outcome::Fine,
         }

@@ -217,6 +217,17 @@ pub enum Done {
 }
 
 impl Done {
+    /// A recycled segment is two answers: to the pool a spare, to its log an unlinked segment.
+    pub fn apart(self) -> (Option<Self>, Self) {
+        match self {
+            Self::Recycled { id, partition, name, spare, unlinked } => (
+                Some(Self::Spare { id, result: spare }),
+                Self::Unlinked { partition, name, result: unlinked },
+            ),
+            done => (None, done),
+        }
+    }
+
     /// The partition it concerns; `None` for spares, which are the pool's.
     pub fn partition(&self) -> Option<u32> {
         match self {

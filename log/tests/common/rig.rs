@@ -170,13 +170,10 @@ impl Rig {
             Job::Unlink { name, .. } => format!("unlink {name}"),
             other => format!("{other:?}"),
         });
-        let done = match self.storage.perform(self.spares.recycle(job)) {
-            Done::Recycled { id, partition, name, spare, unlinked } => {
-                self.spares.on_job(Done::Spare { id, result: spare }, self.now).unwrap();
-                Done::Unlinked { partition, name, result: unlinked }
-            }
-            done => done,
-        };
+        let (spare, done) = self.storage.perform(self.spares.recycle(job)).apart();
+        if let Some(spare) = spare {
+            self.spares.on_job(spare, self.now).unwrap();
+        }
         match self.log.on_job(done) {
             Outcome::Fine => {}
             Outcome::NoSpace(e) | Outcome::Sick(e) => self.outcomes.push(e.to_string()),

@@ -197,6 +197,10 @@ impl Files {
         let mut taken = 0;
         while let Some(done) = self.desk.poll() {
             taken += 1;
+            let (spare, done) = done.apart();
+            if let Some(spare) = spare {
+                self.on_done(fabric, store, spare);
+            }
             self.on_done(fabric, store, done);
         }
         if self.desk.is_broken() {
@@ -206,11 +210,6 @@ impl Files {
     }
 
     fn on_done<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, done: Done) {
-        if let Done::Recycled { id, partition, name, spare, unlinked } = done {
-            self.on_done(fabric, store, Done::Spare { id, result: spare });
-            self.on_done(fabric, store, Done::Unlinked { partition, name, result: unlinked });
-            return;
-        }
         let Some(partition) = done.partition() else {
             if let Done::Spare { result: Ok(spare), .. } = &done
                 && spare.is_buffered()
