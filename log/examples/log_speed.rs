@@ -24,18 +24,6 @@ impl Cleaner for Flat {
         if self.0[number(record)] == loc { Verdict::Live } else { Verdict::Dead }
     }
 
-    fn soon(&mut self, key: &[u8]) {
-        let n = key.first_chunk::<8>().map_or(0, |k| u64::from_le_bytes(*k) as usize);
-        #[cfg(target_arch = "x86_64")]
-        if let Some(entry) = self.0.get(n) {
-            // SAFETY: a prefetch is a hint and does not access memory.
-            unsafe {
-                use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-                _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(entry).cast());
-            }
-        }
-    }
-
     fn moved(&mut self, record: &Record<'_>, _: Loc, to: Loc) {
         self.0[number(record)] = to;
     }

@@ -3,6 +3,7 @@
 //! Sans-I/O on the data core: it asks for flushes and files, and does none itself. Blocking file
 //! work is in [`storage`], called on the storage thread. No sockets, no async, no clock.
 
+mod blank;
 pub mod canary;
 mod corrupt;
 #[cfg(test)]

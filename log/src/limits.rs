@@ -9,7 +9,7 @@ pub const RECORD_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 512;
 /// The fixed first page of a segment.
 pub const SEGMENT_HEAD_BYTES: usize = 4096;
 /// Smallest segment, unless the configuration asks for smaller ones: one huge page.
-pub const SEGMENT_BYTES_MIN: usize = 1 << 20;
+pub const SEGMENT_BYTES_MIN: usize = 2 << 20;
 /// Largest segment; also what a location's 23 bits of 8-byte units can address.
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
 /// The least a configuration may ask a segment to be.

@@ -2,7 +2,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::MmapRaw;
 
@@ -90,6 +90,15 @@ impl Memory {
         // SAFETY: `&mut self` makes the access exclusive; the atomic is for the order of the stores.
         let word = unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at).cast()) };
         word.store(len.to_le(), Ordering::Release);
+    }
+
+    /// Stores a word after all that was written before it, for whoever maps the file later.
+    pub fn publish_mark(&mut self, at: usize, word: u64) {
+        assert!(at.is_multiple_of(8) && at + 8 <= self.len, "outside the segment");
+        // SAFETY: in bounds and aligned to 8 (asserted; the base is aligned to 4096).
+        // SAFETY: `&mut self` makes the access exclusive; the atomic is for the order of the stores.
+        let place = unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) };
+        place.store(word.to_le(), Ordering::Release);
     }
 }
 

@@ -3,8 +3,10 @@
 use std::cell::Cell;
 use std::fmt;
 
+use crate::blank;
 use crate::limits::SEGMENT_HEAD_BYTES;
-use crate::memory::Memory;
+use crate::memory::{self, Memory};
+use crate::record::HEADER_BYTES;
 use crate::record::Version;
 use crate::storage::DiskFile;
 
@@ -179,12 +181,17 @@ pub(crate) struct Segment {
     pub disk: Option<DiskFile>,
     /// One past the last record's last byte, rounded up to 8.
     pub end: usize,
+    /// Behind the last record all is zeros up to here; what follows is old (`blank.rs`).
+    blank_to: usize,
     /// Bytes of live records, padding included (`log/count.rs` says what is live).
     pub live: Cell<u64>,
     /// Puts among them.
     pub live_puts: Cell<u64>,
     /// Records that cleaning must judge.
     pub unjudged: Cell<u64>,
+    /// A bit for each `HEADER_BYTES` of it: a put that begins there is dead. No two records begin in the
+    /// same.
+    dead_puts: Vec<Cell<u64>>,
     /// Version of the first record (tail) or zero when empty.
     pub first: Version,
     /// Version of the last record (tail), or zero when empty.
@@ -203,7 +210,10 @@ pub(crate) struct Segment {
 
 impl Segment {
     pub fn new(bound: Bound) -> Self {
+        let words = bound.memory.size().div_ceil(HEADER_BYTES * 64);
         Self {
+            blank_to: blank::upto(&bound.memory),
+            dead_puts: vec![Cell::new(0); words],
             head: bound.head,
             memory: bound.memory,
             disk: bound.disk,
@@ -242,6 +252,15 @@ impl Segment {
         records.saturating_sub(self.live.get()) + counts
     }
 
+    /// Before a record of `stride` bytes, which fits: zeros where it goes, and where the next length will be.
+    #[inline]
+    pub fn make_blank(&mut self, stride: usize) {
+        let need = (self.end + stride + 8).min(self.memory.size());
+        if need > self.blank_to {
+            self.blank_to = blank::extend(&mut self.memory, self.blank_to, need);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.end == SEGMENT_HEAD_BYTES
     }
@@ -251,6 +270,32 @@ impl Segment {
         let word = self.memory.bytes().get(at..)?.first_chunk::<4>()?;
         let len = u32::from_le_bytes(*word) as usize;
         (len >= crate::HEADER_BYTES && len <= self.end.saturating_sub(at)).then_some(len)
+    }
+
+    /// The put at `at` is dead from now on.
+    #[inline]
+    pub fn set_dead(&self, at: usize) {
+        let word = &self.dead_puts[at / (HEADER_BYTES * 64)];
+        word.set(word.get() | 1 << (at / HEADER_BYTES % 64));
+    }
+
+    /// Whether there is a put at `at` that is dead.
+    #[inline]
+    pub fn is_dead(&self, at: usize) -> bool {
+        self.dead_puts[at / (HEADER_BYTES * 64)].get() >> (at / HEADER_BYTES % 64) & 1 == 1
+    }
+
+    /// Fetches what [`Segment::set_dead`] will touch.
+    #[inline]
+    pub fn prefetch_dead(&self, at: usize) {
+        if let Some(word) = self.dead_puts.get(at / (HEADER_BYTES * 64)) {
+            memory::prefetch(std::ptr::from_ref(word).cast());
+        }
+    }
+
+    /// Nothing in it is dead.
+    pub fn none_dead(&self) {
+        self.dead_puts.iter().for_each(|word| word.set(0));
     }
 
     /// Zeroes `[from, end of segment)` and forgets what was there.

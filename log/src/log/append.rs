@@ -114,14 +114,17 @@ impl Log {
         if self.full && room == Room::Write {
             return Err(AppendError::NoSpace);
         }
-        if let Some(&slot) = self.tail_slots.back()
+        let slot = if let Some(&slot) = self.tail_slots.back()
             && self.segment(slot).fits(stride)
             && !self.segment(slot).closed
             && self.appendable
         {
-            return Ok(slot);
-        }
-        self.roll(stride, room)
+            slot
+        } else {
+            self.roll(stride, room)?
+        };
+        self.segment_mut(slot).make_blank(stride);
+        Ok(slot)
     }
 
     #[cold]

@@ -5,8 +5,8 @@
 //! version. Two levels keep the cost down: under load dead bytes are bounded at 30% of what is used,
 //! when idle at 5%; the segment with the largest dead share goes first, the older one on a tie.
 //!
-//! What the counts (`count.rs`) call dead is not looked at: a put is judged only while its segment has
-//! a live one, and a segment with nothing live and nothing to judge goes without a look.
+//! What the counts (`count.rs`) call dead is not looked at: a dead put is passed by its length alone, and
+//! a segment with nothing live and nothing to judge goes without a look.
 
 use super::Log;
 use super::append::{AppendError, Room, build};
@@ -14,17 +14,13 @@ use super::count::needs_judgement;
 use super::free::Emptied;
 use crate::limits::SEGMENT_HEAD_BYTES;
 use crate::loc::Loc;
-use crate::memory;
-use crate::record::{Body, HEADER_BYTES, Kind, Meta, Record, Unchecked, key_of};
+use crate::record::{Body, HEADER_BYTES, Kind, Meta, Record, Unchecked};
 use crate::segment::{Segment, SegmentKind, SegmentName};
 
 /// Dead share of all closed segments, in percent, at which cleaning starts under load.
 pub const DEAD_PERCENT_BUSY: u64 = 30;
 /// The same when idle, or when there is no room.
 pub const DEAD_PERCENT_IDLE: u64 = 5;
-
-/// Records announced to the cleaner before they are judged.
-const LOOK_AHEAD: usize = 16;
 
 /// What the partition says about a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +39,6 @@ pub trait Cleaner {
     /// when its sequence number is below `tombstone_floor`, no copy to this replica is going on, and
     /// a `Sessions` record holds its request's result.
     fn judge(&mut self, log: &Log, loc: Loc, record: &Record<'_>, tombstone_floor: u64) -> Verdict;
-
-    /// A record with this key will be judged soon: time to prefetch its place in the index.
-    fn soon(&mut self, key: &[u8]) {
-        let _ = key;
-    }
 
     /// A live record moved: the index must name `to` from now on.
     fn moved(&mut self, record: &Record<'_>, from: Loc, to: Loc);
@@ -218,18 +209,21 @@ impl Log {
     ) -> Result<(), AppendError> {
         let Some(mut victim) = self.cleaning.victim else { return Ok(()) };
         let floor = self.tombstone_floor(victim.slot);
-        let mut seen = victim.at;
         let result = loop {
             if self.ends(victim) {
                 return Ok(());
             }
             let segment = self.segment(victim.slot);
-            let all_dead = victim.counted && segment.live_puts.get() == 0;
-            if victim.at >= seen && !all_dead {
-                seen = look_ahead(segment, victim.at, cleaner);
-            }
             if *left == 0 {
                 break Ok(());
+            }
+            if victim.counted
+                && segment.is_dead(victim.at)
+                && let Some(len) = segment.len_at(victim.at)
+            {
+                victim.at += len.next_multiple_of(8);
+                *left = left.saturating_sub(HEADER_BYTES);
+                continue;
             }
             let bytes = &segment.memory.bytes()[victim.at..segment.end];
             let Ok(record) = Unchecked::new(bytes).check_crc() else {
@@ -241,11 +235,7 @@ impl Log {
             let stride = record.stride();
             let kind = record.header().kind;
             let from = Loc::new(victim.slot, victim.at);
-            let verdict = if all_dead && kind.is_put() {
-                Verdict::Dead
-            } else {
-                cleaner.judge(self, from, &record, floor)
-            };
+            let verdict = cleaner.judge(self, from, &record, floor);
             match verdict {
                 Verdict::Live => {
                     if let Err(error) = self.move_record(from, kind, stride, cleaner) {
@@ -358,7 +348,14 @@ impl Log {
         segment.fits(stride) && !(self.copying && segment.head.made_at_seq > 0)
     }
 
+    /// The settled segment with room for `stride` bytes.
     pub(super) fn reserve_settled(&mut self, stride: usize) -> Result<u32, AppendError> {
+        let slot = self.find_settled(stride)?;
+        self.segment_mut(slot).make_blank(stride);
+        Ok(slot)
+    }
+
+    fn find_settled(&mut self, stride: usize) -> Result<u32, AppendError> {
         if let Some(slot) = self.settled_open {
             if self.takes_settled(slot, stride) {
                 return Ok(slot);
@@ -435,16 +432,4 @@ impl Log {
         let stride = record.stride();
         Ok(self.settled(slot, at, record.header().kind, stride))
     }
-}
-
-/// Announces the next few records to the cleaner; where they end.
-fn look_ahead<C: Cleaner + ?Sized>(segment: &Segment, from: usize, cleaner: &mut C) -> usize {
-    let mut at = from;
-    for _ in 0..LOOK_AHEAD {
-        let Some(len) = segment.len_at(at) else { break };
-        cleaner.soon(key_of(&segment.memory.bytes()[at..]));
-        at += len.next_multiple_of(8);
-    }
-    memory::prefetch(segment.memory.as_ptr().wrapping_add(at));
-    at.max(from + 8)
 }

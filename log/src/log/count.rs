@@ -91,6 +91,7 @@ impl Segment {
         self.live.set(0);
         self.live_puts.set(0);
         self.unjudged.set(0);
+        self.none_dead();
     }
 
     /// The kind in the header at `at`, unchecked.
@@ -118,6 +119,9 @@ impl Log {
             && kind.is_some_and(|k| k.is_remove() || k == Kind::Clear);
         if !kept {
             segment.count_dead(kind, len.next_multiple_of(8));
+        }
+        if kind.is_some_and(Kind::is_put) {
+            segment.set_dead(loc.offset());
         }
     }
 

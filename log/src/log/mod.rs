@@ -74,7 +74,7 @@ pub struct LogConfig {
     pub durability: Durability,
     /// Room for this replica's segments.
     pub bytes_max: u64,
-    /// Largest segment, unless a record needs a larger one. Below 1 MiB for tests.
+    /// Largest segment, unless a record needs a larger one. Below 2 MiB for tests.
     pub segment_bytes_max: usize,
 }
 
@@ -215,13 +215,14 @@ impl Log {
     }
 
     /// Fetches the record's first cache lines: as many as a small record has, because its key's length
-    /// lies at its end.
+    /// lies at its end; and what a write will note of it.
     #[inline]
     pub fn prefetch(&self, loc: Loc) {
         if let Some(Some(segment)) = self.slots.get(loc.slot()) {
             let record = segment.memory.as_ptr().wrapping_add(loc.offset());
             memory::prefetch(record);
             memory::prefetch(record.wrapping_add(128));
+            segment.prefetch_dead(loc.offset());
         }
     }
 

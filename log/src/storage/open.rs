@@ -13,6 +13,7 @@ use super::files::{
     create_disk, create_memory, io_error, open_disk, open_memory, remove, rename, sync_dir,
 };
 use super::{DiskFile, Opened, Source, Storage, StorageError};
+use crate::blank;
 use crate::limits::SEGMENT_HEAD_BYTES;
 use crate::manifest::{Incarnation, MANIFEST_FILE, Manifest};
 use crate::memory::Memory;
@@ -100,7 +101,8 @@ impl Storage {
         }
         let mut segments = Vec::with_capacity(present.len());
         for p in &present {
-            let memory = open_memory(&dir.join(p.head.name.to_string()))?;
+            let mut memory = open_memory(&dir.join(p.head.name.to_string()))?;
+            blank::complete(&mut memory);
             segments.push(Bound { head: p.head, memory, disk: None });
         }
         if disk {

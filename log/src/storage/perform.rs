@@ -8,6 +8,7 @@ use super::files::{
     write_zeros,
 };
 use super::{Done, Job, Spare, SpareId, StorageError};
+use crate::blank;
 use crate::limits::SEGMENT_HEAD_BYTES;
 use crate::manifest::{MANIFEST_FILE, Manifest};
 use crate::memory::Memory;
@@ -141,15 +142,14 @@ impl Storage {
         Ok(Spare { id, memory, disk: on_disk })
     }
 
-    /// Renamed first: a process that is killed before the zeros are there leaves a spare, which the next
-    /// one removes unread.
+    /// Renamed first: a process that is killed before the mark is there leaves a spare, which the next one
+    /// removes unread.
     fn recycle(&self, id: SpareId, partition: u32, name: SegmentName, mut memory: Memory) -> Done {
         let side = &self.memory;
         let path = side.partition(partition).join(name.to_string());
         match rename(&path, &side.dir.join(format!("spare-{}.seg", id.0))) {
             Ok(()) => {
-                let bytes = memory.size();
-                memory.slice_mut(0, bytes).fill(0);
+                blank::forget(&mut memory);
                 let spare = Ok(Box::new(Spare { id, memory, disk: None }));
                 Done::Recycled { id, partition, name, spare, unlinked: Ok(()) }
             }

@@ -2,7 +2,7 @@
 //!
 //! Two for anyone, one for removes and one for cleaning alone: a full store can always be emptied. What
 //! cleaning frees becomes a spare again, two more than are made: under a steady load of writes no file is
-//! made, filled with pages, mapped, unmapped and removed, only renamed and filled with zeros. A failed creation is `NoSpace` until something is freed, or a retry (at a bounded rate) succeeds.
+//! made, filled with pages, mapped, unmapped and removed, only renamed (`blank.rs` says what becomes of the old bytes). A failed creation is `NoSpace` until something is freed, or a retry (at a bounded rate) succeeds.
 
 use std::collections::VecDeque;
 
