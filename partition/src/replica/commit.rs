@@ -10,6 +10,9 @@ use super::{Action, Actions, IN_FLIGHT_BYTES_MAX, OwnedAnswer, Replica, State};
 use crate::op::{Answer, Failure, Now, Numbered, SessionId, Version};
 use crate::sessions::Remembered;
 
+/// Records whose places are fetched before a batch of them is committed.
+const COMMIT_AHEAD: usize = 32;
+
 /// What a record does when it commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
@@ -330,6 +333,7 @@ impl Replica {
             return;
         }
         let copying = self.group.follow.copy.is_some();
+        self.prefetch_until(votes);
         while self.pending.front().is_some_and(|p| p.seq <= votes) {
             let Some(pending) = self.pending.pop_front() else { break };
             let version = Version { epoch: pending.epoch, seq: pending.seq };
@@ -360,6 +364,14 @@ impl Replica {
         }
         self.wake_waiters(out);
         self.wake_reads(now, false, out);
+    }
+
+    /// Fetches what the next few records up to `votes` will touch: first all their index buckets, then the
+    /// records that they replace, so that the misses overlap.
+    fn prefetch_until(&self, votes: u64) {
+        let ripe = || self.pending.iter().take(COMMIT_AHEAD).take_while(|p| p.seq <= votes);
+        ripe().for_each(|pending| self.prefetch_bucket(pending.hash));
+        ripe().for_each(|pending| self.prefetch_record(pending.hash));
     }
 
     fn wake_waiters(&mut self, out: &mut Actions) {

@@ -9,11 +9,17 @@
 //! writes wait as the last round carried and found waiting, at most [`WAIT_SHARE`] of the time that a round
 //! takes and never longer than [`WAIT_NS_MAX`]. A client that writes alone does not wait: its one write is
 //! what the last round carried.
+//!
+//! Waiting pays only where those that were answered are back sooner than a round takes. Where they are not (many
+//! clients, a quick disk), the disk would idle while they trickle in: after a wait that was in vain the next rounds
+//! begin at once, twice as many each time.
 
 /// A larger write is not waited for by other partitions.
 const ROUND_BYTES_MAX: u32 = 64 << 10;
 /// The part of a round's time that the next one may wait: one in this many.
 const WAIT_SHARE: u64 = 2;
+/// Waits in vain double the rounds that do not wait, up to two to this power.
+const VAIN_MAX: u32 = 7;
 /// However slow the disk is.
 const WAIT_NS_MAX: u64 = 500_000;
 
@@ -32,6 +38,10 @@ pub struct Rounds {
     found: Option<u64>,
     /// The next one waits for more.
     gathers: bool,
+    /// Waits in vain, one after the other.
+    vain: u32,
+    /// Rounds that begin without waiting.
+    hasty: u32,
 }
 
 impl Rounds {
@@ -42,7 +52,14 @@ impl Rounds {
         }
         let found = *self.found.get_or_insert(waiting);
         let enough = waiting == 0 || waiting >= self.carried + found;
-        let begins = enough || now_ns >= self.landed_ns + self.wait_ns();
+        let late = now_ns >= self.landed_ns + self.wait_ns();
+        if self.gathers && enough {
+            self.vain = 0;
+        } else if self.gathers && late {
+            self.vain = (self.vain + 1).min(VAIN_MAX);
+            self.hasty = 1 << self.vain;
+        }
+        let begins = enough || late || self.hasty > 0;
         self.gathers = !begins;
         if begins {
             self.began_ns = now_ns;
@@ -61,6 +78,7 @@ impl Rounds {
         }
         if self.under_way == 0 {
             self.carried = 0;
+            self.hasty = self.hasty.saturating_sub(1);
         }
         self.under_way += 1;
         true
@@ -151,6 +169,36 @@ mod tests {
         let mut rounds = Rounds { takes_ns: 1_000_000_000, carried: 9, ..Rounds::default() };
         assert!(!rounds.may_begin(0, 1));
         assert_eq!(rounds.wake_at(), Some(WAIT_NS_MAX));
+    }
+
+    #[test]
+    fn where_waiting_is_in_vain_rounds_begin_at_once() {
+        let mut rounds = Rounds::default();
+        let (mut now, mut waits) = (0, 0);
+        for _ in 0..1000 {
+            assert!(rounds.may_begin(now, 0));
+            now = round(&mut rounds, now + 20 * US, 20);
+            // The others come one by one, all the time.
+            if !rounds.may_begin(now, 20) {
+                waits += 1;
+                now = rounds.wake_at().unwrap();
+                assert!(rounds.may_begin(now, 25));
+            }
+        }
+        assert!((8..30).contains(&waits), "{waits} waits of 1,000 rounds");
+        // Two halves of the clients become one again, sooner or later.
+        for n in 0.. {
+            assert!(n < 2 << VAIN_MAX, "nobody is waited for any more");
+            assert!(rounds.may_begin(now, 0));
+            now = round(&mut rounds, now + 20 * US, 32);
+            if !rounds.may_begin(now, 32) {
+                now = round(&mut rounds, now + 40 * US, 64);
+                break;
+            }
+        }
+        assert!(rounds.may_begin(now, 0));
+        assert!(!rounds.may_begin(now + 10 * US, 20));
+        assert!(rounds.may_begin(now + 30 * US, 64));
     }
 
     #[test]
