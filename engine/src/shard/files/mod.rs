@@ -190,6 +190,7 @@ impl Files {
         self.again = false;
         let held = !self.rounds.may_begin(now.boot_ns, waiting(store));
         for at in 0..store.replicas().len() {
+            let_copy(fabric, store, at);
             let replica = &mut store.replicas()[at];
             replica.log().hold_flush(held);
             replica.poll(now, &mut self.scratch);
@@ -260,6 +261,14 @@ impl Files {
         Self::count_replicas(store, &mut counts);
         self.pools.count(&mut counts);
         store.counts = counts;
+    }
+}
+
+/// Tells a source how much it may send.
+fn let_copy<F: Fabric>(fabric: &F, store: &mut Store, at: usize) {
+    if let Some(to) = store.replicas()[at].copies_to() {
+        let room = store.peers.copy_room(fabric, to);
+        store.replicas()[at].let_copy(room);
     }
 }
 

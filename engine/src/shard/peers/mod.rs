@@ -13,6 +13,7 @@ mod tests;
 
 use std::net::SocketAddr;
 
+use firebrick_net::limits::{FRAME_BYTES_MAX, OUT_BYTES_MAX};
 use firebrick_net::{Body, Ep, Fabric, Full, Port, Token};
 use firebrick_partition::log::{Loc, Log, Slice};
 use firebrick_partition::maps::BrickEntry;
@@ -143,6 +144,15 @@ impl Peers {
         }
         peer.wanted = true;
         None
+    }
+
+    /// What a copy may send there now: half of what may be queued is left to everything else.
+    pub fn copy_room<F: Fabric>(&mut self, fabric: &F, brick: u32) -> usize {
+        match self.way(brick).map_or(0, |ep| fabric.room(ep)) {
+            // A frame of any size fits an empty endpoint.
+            OUT_BYTES_MAX => FRAME_BYTES_MAX,
+            room => room.saturating_sub(OUT_BYTES_MAX / 2),
+        }
     }
 
     /// Sends one message. `false`: it did not leave.
