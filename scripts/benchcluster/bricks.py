@@ -34,6 +34,8 @@ class Brick:
             "--data-dir", f"{cluster.folder}/{self.name}", "--memory-dir", f"{cluster.folder}/memory-{self.name}"]
         for key, value in settings.items():
             self.command += [f"--{key}", value]
+        if cluster.config:
+            self.command += ["--config", cluster.config]
         if cluster.bricks:
             self.command += ["--join", ",".join(other.control for other in cluster.bricks)]
         self.log_path = f"{cluster.folder}/{self.name}.log"
@@ -84,6 +86,8 @@ class Cluster:
     """`count` bricks; brick `n` runs on CPU `cpus[n % len(cpus)]`."""
 
     all = []
+    # A configuration file for every brick.
+    config = None
 
     def __init__(self, binary, count, network=None, cpus=(0,), **options):
         self.binary, self.network, self.cpus, self.bricks = os.path.abspath(binary), network, cpus, []

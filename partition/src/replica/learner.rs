@@ -37,6 +37,8 @@ const TRIES_MAX: u32 = 10;
 const PAUSE_NS: u64 = 5_000_000;
 /// Without a segment for what came, it is tried again after this long.
 const STALL_NS: u64 = 1_000_000;
+/// When nothing may be taken in now, it is tried again after this long.
+const PACE_NS: u64 = 200_000;
 /// Entries swept in one turn.
 const SWEEP_ENTRIES: usize = 256;
 
@@ -97,6 +99,10 @@ impl Copying {
     /// The source has something to send, as far as is known here.
     fn awaits(&self) -> bool {
         !self.last && self.came() < self.upto
+    }
+
+    pub fn has_inbox(&self) -> bool {
+        !self.inbox.is_empty()
     }
 
     /// There is something to do in the next turn.
@@ -355,6 +361,10 @@ impl Replica {
     /// Takes in one piece.
     fn take_one(&mut self, now: Now, copy: &mut Copying, out: &mut Actions) {
         if now.boot_ns < copy.stalled_until {
+            return;
+        }
+        if self.copy_room == Some(0) && !copy.inbox.is_empty() {
+            copy.stalled_until = now.boot_ns + PACE_NS;
             return;
         }
         let Some(records) = copy.inbox.pop_front() else { return };

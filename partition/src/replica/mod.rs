@@ -300,6 +300,11 @@ impl Replica {
         }
     }
 
+    /// Bytes of records that copies moved here, as their source and as their learner.
+    pub fn copy_moved(&self) -> u64 {
+        self.copied_total + self.sent_total
+    }
+
     /// Pass 1 of a batch: fetches the index bucket of a key.
     #[inline]
     pub fn prefetch_bucket(&self, hash: u64) {

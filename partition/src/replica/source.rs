@@ -201,7 +201,13 @@ impl Replica {
         self.source.as_ref().filter(|s| s.may_send()).map(|s| s.learner)
     }
 
-    /// So many bytes may be sent as a source from now on: what finds no room is not made.
+    /// This replica is a learner with something to take in.
+    pub fn takes_copy(&self) -> bool {
+        self.group.follow.copy.as_ref().is_some_and(|copy| copy.has_inbox())
+    }
+
+    /// So many bytes may be sent as a source from now on: what finds no room is not made. As a learner: anything, or,
+    /// with 0, nothing may be taken in.
     pub fn let_copy(&mut self, room: usize) {
         self.copy_room = Some(room);
     }

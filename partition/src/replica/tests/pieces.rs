@@ -1,5 +1,8 @@
 //! The pieces of a copy: how far ahead they are sent, what is lost, what finds no room.
 
+use firebrick_log::segment::SegmentKind;
+use firebrick_log::{Room, Want};
+
 use super::copies::{key, peer, until_member};
 use super::net::{Net, Sent, put};
 use crate::wire::peer::Peer;
@@ -96,4 +99,29 @@ fn a_source_makes_no_piece_that_the_way_has_no_room_for() {
     until_member(&mut net, 2);
     assert_eq!(net.value(2, &key(255)).map(|v| v.len()), Some(4000));
     net.check_equal();
+}
+
+#[test]
+fn a_learner_takes_nothing_in_while_it_may_not() {
+    let mut net = with_a_megabyte(5);
+    net.replica(2).let_copy(0);
+    net.settle();
+    assert_eq!(net.replica(2).keys(), 0);
+    assert!(net.replica(2).takes_copy(), "what came waits");
+    net.replica(2).let_copy(usize::MAX);
+    until_member(&mut net, 2);
+    assert_eq!(net.replica(2).keys(), 256);
+    net.check_equal();
+}
+
+/// Found by the simulator: withdrawn and listed again for ever.
+#[test]
+fn a_full_source_goes_on_with_a_copy_that_keeps_nothing_from_being_freed() {
+    let mut net = with_a_megabyte(5);
+    let (kind, room) = (SegmentKind::Tail, Room::Write);
+    let want = Want { kind, bytes_min: 1, bytes: 1, disk: false, zeroed: false, room };
+    net.with(1, |replica, now, out| replica.on_segment(now, want, None, out));
+    assert!(net.replica(1).log().is_full());
+    until_member(&mut net, 2);
+    assert_eq!(net.replica(2).keys(), 256);
 }
