@@ -64,6 +64,10 @@ pub(super) struct Source {
     /// Where the pieces from `came` on begin; the last one is not sent yet.
     begins: VecDeque<Place>,
     used_ns: u64,
+    /// A piece whose arrival is being timed, and when it was sent.
+    timed: Option<(u32, u64)>,
+    /// What the last such took until the learner said that it came.
+    trip_ns: Option<u64>,
     /// There was no room: not before this.
     blocked_until: u64,
 }
@@ -152,6 +156,8 @@ impl Replica {
                 upto: 0,
                 begins: VecDeque::from([Place::default()]),
                 used_ns: now.boot_ns,
+                timed: None,
+                trip_ns: None,
                 blocked_until: 0,
             }));
         }
@@ -183,8 +189,12 @@ impl Replica {
             self.log.unpin(part.pin());
         }
         source.upto = source.upto.max(upto);
+        if let Some((_, sent_ns)) = source.timed.take_if(|(piece, _)| *piece < came) {
+            source.trip_ns = Some(now.boot_ns.saturating_sub(sent_ns));
+        }
         if again && source.came == came {
             source.begins.truncate(1);
+            source.timed = None;
         }
     }
 
@@ -192,7 +202,13 @@ impl Replica {
     pub(super) fn source_again(&mut self, brick: u32) {
         if let Some(source) = self.source.as_mut().filter(|s| s.learner == brick) {
             source.begins.truncate(1);
+            source.timed = None;
         }
+    }
+
+    /// What a piece took to the learner and its word back, when that is news: all else between the two waits as long.
+    pub fn take_copy_trip(&mut self) -> Option<u64> {
+        self.source.as_mut()?.trip_ns.take()
     }
 
     /// Whom this replica has something to send as a source: the caller says how much the way there takes
@@ -280,6 +296,7 @@ impl Replica {
             None => {}
         }
         source.blocked_until = 0;
+        source.timed.get_or_insert((piece, now.boot_ns));
         source.begins.push_back(end);
         self.sent_total += records.len() as u64;
         self.send(to, &Peer::CopyData { epoch, copy, piece, left, records }, out);

@@ -2,7 +2,8 @@
 //! and less when they do.
 //!
 //! What a foreground request waits for at a core is noted as it happens: in the queue of the turn before it, and for
-//! the votes of a write. Ten times a second the 99th percentile of that is compared with what it was while nothing was
+//! the votes of a write. What it waits for in the network is not seen here, but a copy's own pieces wait there too, so their
+//! trips are timed. Ten times a second the 99th percentile of that is compared with what it was while nothing was
 //! copied. Worse: half as fast, but never slower than the floor, so that every copy ends. As before: a step
 //! faster. Without foreground there is no bound at all.
 
@@ -31,6 +32,8 @@ pub struct Pace {
     notes: [u32; CLASSES],
     /// Looks that left them.
     few_looks: u32,
+    /// Trips of pieces since the last look, and those of them that took longer than the bound.
+    trips: (u32, u32),
     looked_ns: u64,
     /// Bytes moved since.
     moved: u64,
@@ -53,6 +56,7 @@ impl Pace {
             bound_ns,
             notes: [0; CLASSES],
             few_looks: 0,
+            trips: (0, 0),
             looked_ns: 0,
             moved: 0,
             calm_looks: COPYING_LOOKS,
@@ -67,6 +71,12 @@ impl Pace {
     #[inline]
     pub fn note(&mut self, waited_ns: u64, requests: u32) {
         self.notes[class(waited_ns)] += requests;
+    }
+
+    /// A piece of a copy took so long to its learner and back.
+    pub fn trip(&mut self, ns: u64) {
+        self.trips.0 += 1;
+        self.trips.1 += u32::from(ns > self.bound_ns);
     }
 
     /// Bytes were moved by copies.
@@ -99,6 +109,7 @@ impl Pace {
         self.looked_ns = now_ns;
         let p99_ns = self.take_p99();
         let moved = std::mem::take(&mut self.moved);
+        let (trips, long) = std::mem::take(&mut self.trips);
         self.calm_looks = if moved > 0 { 0 } else { self.calm_looks.saturating_add(1) };
         if self.calm_looks >= COPYING_LOOKS {
             self.rate = None;
@@ -115,7 +126,8 @@ impl Pace {
             return;
         };
         let speed = (u128::from(moved) * 1_000_000_000 / u128::from(past_ns)) as u64;
-        if p99_ns > self.bound_ns.max(self.calm_ns + self.calm_ns / 2) {
+        let suffers = p99_ns > self.bound_ns.max(self.calm_ns + self.calm_ns / 2);
+        if suffers || 2 * long > trips {
             let now = self.rate.map_or(speed, |rate| rate.min(speed));
             self.slow_down((now / 2).max(FLOOR), now_ns);
         } else if let Some(rate) = &mut self.rate {
@@ -231,6 +243,25 @@ mod tests {
         // And as fast as it can when the foreground is gone for a while.
         run(&mut pace, &mut now, 2, 120 * MB, |_| 0);
         assert_eq!(run(&mut pace, &mut now, 1, 120 * MB, |_| 0) / MB, 120);
+    }
+
+    #[test]
+    fn a_copy_does_not_fill_the_way_that_foreground_needs() {
+        let mut pace = Pace::new(1_000_000);
+        for look in 1..=30 {
+            pace.note(1_000, 100);
+            pace.moved(12 * MB);
+            pace.trip(8_000_000);
+            pace.look(look * LOOK_NS);
+        }
+        assert_eq!(pace.bytes_per_second(), FLOOR);
+        // Nobody to wait behind it: it may.
+        for look in 31..=60 {
+            pace.moved(12 * MB);
+            pace.trip(8_000_000);
+            pace.look(look * LOOK_NS);
+        }
+        assert_eq!(pace.bytes_per_second(), 0);
     }
 
     #[test]

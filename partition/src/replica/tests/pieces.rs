@@ -35,11 +35,11 @@ fn until_pieces(net: &mut Net, count: usize) {
     }
 }
 
-/// A learner that takes 1 MB, about to be sent pieces.
-fn with_a_megabyte(seed: u64) -> Net {
+/// A learner that takes 4 MB, about to be sent pieces.
+fn with_some_megabytes(seed: u64) -> Net {
     let mut net = Net::new(2, 1, seed);
     net.settle();
-    for n in 0..256 {
+    for n in 0..1024 {
         net.ask(1, &key(n), put(&[7; 4000]), None);
     }
     net.settle();
@@ -50,9 +50,9 @@ fn with_a_megabyte(seed: u64) -> Net {
 
 #[test]
 fn a_source_sends_as_far_ahead_as_its_learner_says_and_what_is_lost_again() {
-    let mut net = with_a_megabyte(5);
-    until_pieces(&mut net, 16);
-    assert_eq!(pieces(&net), (0..16).collect::<Vec<_>>(), "one question, all these");
+    let mut net = with_some_megabytes(5);
+    until_pieces(&mut net, 32);
+    assert_eq!(pieces(&net), (0..32).collect::<Vec<_>>(), "one question, all these");
     // The third is lost: those behind it are of no use, and all come again.
     let lost = net
         .sent
@@ -76,13 +76,13 @@ fn a_source_sends_as_far_ahead_as_its_learner_says_and_what_is_lost_again() {
     assert_eq!(came.iter().filter(|&&n| n == 2).count(), 1, "{came:?}");
     assert_eq!(came.iter().filter(|&&n| n == 1).count(), 1, "{came:?}");
     until_member(&mut net, 2);
-    assert_eq!(net.value(2, &key(255)).map(|v| v.len()), Some(4000));
+    assert_eq!(net.value(2, &key(1023)).map(|v| v.len()), Some(4000));
     net.check_equal();
 }
 
 #[test]
 fn a_source_makes_no_piece_that_the_way_has_no_room_for() {
-    let mut net = with_a_megabyte(5);
+    let mut net = with_some_megabytes(5);
     net.replica(1).let_copy(66 << 10);
     until_pieces(&mut net, 2);
     let sent: usize = net.sent.iter().map(|s| s.bytes.len()).sum();
@@ -97,31 +97,31 @@ fn a_source_makes_no_piece_that_the_way_has_no_room_for() {
     assert_eq!(net.replica(1).copies_to(), Some(2), "it waits for room");
     net.replica(1).let_copy(usize::MAX);
     until_member(&mut net, 2);
-    assert_eq!(net.value(2, &key(255)).map(|v| v.len()), Some(4000));
+    assert_eq!(net.value(2, &key(1023)).map(|v| v.len()), Some(4000));
     net.check_equal();
 }
 
 #[test]
 fn a_learner_takes_nothing_in_while_it_may_not() {
-    let mut net = with_a_megabyte(5);
+    let mut net = with_some_megabytes(5);
     net.replica(2).let_copy(0);
     net.settle();
     assert_eq!(net.replica(2).keys(), 0);
     assert!(net.replica(2).takes_copy(), "what came waits");
     net.replica(2).let_copy(usize::MAX);
     until_member(&mut net, 2);
-    assert_eq!(net.replica(2).keys(), 256);
+    assert_eq!(net.replica(2).keys(), 1024);
     net.check_equal();
 }
 
 /// Found by the simulator: withdrawn and listed again for ever.
 #[test]
 fn a_full_source_goes_on_with_a_copy_that_keeps_nothing_from_being_freed() {
-    let mut net = with_a_megabyte(5);
+    let mut net = with_some_megabytes(5);
     let (kind, room) = (SegmentKind::Tail, Room::Write);
     let want = Want { kind, bytes_min: 1, bytes: 1, disk: false, zeroed: false, room };
     net.with(1, |replica, now, out| replica.on_segment(now, want, None, out));
     assert!(net.replica(1).log().is_full());
     until_member(&mut net, 2);
-    assert_eq!(net.replica(2).keys(), 256);
+    assert_eq!(net.replica(2).keys(), 1024);
 }
