@@ -210,7 +210,13 @@ impl Cores for Links {
 
 fn files_setup(plan: &Plan, incarnation: Incarnation, info: &Info) -> FilesSetup {
     let bytes_max = plan.memory_bytes / u64::from(info.cores);
-    FilesSetup { incarnation, bytes_max, cores: info.cores, notices: info.notices.clone() }
+    FilesSetup {
+        incarnation,
+        bytes_max,
+        cores: info.cores,
+        copy_wait_ns: u64::from(plan.config.limits.copy_wait_us) * 1000,
+        notices: info.notices.clone(),
+    }
 }
 
 fn start_storage(

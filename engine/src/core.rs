@@ -38,9 +38,8 @@ impl Drop for DataCore {
 impl Core for DataCore {
     fn turn(&mut self) -> Flow {
         let now = self.clock.now();
-        if let Some(began_ns) = self.began_ns.take() {
-            self.shard.note_turn(now.boot_ns.saturating_sub(began_ns));
-        }
+        let took_ns = self.began_ns.take().map_or(0, |began| now.boot_ns.saturating_sub(began));
+        self.shard.note_turn(took_ns);
         let turn = self.shard.turn(now);
         if turn.stopped {
             self.shard.ended();

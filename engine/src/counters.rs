@@ -108,6 +108,9 @@ figures! {
     cleaned_bytes Counter "cleaned_bytes_total" "" "Bytes of segments freed by cleaning.";
     copied_bytes Counter "cleaning_copied_bytes_total" "" "Bytes that cleaning copied.";
     copy_bytes Gauge "copy_bytes" "" "Bytes of records that copies from other bricks brought to the replicas that are here.";
+    copy_sent_bytes Gauge "copy_sent_bytes" "" "Bytes of records that the replicas that are here sent as sources of copies.";
+    copy_pace Gauge "copy_pace_bytes" "" "Bytes a second that copies may move, because foreground requests wait; 0: there is no bound.";
+    peer_full Counter "peer_full_total" "" "Messages to other bricks that found no room on their connection; they are sent again.";
     recovered_records Gauge "recovered_records" "" "Records found at the last start.";
     recovered_bytes Gauge "recovered_bytes" "" "Bytes scanned at the last start.";
     recovery_ns Gauge "recovery_nanoseconds" "" "How long the last start's scan took.";

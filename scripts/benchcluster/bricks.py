@@ -34,6 +34,8 @@ class Brick:
             "--data-dir", f"{cluster.folder}/{self.name}", "--memory-dir", f"{cluster.folder}/memory-{self.name}"]
         for key, value in settings.items():
             self.command += [f"--{key}", value]
+        if cluster.config:
+            self.command += ["--config", cluster.config]
         if cluster.bricks:
             self.command += ["--join", ",".join(other.control for other in cluster.bricks)]
         self.log_path = f"{cluster.folder}/{self.name}.log"
@@ -75,6 +77,7 @@ def wait_for(condition, what, log_path=None, patience=PATIENCE):
             if log_path:
                 with open(log_path) as log:
                     said = ": " + log.read()[-500:]
+            what = what() if callable(what) else what
             raise Failed(f"{what} after {patience} s{said}")
         time.sleep(0.02)
 
@@ -83,6 +86,8 @@ class Cluster:
     """`count` bricks; brick `n` runs on CPU `cpus[n % len(cpus)]`."""
 
     all = []
+    # A configuration file for every brick.
+    config = None
 
     def __init__(self, binary, count, network=None, cpus=(0,), **options):
         self.binary, self.network, self.cpus, self.bricks = os.path.abspath(binary), network, cpus, []
@@ -120,12 +125,23 @@ class Cluster:
         self.whole()
         return [p["partition"] for p in self.status()["partitions"] if p["table"] == name]
 
+    def lacks(self):
+        """What is not as it is to be, as the bricks say."""
+        found = []
+        for brick in self.bricks:
+            status = brick.status()
+            if not status:
+                found.append(f"{brick.name} answers nothing")
+            elif len(status["bricks"]) != len(self.bricks):
+                found.append(f"{brick.name} knows {len(status['bricks'])} bricks")
+            else:
+                found += [f"{brick.name}: {p}" for p in status["partitions"]
+                          if len(p["members"]) != min(p["replicas"], len(self.bricks)) or p["learners"]
+                          or p["active"] != p["epoch"]]
+        return found
+
     def is_whole(self):
-        def fits(status):
-            return bool(status) and len(status["bricks"]) == len(self.bricks) and all(
-                len(p["members"]) == min(p["replicas"], len(self.bricks)) and not p["learners"]
-                and p["active"] == p["epoch"] for p in status["partitions"])
-        return all(fits(brick.status()) for brick in self.bricks)
+        return not self.lacks()
 
     def whole(self):
         """Waits until every partition has all its replicas, twice in a row."""
@@ -134,7 +150,7 @@ class Cluster:
         def is_still():
             seen[0] = seen[0] + 1 if self.is_whole() else 0
             return seen[0] >= 5
-        wait_for(is_still, "the cluster is not whole")
+        wait_for(is_still, lambda: f"the cluster is not whole ({'; '.join(self.lacks()[:4])})")
 
     def partition(self, number):
         return next(p for p in self.status()["partitions"] if p["partition"] == number)

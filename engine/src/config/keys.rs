@@ -154,6 +154,11 @@ pub static KEYS: &[Key] = &[
         show: |c| c.limits.in_flight_max.to_string(),
     },
     Key {
+        name: "limits.copy_wait_us",
+        set: |c, v| parse::parse_number(v, 0, 10_000_000).map(|v| c.limits.copy_wait_us = v),
+        show: |c| c.limits.copy_wait_us.to_string(),
+    },
+    Key {
         name: "limits.http_connections_max",
         set: |c, v| parse::parse_number(v, 1, 1024).map(|v| c.limits.http_connections_max = v),
         show: |c| c.limits.http_connections_max.to_string(),

@@ -57,6 +57,8 @@ pub struct Limits {
     pub connections_max: u32,
     /// Requests in flight of one data core.
     pub in_flight_max: u32,
+    /// What 1% of foreground requests may wait before copies slow down, microseconds; 0: they never do.
+    pub copy_wait_us: u32,
     /// HTTP connections of the control thread.
     pub http_connections_max: u32,
 }
@@ -134,6 +136,7 @@ impl Default for BrickConfig {
             limits: Limits {
                 connections_max: 12_000,
                 in_flight_max: 4096,
+                copy_wait_us: 1000,
                 http_connections_max: 64,
             },
         }

@@ -363,7 +363,8 @@ impl<F: Fabric> Shard<F> {
     }
 
     /// Tells how long a turn took.
-    pub fn note_turn(&self, ns: u64) {
+    pub fn note_turn(&mut self, ns: u64) {
+        self.files.note_turn(ns);
         self.info.board.core(usize::from(self.store.core())).note_turn(ns);
     }
 

@@ -97,7 +97,9 @@ impl Store {
     }
 
     /// Takes over a partition.
-    pub fn add(&mut self, replica: Replica) {
+    pub fn add(&mut self, mut replica: Replica) {
+        // As a source it sends what the way takes, once a turn knows that.
+        replica.let_copy(0);
         let at = replica.partition() as usize;
         if self.local.len() <= at {
             self.local.resize(at + 1, NOT_HERE);

@@ -430,6 +430,12 @@ impl Log {
         segment.memory.slice_mut(at + 4, bytes.len() - 4).copy_from_slice(&bytes[4..]);
         segment.memory.publish(at, bytes.len() as u32);
         let stride = record.stride();
-        Ok(self.settled(slot, at, record.header().kind, stride))
+        let loc = self.settled(slot, at, record.header().kind, stride);
+        if self.settleds.next.is_empty() {
+            // The next one is asked for at once, so that the copy need not wait for the storage thread, which takes as
+            // long as half a segment on a fast link. Not of what is kept for cleaning.
+            self.want(SegmentKind::Settled, 8, Room::Write);
+        }
+        Ok(loc)
     }
 }

@@ -23,6 +23,11 @@ impl Part {
     pub fn bytes(&self) -> u64 {
         (self.end - SEGMENT_HEAD_BYTES) as u64
     }
+
+    /// Those before an offset that [`Log::read_part`] gave (0: none).
+    pub fn passed(&self, offset: usize) -> u64 {
+        offset.min(self.end).saturating_sub(SEGMENT_HEAD_BYTES) as u64
+    }
 }
 
 impl Log {
@@ -34,6 +39,11 @@ impl Log {
             .filter(|&slot| !emptied(slot) && !self.segment(slot).is_empty())
             .map(|slot| Part { slot, end: self.segment(slot).end })
             .collect()
+    }
+
+    /// A segment that cleaning has emptied is only there because somebody pinned it.
+    pub fn pins_hold_room(&self) -> bool {
+        self.cleaning.emptied.iter().any(|emptied| self.segment(emptied.slot).pins.get() > 0)
     }
 
     /// The record at `offset` of a listed and pinned part (0: its first), and the offset of the next;

@@ -21,6 +21,9 @@ const RETRY_NS: u64 = 250_000_000;
 pub struct Spares {
     ready: Vec<Spare>,
     making: Vec<(SpareId, usize)>,
+    /// The one of them that is no recycled segment: one at a time, because whoever got a spare waits for its name behind
+    /// what the storage thread was given before.
+    creating: Option<SpareId>,
     /// Wants of sizes that no spare has: made for them.
     special: VecDeque<usize>,
     dropping: VecDeque<Spare>,
@@ -40,6 +43,7 @@ impl Spares {
         Self {
             ready: Vec::new(),
             making: Vec::new(),
+            creating: None,
             special: VecDeque::new(),
             dropping: VecDeque::new(),
             next_id: u64::from(core),
@@ -132,6 +136,9 @@ impl Spares {
         {
             return None;
         }
+        if self.creating.is_some() {
+            return None;
+        }
         let target = if self.idle { 1 } else { ALL_SPARES };
         let bytes = match self.special.pop_front() {
             Some(bytes) => bytes,
@@ -144,6 +151,7 @@ impl Spares {
             }
         };
         let id = self.new_id(bytes);
+        self.creating = Some(id);
         Some(Job::CreateSpare { id, bytes, disk: self.disk, zeroed: self.zeroed })
     }
 
@@ -182,6 +190,7 @@ impl Spares {
         match done {
             Done::Spare { id, result } => {
                 self.making.retain(|(making, _)| *making != id);
+                self.creating.take_if(|creating| *creating == id);
                 match result {
                     Ok(spare) => {
                         self.ready.push(*spare);

@@ -266,7 +266,7 @@ impl Replica {
                 self.on_copy_asked(now, from, message, out);
             }
             Peer::CopyListing { .. } | Peer::CopyData { .. } => {
-                self.on_copy_told(from, message);
+                self.on_copy_told(now, from, message);
             }
             _ => {}
         }
@@ -281,6 +281,7 @@ impl Replica {
             self.group.follow.vote_due = true;
         }
         self.copy_again(now, brick);
+        self.source_again(brick);
         self.poll(now, out);
     }
 }

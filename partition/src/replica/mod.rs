@@ -79,6 +79,8 @@ pub struct ReplicaStats {
     pub corrupt: u64,
     /// Bytes of records that copies to this replica brought.
     pub copied: u64,
+    /// The same that this replica sent as a source.
+    pub sent: u64,
     /// The log's.
     pub log: LogStats,
 }
@@ -144,6 +146,9 @@ pub struct Replica {
     expired_total: u64,
     corrupt_total: u64,
     copied_total: u64,
+    sent_total: u64,
+    /// Bytes that may be sent as a source; `None`: as many as there are.
+    copy_room: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -187,6 +192,8 @@ impl Replica {
             expired_total: 0,
             corrupt_total: 0,
             copied_total: 0,
+            sent_total: 0,
+            copy_room: None,
         }
     }
 
@@ -288,8 +295,14 @@ impl Replica {
             expired: self.expired_total,
             corrupt: self.corrupt_total,
             copied: self.copied_total,
+            sent: self.sent_total,
             log: self.log.stats(),
         }
+    }
+
+    /// Bytes of records that copies moved here, as their source and as their learner.
+    pub fn copy_moved(&self) -> u64 {
+        self.copied_total + self.sent_total
     }
 
     /// Pass 1 of a batch: fetches the index bucket of a key.
@@ -322,6 +335,7 @@ impl Replica {
     /// A file job of the log was answered.
     pub fn on_job(&mut self, now: Now, done: Done, out: &mut Actions) -> JobOutcome {
         let outcome = self.log.on_job(done);
+        self.unstall_copy();
         self.poll(now, out);
         outcome
     }
@@ -338,6 +352,7 @@ impl Replica {
             Some(spare) => self.log.give(want.kind, spare),
             None => self.log.refuse(want.kind),
         }
+        self.unstall_copy();
         self.poll(now, out);
     }
 
@@ -395,6 +410,6 @@ impl Replica {
 
     /// [`Replica::poll`] left work for the next turn.
     pub fn wants_poll(&self) -> bool {
-        self.held_slice.more
+        self.held_slice.more || self.has_copy_work()
     }
 }

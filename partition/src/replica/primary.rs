@@ -159,7 +159,11 @@ impl Replica {
     }
 
     pub(super) fn send(&self, to: u32, message: &Peer<'_>, out: &mut Actions) {
-        let mut bytes = Vec::with_capacity(48);
+        let records = match message {
+            Peer::CopyData { records, .. } => records.len(),
+            _ => 0,
+        };
+        let mut bytes = Vec::with_capacity(48 + records);
         peer::encode(&mut bytes, self.leaf.partition, message);
         out.push(Action::Send { to, message: bytes });
     }

@@ -1,11 +1,11 @@
-//! The source of a copy: lists its segments, and hands out the live, committed records in them that the
-//! learner lacks, a bounded slice at a time.
+//! The source of a copy: lists its segments, and sends the live, committed records in them that the
+//! learner lacks, in pieces of a bounded size, as far ahead as the learner said.
 //!
-//! A segment that was listed stays mapped until the learner took it, so a record that cleaning moves
+//! A segment that was listed stays mapped until all of it came to the learner, so a record that cleaning moves
 //! meanwhile is still found where it was. Live is what the index (or the judge of cleaning) says of a
 //! record's *version*, not of its place.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 
 use firebrick_log::record::Record;
 use firebrick_log::{AppendError, Kind, Loc, Part};
@@ -14,14 +14,16 @@ use super::group::Role;
 use super::{Actions, Replica, State};
 use crate::hash::hash_key;
 use crate::op::Now;
-use crate::wire::peer::{Peer, Why};
+use crate::wire::peer::{COPY_HEAD_BYTES, Peer, Why};
 
-/// Records in one answer, unless one record is larger.
-const CHUNK_BYTES: usize = 64 << 10;
-/// Bytes of records looked at for one answer, one a turn: bounds its time.
+/// Records in one piece, unless one record is larger.
+const PIECE_BYTES: usize = 64 << 10;
+/// Bytes of records looked at in one turn: bounds its time.
 const LOOK_BYTES: usize = 128 << 10;
-/// Questions that wait for their turn.
-const ASKED_MAX: usize = 16;
+/// Pieces sent and not known to have come, whatever the learner says.
+const AHEAD_MAX: usize = 64;
+/// The way to the learner had no room: it is tried again after this long.
+const ROOM_NS: u64 = 200_000;
 /// A learner that was silent for this long has given up.
 const IDLE_NS: u64 = 10_000_000_000;
 
@@ -32,6 +34,13 @@ pub(super) struct Listing {
     copy: u32,
     have: u64,
     s0: u64,
+}
+
+/// Where a piece begins: in a part, by its place in the listing; at an offset, 0 for its first record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Place {
+    part: usize,
+    offset: usize,
 }
 
 /// A copy that this replica is the source of.
@@ -46,13 +55,38 @@ pub(super) struct Source {
     /// The `Sessions` record of the listing, wherever cleaning moves it.
     sessions_seq: Option<u64>,
     dropped: u64,
-    /// Listed and not yet taken, by number.
-    parts: HashMap<u32, Part>,
-    listed: u32,
-    bytes: u64,
+    /// What was listed. Those before the place of the first of `begins` are not pinned any more.
+    parts: Vec<Part>,
+    /// Pieces that came.
+    came: u32,
+    /// Pieces before this one may be sent.
+    upto: u32,
+    /// Where the pieces from `came` on begin; the last one is not sent yet.
+    begins: VecDeque<Place>,
     used_ns: u64,
-    /// Part and offset.
-    asked: VecDeque<(u32, u32)>,
+    /// A piece whose arrival is being timed, and when it was sent.
+    timed: Option<(u32, u64)>,
+    /// What the last such took until the learner said that it came.
+    trip_ns: Option<u64>,
+    /// There was no room: not before this.
+    blocked_until: u64,
+}
+
+impl Source {
+    /// Bytes from a place on.
+    fn left(&self, place: Place) -> u64 {
+        let parts = self.parts.get(place.part..).unwrap_or(&[]);
+        let left: u64 = parts.iter().map(Part::bytes).sum();
+        left - parts.first().map_or(0, |part| part.passed(place.offset))
+    }
+
+    /// The next piece may be sent. (Behind the last one there is none.)
+    fn may_send(&self) -> bool {
+        let sent = self.begins.len() - 1;
+        let next = self.begins[sent];
+        let ended = self.came + sent as u32 > 0 && self.left(next) == 0;
+        !ended && sent < AHEAD_MAX && self.came + (sent as u32) < self.upto
+    }
 }
 
 impl Replica {
@@ -71,12 +105,16 @@ impl Replica {
             Peer::CopyStart { copy, have, s0, .. } => {
                 self.list(now, Listing { from, copy, have, s0 }, out);
             }
-            Peer::CopyRead { copy, part, offset, .. } => {
-                self.on_copy_read(now, from, copy, (part, offset), out);
+            Peer::CopyRead { copy, from: came, upto, again, .. } => {
+                self.on_copy_read(now, (from, copy), (came, upto), again, out);
             }
-            Peer::CopyDone { copy, part, .. } => self.release(from, copy, part),
+            Peer::CopyDone { copy, .. } if self.is_source(from, copy) => self.end_source(),
             _ => {}
         }
+    }
+
+    fn is_source(&self, learner: u32, copy: u32) -> bool {
+        self.source.as_ref().is_some_and(|s| (s.learner, s.copy) == (learner, copy))
     }
 
     fn list(&mut self, now: Now, asked: Listing, out: &mut Actions) {
@@ -113,38 +151,87 @@ impl Replica {
                 commit: self.log.commit(),
                 sessions_seq: self.sessions_record.seq(),
                 dropped: self.log.manifest().dropped,
-                listed: parts.len() as u32,
-                bytes: parts.iter().map(Part::bytes).sum(),
-                parts: (0..).zip(parts).collect(),
+                parts,
+                came: 0,
+                upto: 0,
+                begins: VecDeque::from([Place::default()]),
                 used_ns: now.boot_ns,
-                asked: VecDeque::new(),
+                timed: None,
+                trip_ns: None,
+                blocked_until: 0,
             }));
         }
         let Some(source) = &self.source else { return };
-        let (dropped, parts, bytes) = (source.dropped, source.listed, source.bytes);
-        self.send(from, &Peer::CopyListing { epoch, copy, dropped, parts, bytes }, out);
+        let (dropped, bytes) = (source.dropped, source.left(Place::default()));
+        self.send(from, &Peer::CopyListing { epoch, copy, dropped, bytes }, out);
     }
 
     fn on_copy_read(
         &mut self,
         now: Now,
-        from: u32,
-        copy: u32,
-        what: (u32, u32),
+        (from, copy): (u32, u32),
+        (came, upto): (u32, u32),
+        again: bool,
         out: &mut Actions,
     ) {
-        match self.source.as_mut().filter(|s| (s.learner, s.copy) == (from, copy)) {
-            Some(source) if source.parts.contains_key(&what.0) => {
-                source.used_ns = now.boot_ns;
-                if source.asked.len() < ASKED_MAX && !source.asked.contains(&what) {
-                    source.asked.push_back(what);
-                }
-            }
-            _ => {
-                let epoch = self.route.epoch;
-                self.send(from, &Peer::Refused { epoch, why: Why::NoCopy }, out);
-            }
+        let named = |s: &&mut Box<Source>| (s.learner, s.copy) == (from, copy);
+        let Some(source) = self.source.as_mut().filter(named) else {
+            let epoch = self.route.epoch;
+            return self.send(from, &Peer::Refused { epoch, why: Why::NoCopy }, out);
+        };
+        source.used_ns = now.boot_ns;
+        let old = source.begins[0];
+        while source.came < came && source.begins.len() > 1 {
+            source.begins.pop_front();
+            source.came += 1;
         }
+        for part in &source.parts[old.part..source.begins[0].part] {
+            self.log.unpin(part.pin());
+        }
+        source.upto = source.upto.max(upto);
+        if let Some((_, sent_ns)) = source.timed.take_if(|(piece, _)| *piece < came) {
+            source.trip_ns = Some(now.boot_ns.saturating_sub(sent_ns));
+        }
+        if again && source.came == came {
+            source.begins.truncate(1);
+            source.timed = None;
+        }
+    }
+
+    /// There is a fresh connection to the learner: what was under way is lost.
+    pub(super) fn source_again(&mut self, brick: u32) {
+        if let Some(source) = self.source.as_mut().filter(|s| s.learner == brick) {
+            source.begins.truncate(1);
+            source.timed = None;
+        }
+    }
+
+    /// What a piece took to the learner and its word back, when that is news: all else between the two waits as long.
+    pub fn take_copy_trip(&mut self) -> Option<u64> {
+        self.source.as_mut()?.trip_ns.take()
+    }
+
+    /// Whom this replica has something to send as a source: the caller says how much the way there takes
+    /// ([`Replica::let_copy`]).
+    pub fn copies_to(&self) -> Option<u32> {
+        self.source.as_ref().filter(|s| s.may_send()).map(|s| s.learner)
+    }
+
+    /// This replica is a learner with something to take in.
+    pub fn takes_copy(&self) -> bool {
+        self.group.follow.copy.as_ref().is_some_and(|copy| copy.has_inbox())
+    }
+
+    /// So many bytes may be sent as a source from now on: what finds no room is not made. As a learner: anything, or,
+    /// with 0, nothing may be taken in.
+    pub fn let_copy(&mut self, room: usize) {
+        self.copy_room = Some(room);
+    }
+
+    /// A source or a learner has something to do at once.
+    pub(super) fn has_copy_work(&self) -> bool {
+        let sends = self.source.as_ref().is_some_and(|s| s.blocked_until == 0 && s.may_send());
+        sends || self.group.follow.copy.as_ref().is_some_and(|copy| copy.has_work())
     }
 
     /// A turn's worth of being a source. The rest of a copy is withdrawn when its learner is gone, or
@@ -153,26 +240,72 @@ impl Replica {
         if let Some(asked) = self.group.listing.take() {
             self.list(now, asked, out);
         }
-        let Some(source) = &mut self.source else { return };
-        if now.boot_ns >= source.used_ns + IDLE_NS || self.log.is_full() {
+        let Some(source) = &self.source else { return };
+        // (A full log that would not gain by it goes on: else it could never be copied.)
+        let needed = self.log.is_full() && self.log.pins_hold_room();
+        if now.boot_ns >= source.used_ns + IDLE_NS || needed {
             return self.end_source();
         }
-        let Some((part, offset)) = source.asked.pop_front() else { return };
+        if !source.may_send() || now.boot_ns < source.blocked_until {
+            return;
+        }
+        if self.copy_room.is_some_and(|room| room < PIECE_BYTES + COPY_HEAD_BYTES) {
+            return self.block_source(now);
+        }
         let (to, copy, epoch) = (source.learner, source.copy, self.route.epoch);
-        let Some(listed) = source.parts.get(&part).copied() else { return };
-        let mut records = Vec::new();
-        match self.gather(&listed, offset as usize, &mut records) {
-            Ok(next) => {
-                let (next, records) = (next as u32, &records[..]);
-                let message = Peer::CopyData { epoch, copy, part, offset, next, records };
-                self.send(to, &message, out);
-            }
+        let sent = source.begins.len() - 1;
+        let piece = source.came + sent as u32;
+        let begin = source.begins[sent];
+        let mut records = std::mem::take(&mut self.scratch);
+        records.clear();
+        match self.gather(begin, &mut records) {
+            Ok(end) => self.send_piece(now, (to, copy, piece), (begin, end), &records, out),
             Err(corrupt) => {
                 // Nobody may take this log for whole.
                 self.report(corrupt, out);
                 self.end_source();
                 self.send(to, &Peer::Refused { epoch, why: Why::NoCopy }, out);
             }
+        }
+        self.scratch = records;
+    }
+
+    fn send_piece(
+        &mut self,
+        now: Now,
+        (to, copy, piece): (u32, u32, u32),
+        (begin, end): (Place, Place),
+        records: &[u8],
+        out: &mut Actions,
+    ) {
+        let epoch = self.route.epoch;
+        let Some(source) = &mut self.source else { return };
+        let left = source.left(end);
+        if records.is_empty() && left > 0 {
+            // Nothing of this is wanted, and there is more.
+            source.begins.pop_back();
+            source.begins.push_back(end);
+            return;
+        }
+        debug_assert!(end != begin || left == 0, "each piece goes on");
+        let bytes = records.len() + COPY_HEAD_BYTES;
+        match &mut self.copy_room {
+            // One large record.
+            Some(room) if *room < bytes => return self.block_source(now),
+            Some(room) => *room -= bytes,
+            None => {}
+        }
+        source.blocked_until = 0;
+        source.timed.get_or_insert((piece, now.boot_ns));
+        source.begins.push_back(end);
+        self.sent_total += records.len() as u64;
+        self.send(to, &Peer::CopyData { epoch, copy, piece, left, records }, out);
+    }
+
+    /// The way to the learner has no room now.
+    fn block_source(&mut self, now: Now) {
+        if let Some(source) = &mut self.source {
+            source.blocked_until = now.boot_ns + ROOM_NS;
         }
     }
 
@@ -182,23 +315,25 @@ impl Replica {
             return Some(0);
         }
         let source = self.source.as_ref()?;
-        Some(if source.asked.is_empty() { source.used_ns + IDLE_NS } else { 0 })
+        Some(if source.may_send() { source.blocked_until } else { source.used_ns + IDLE_NS })
     }
 
-    /// Live records from `offset` on, and where to read on; 0 at the part's end.
-    fn gather(
-        &self,
-        part: &Part,
-        offset: usize,
-        records: &mut Vec<u8>,
-    ) -> Result<usize, firebrick_log::Corrupt> {
-        let Some(source) = &self.source else { return Ok(0) };
+    /// Live records from a place on, of one part, and the place behind them.
+    fn gather(&self, from: Place, records: &mut Vec<u8>) -> Result<Place, firebrick_log::Corrupt> {
+        let Some(source) = &self.source else { return Ok(from) };
         let (have, commit) = (source.have, source.commit);
-        let (mut at, mut looked) = (offset, 0);
-        while let Some((_, record, next)) = self.log.read_part(part, at)? {
-            let full = records.len() + record.stride() > CHUNK_BYTES && !records.is_empty();
+        let (mut place, mut looked) = (from, 0);
+        while let Some(part) = source.parts.get(place.part) {
+            let Some((_, record, next)) = self.log.read_part(part, place.offset)? else {
+                place = Place { part: place.part + 1, offset: 0 };
+                if records.is_empty() {
+                    continue;
+                }
+                break;
+            };
+            let full = records.len() + record.stride() > PIECE_BYTES && !records.is_empty();
             if full || looked > LOOK_BYTES {
-                return Ok(at);
+                break;
             }
             looked += record.stride();
             let seq = record.header().seq;
@@ -212,9 +347,9 @@ impl Replica {
                 records.extend_from_slice(record.bytes());
                 records.resize(records.len().next_multiple_of(8), 0);
             }
-            at = next;
+            place.offset = next;
         }
-        Ok(0)
+        Ok(place)
     }
 
     /// Whether a committed record says something that no newer one does.
@@ -235,23 +370,11 @@ impl Replica {
         }
     }
 
-    fn release(&mut self, from: u32, copy: u32, part: u32) {
-        if part == u32::MAX {
-            if self.source.as_ref().is_some_and(|s| (s.learner, s.copy) == (from, copy)) {
-                self.end_source();
-            }
-            return;
-        }
-        let source = self.source.as_mut().filter(|s| (s.learner, s.copy) == (from, copy));
-        if let Some(part) = source.and_then(|s| s.parts.remove(&part)) {
-            self.log.unpin(part.pin());
-        }
-    }
-
     /// What was listed may go.
     pub(super) fn end_source(&mut self) {
         if let Some(source) = self.source.take() {
-            source.parts.values().for_each(|part| self.log.unpin(part.pin()));
+            let first = source.begins[0].part.min(source.parts.len());
+            source.parts[first..].iter().for_each(|part| self.log.unpin(part.pin()));
         }
     }
 }

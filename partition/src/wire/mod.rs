@@ -68,9 +68,9 @@ pub enum Kind {
     Truncate = 23,
     /// Learner to source: what it has.
     CopyStart = 24,
-    /// Learner to source: read a segment.
+    /// Learner to source: what came, and how far it may send ahead.
     CopyRead = 25,
-    /// Learner to source: took a segment.
+    /// Learner to source: the last piece came.
     CopyDone = 26,
     /// Between replicas: compare contents.
     Digest = 27,

@@ -13,10 +13,13 @@ const BELOW: u16 = 1 << 0;
 const GAP: u16 = 1 << 1;
 const WHOLE: u16 = 1 << 2;
 const LEARN: u16 = 1 << 0;
+const AGAIN: u16 = 1 << 0;
 const VOTE_FLAGS: u16 = BELOW | GAP | WHOLE;
 
 /// Bytes of a prepare before its records, prefix included.
 pub const PREPARE_HEAD_BYTES: usize = PREFIX_BYTES + 24;
+/// The same of a copy's piece.
+pub const COPY_HEAD_BYTES: usize = PREFIX_BYTES + 20;
 
 /// Why a replica does not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -177,45 +180,41 @@ pub enum Peer<'a> {
         copy: u32,
         /// Highest sequence number of a tombstone the source ever dropped.
         dropped: u64,
-        /// Parts to be read.
-        parts: u32,
-        /// Bytes in them.
+        /// Bytes to be gone through.
         bytes: u64,
     },
-    /// Learner to source: read on in a part.
+    /// Learner to source: what came, and how far the source may send ahead.
     CopyRead {
         /// Epoch.
         epoch: u32,
         /// The copy.
         copy: u32,
-        /// The part.
-        part: u32,
-        /// From here; 0 is the beginning.
-        offset: u32,
+        /// Every piece before this one came.
+        from: u32,
+        /// Pieces before this one may be sent.
+        upto: u32,
+        /// What was sent from `from` on is lost: send it again.
+        again: bool,
     },
-    /// Live, committed records of a part.
+    /// A piece: live, committed records of one segment.
     CopyData {
         /// Epoch.
         epoch: u32,
         /// The copy.
         copy: u32,
-        /// The part.
-        part: u32,
-        /// What was asked for.
-        offset: u32,
-        /// Where to read on; 0: the part is read.
-        next: u32,
+        /// Its number, from 0.
+        piece: u32,
+        /// Bytes that are not gone through yet; 0: this is the last piece.
+        left: u64,
         /// Records, each padded to 8 bytes.
         records: &'a [u8],
     },
-    /// Learner to source: a part was taken, or (`u32::MAX`) the whole copy.
+    /// Learner to source: the last piece came.
     CopyDone {
         /// Epoch.
         epoch: u32,
         /// The copy.
         copy: u32,
-        /// The part.
-        part: u32,
     },
 }
 
@@ -267,6 +266,7 @@ pub fn encode(out: &mut Vec<u8>, partition: u32, peer: &Peer<'_>) {
         Peer::Voted { vote, .. } | Peer::TailIs { vote, .. } => (0, vote_flags(vote)),
         Peer::Refused { why, .. } => (*why as u8, 0),
         Peer::TakeOver { learn: true, .. } => (0, LEARN),
+        Peer::CopyRead { again: true, .. } => (0, AGAIN),
         _ => (0, 0),
     };
     prefix(out, peer.kind(), code, flags, partition);
@@ -293,27 +293,22 @@ pub fn encode(out: &mut Vec<u8>, partition: u32, peer: &Peer<'_>) {
             words(&[have, s0]);
             out.extend_from_slice(&copy.to_le_bytes());
         }
-        Peer::CopyListing { copy, dropped, parts, bytes, .. } => {
+        Peer::CopyListing { copy, dropped, bytes, .. } => {
             words(&[dropped, bytes]);
             out.extend_from_slice(&copy.to_le_bytes());
-            out.extend_from_slice(&parts.to_le_bytes());
         }
-        Peer::CopyRead { copy, part, offset, .. } => {
-            for word in [copy, part, offset] {
+        Peer::CopyRead { copy, from, upto, .. } => {
+            for word in [copy, from, upto] {
                 out.extend_from_slice(&word.to_le_bytes());
             }
         }
-        Peer::CopyData { copy, part, offset, next, records, .. } => {
-            for word in [copy, part, offset, next] {
-                out.extend_from_slice(&word.to_le_bytes());
-            }
+        Peer::CopyData { copy, piece, left, records, .. } => {
+            words(&[left]);
+            out.extend_from_slice(&copy.to_le_bytes());
+            out.extend_from_slice(&piece.to_le_bytes());
             out.extend_from_slice(records);
         }
-        Peer::CopyDone { copy, part, .. } => {
-            for word in [copy, part] {
-                out.extend_from_slice(&word.to_le_bytes());
-            }
-        }
+        Peer::CopyDone { copy, .. } => out.extend_from_slice(&copy.to_le_bytes()),
     }
 }
 
@@ -356,6 +351,7 @@ pub(super) fn decode(kind: Kind, code: u8, flags: u16, body: &[u8]) -> Result<Pe
     let allowed = match kind {
         Kind::Voted | Kind::TailIs => VOTE_FLAGS,
         Kind::TakeOver => LEARN,
+        Kind::CopyRead => AGAIN,
         _ => 0,
     };
     if flags & !allowed != 0 {
@@ -389,12 +385,17 @@ pub(super) fn decode(kind: Kind, code: u8, flags: u16, body: &[u8]) -> Result<Pe
             Peer::TakeOver { epoch, tail, commit, dropped, learn, history }
         }
         Kind::TailIs => Peer::TailIs { epoch, agreed: r.u64()?, vote: r.vote(flags)? },
-        other => decode_copy(other, epoch, &mut r)?,
+        other => decode_copy(other, flags, epoch, &mut r)?,
     };
     if r.rest.is_empty() { Ok(peer) } else { Err(WireError::Archive(kind)) }
 }
 
-fn decode_copy<'a>(kind: Kind, epoch: u32, r: &mut Fields<'a>) -> Result<Peer<'a>, WireError> {
+fn decode_copy<'a>(
+    kind: Kind,
+    flags: u16,
+    epoch: u32,
+    r: &mut Fields<'a>,
+) -> Result<Peer<'a>, WireError> {
     Ok(match kind {
         Kind::CopyStart => {
             let (have, s0) = (r.u64()?, r.u64()?);
@@ -402,16 +403,17 @@ fn decode_copy<'a>(kind: Kind, epoch: u32, r: &mut Fields<'a>) -> Result<Peer<'a
         }
         Kind::CopyListing => {
             let (dropped, bytes) = (r.u64()?, r.u64()?);
-            Peer::CopyListing { epoch, copy: r.u32()?, dropped, parts: r.u32()?, bytes }
+            Peer::CopyListing { epoch, copy: r.u32()?, dropped, bytes }
         }
         Kind::CopyRead => {
-            Peer::CopyRead { epoch, copy: r.u32()?, part: r.u32()?, offset: r.u32()? }
+            let (copy, from, upto) = (r.u32()?, r.u32()?, r.u32()?);
+            Peer::CopyRead { epoch, copy, from, upto, again: flags & AGAIN != 0 }
         }
         Kind::CopyData => {
-            let (copy, part, offset, next) = (r.u32()?, r.u32()?, r.u32()?, r.u32()?);
-            Peer::CopyData { epoch, copy, part, offset, next, records: r.all() }
+            let (left, copy, piece) = (r.u64()?, r.u32()?, r.u32()?);
+            Peer::CopyData { epoch, copy, piece, left, records: r.all() }
         }
-        Kind::CopyDone => Peer::CopyDone { epoch, copy: r.u32()?, part: r.u32()? },
+        Kind::CopyDone => Peer::CopyDone { epoch, copy: r.u32()? },
         other => return Err(WireError::NotSpoken(other)),
     })
 }

@@ -421,24 +421,23 @@ mod replicas {
                 epoch: d[0],
                 copy: d[1],
                 dropped: w[0],
-                parts: d[2],
                 bytes: w[1]
             }),
-            words.prop_map(|(_, d)| Peer::CopyRead {
+            (words, any::<bool>()).prop_map(|((_, d), again)| Peer::CopyRead {
                 epoch: d[0],
                 copy: d[1],
-                part: d[2],
-                offset: d[3]
+                from: d[2],
+                upto: d[3],
+                again
             }),
-            (words, bytes()).prop_map(|((_, d), records)| Peer::CopyData {
+            (words, bytes()).prop_map(|((w, d), records)| Peer::CopyData {
                 epoch: d[0],
                 copy: d[1],
-                part: d[2],
-                offset: d[3],
-                next: d[4],
+                piece: d[2],
+                left: w[0],
                 records
             }),
-            words.prop_map(|(_, d)| Peer::CopyDone { epoch: d[0], copy: d[1], part: d[2] }),
+            words.prop_map(|(_, d)| Peer::CopyDone { epoch: d[0], copy: d[1] }),
         ]
     }
 

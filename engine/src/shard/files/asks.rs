@@ -287,6 +287,7 @@ impl Files {
             sum.cleaned_bytes += stats.log.freed_bytes;
             sum.copied_bytes += stats.log.moved_bytes;
             sum.copy_bytes += stats.copied;
+            sum.copy_sent_bytes += stats.sent;
             sum.partitions_sick += u64::from(stats.log.sick);
         }
         counts.items = sum.items;
@@ -302,6 +303,7 @@ impl Files {
         counts.cleaned_bytes = sum.cleaned_bytes;
         counts.copied_bytes = sum.copied_bytes;
         counts.copy_bytes = sum.copy_bytes;
+        counts.copy_sent_bytes = sum.copy_sent_bytes;
         counts.partitions_sick = sum.partitions_sick;
         counts.partitions = store.replicas().len() as u64;
     }

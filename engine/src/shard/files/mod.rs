@@ -5,13 +5,16 @@
 //!
 //! * `open`: partitions that come, recover, and go;
 //! * `asks`: segments, file jobs and writes, and their answers;
+//! * `pace`: how fast copies may be, and `waits`, what foreground requests wait for;
 //! * `rounds`: when the logs whose votes wait for the disk flush;
 //! * `pools`: spare segments and the bound on this core's memory.
 
 mod asks;
 mod open;
+mod pace;
 mod pools;
 mod rounds;
+mod waits;
 
 use std::collections::VecDeque;
 
@@ -25,8 +28,10 @@ use firebrick_partition::replica::{Actions, Budget, Replica};
 use super::store::Store;
 use crate::notices::Notices;
 use crate::storage::Desk;
+use pace::Pace;
 use pools::Pools;
 use rounds::Rounds;
+use waits::Waits;
 
 /// Between two ticks of the replicas while there is work.
 const TICK_NS: u64 = 100_000;
@@ -50,6 +55,8 @@ pub struct FilesSetup {
     pub bytes_max: u64,
     /// Data cores of the brick.
     pub cores: u16,
+    /// What 1% of foreground requests may wait before copies slow down; 0: they never do.
+    pub copy_wait_ns: u64,
     /// Where damage and full disks are told.
     pub notices: Notices,
 }
@@ -82,6 +89,8 @@ pub struct Files {
     /// Writes in flight, by token.
     writes: Vec<Option<Flying>>,
     rounds: Rounds,
+    pace: Pace,
+    waits: Waits,
     writes_free: Vec<u32>,
     /// Writes that the fabric had no room for.
     late: VecDeque<(u32, FlushOp)>,
@@ -111,6 +120,8 @@ impl Files {
     pub fn new(core: u16, setup: FilesSetup, desk: Desk<Job, Done>) -> Self {
         let pools = Pools::new(core, &setup);
         Self {
+            pace: Pace::new(setup.copy_wait_ns),
+            waits: Waits::default(),
             setup,
             desk,
             backlog: VecDeque::new(),
@@ -188,8 +199,10 @@ impl Files {
             self.opened_at_ns = now.boot_ns;
         }
         self.again = false;
+        self.waits.note(store, &mut self.pace);
         let held = !self.rounds.may_begin(now.boot_ns, waiting(store));
         for at in 0..store.replicas().len() {
+            self.let_copy(fabric, store, at);
             let replica = &mut store.replicas()[at];
             replica.log().hold_flush(held);
             replica.poll(now, &mut self.scratch);
@@ -201,6 +214,24 @@ impl Files {
             self.tick(fabric, store);
         }
         self.supply(fabric, store);
+    }
+
+    /// A turn took so long, and the core did not sleep after it: what comes with the next one waited for it.
+    pub fn note_turn(&mut self, ns: u64) {
+        self.waits.turn_ns = ns;
+    }
+
+    /// Tells a source how much it may send, and a learner whether it may take in.
+    fn let_copy<F: Fabric>(&mut self, fabric: &F, store: &mut Store, at: usize) {
+        let now_ns = store.now.boot_ns;
+        let replica = &store.replicas()[at];
+        let (to, takes) = (replica.copies_to(), replica.takes_copy());
+        if to.is_none() && !takes {
+            return;
+        }
+        let way = to.map_or(usize::MAX, |to| store.peers.copy_room(fabric, to));
+        let room = if self.pace.is_open(now_ns) { way } else { 0 };
+        store.replicas()[at].let_copy(room);
     }
 
     /// What time asks of replicas, and a slice of what may wait.
@@ -258,6 +289,8 @@ impl Files {
     pub fn count(&mut self, store: &mut Store) {
         let mut counts = std::mem::take(&mut store.counts);
         Self::count_replicas(store, &mut counts);
+        counts.copy_pace = self.pace.bytes_per_second();
+        counts.peer_full = store.peers.full;
         self.pools.count(&mut counts);
         store.counts = counts;
     }

@@ -13,6 +13,7 @@ mod tests;
 
 use std::net::SocketAddr;
 
+use firebrick_net::limits::{FRAME_BYTES_MAX, OUT_BYTES_MAX};
 use firebrick_net::{Body, Ep, Fabric, Full, Port, Token};
 use firebrick_partition::log::{Loc, Log, Slice};
 use firebrick_partition::maps::BrickEntry;
@@ -79,6 +80,8 @@ pub struct Peers {
     pub forwards: Forwards,
     /// Who cannot be reached.
     pub probes: Probes,
+    /// Messages that found no room.
+    pub full: u64,
     scratch: Vec<u8>,
 }
 
@@ -92,6 +95,7 @@ impl Peers {
             ships_free: Vec::new(),
             forwards: Forwards::default(),
             probes: Probes::default(),
+            full: 0,
             scratch: Vec::new(),
         }
     }
@@ -145,9 +149,21 @@ impl Peers {
         None
     }
 
+    /// What a copy may send there now: half of what may be queued is left to everything else.
+    pub fn copy_room<F: Fabric>(&mut self, fabric: &F, brick: u32) -> usize {
+        match self.way(brick).map_or(0, |ep| fabric.room(ep)) {
+            // A frame of any size fits an empty endpoint.
+            OUT_BYTES_MAX => FRAME_BYTES_MAX,
+            room => room.saturating_sub(OUT_BYTES_MAX / 2),
+        }
+    }
+
     /// Sends one message. `false`: it did not leave.
     pub fn send<F: Fabric>(&mut self, fabric: &mut F, brick: u32, message: &[u8]) -> bool {
-        self.way(brick).is_some_and(|ep| fabric.send(ep, message, None, NO_TOKEN) != Err(Full))
+        let Some(ep) = self.way(brick) else { return false };
+        let sent = fabric.send(ep, message, None, NO_TOKEN) != Err(Full);
+        self.full += u64::from(!sent);
+        sent
     }
 
     /// Sends a head and records of a log behind it. `true`: the records stay pinned until [`Self::shipped`]
@@ -165,7 +181,8 @@ impl Peers {
             self.scratch.clear();
             self.scratch.extend_from_slice(head);
             self.scratch.extend_from_slice(log.slice_bytes(slice));
-            let _ = fabric.send(ep, &self.scratch, None, NO_TOKEN);
+            let sent = fabric.send(ep, &self.scratch, None, NO_TOKEN);
+            self.full += u64::from(sent == Err(Full));
             return false;
         }
         let body = Body { ptr: slice.ptr, len: slice.len };
@@ -176,6 +193,7 @@ impl Peers {
         });
         let sent = fabric.send(ep, head, Some(body), Token(SHIP | u64::from(at)));
         if sent == Err(Full) {
+            self.full += 1;
             self.ships_free.push(at);
             return false;
         }

@@ -113,8 +113,13 @@ impl Rig {
         let (notices, heard) = Notices::heard();
         let info = info(build, nonce, &board, &notices);
         let incarnation = Incarnation { boot_id: [7; 16], nonce, nonce_before: 0, brick: 5 };
-        let setup =
-            FilesSetup { incarnation, bytes_max: build.bytes_max, cores: build.cores, notices };
+        let setup = FilesSetup {
+            incarnation,
+            bytes_max: build.bytes_max,
+            cores: build.cores,
+            copy_wait_ns: 1_000_000,
+            notices,
+        };
         let queue = Queue::default();
         // Nobody sleeps here.
         let waker = Bell::new().unwrap().waker();

@@ -77,17 +77,16 @@ impl<'a> Work<'a> {
                 Intent::None => {}
             }
         }
-        for copying in [false, true] {
-            for (partition, group) in groups() {
-                let all = group.replicas.members.len() + group.replicas.learners.len();
-                let is_next = group.replicas.learners.is_empty() != copying
-                    && !matches!(group.replicas.intent, Intent::Leave { .. });
-                if is_next
-                    && all > scene.target(group)
-                    && let Some(out) = leaver(scene, &self.loads, group)
-                {
-                    self.foresee_leaver(partition, out);
-                }
+        // Those first about whom there is nothing to choose: a choice that does not count them may undo the move that
+        // it ends, again and again.
+        let mut next: Vec<_> = groups().filter(|(_, group)| is_over(scene, group)).collect();
+        next.sort_by_key(|(_, group)| {
+            let chosen = group.wish.is_some() || group.replicas.members.len() == 1;
+            (!chosen, !group.replicas.learners.is_empty())
+        });
+        for (partition, group) in next {
+            if let Some(out) = leaver(scene, &self.loads, group) {
+                self.foresee_leaver(partition, out);
             }
         }
     }
@@ -157,6 +156,13 @@ impl<'a> Work<'a> {
         };
         self.usable.iter().filter(fine).copied().collect()
     }
+}
+
+/// A group that has, or will have, more replicas than it should, and nobody is asked to leave yet.
+fn is_over(scene: &Scene<'_>, group: &Group) -> bool {
+    let replicas = &group.replicas;
+    let all = replicas.members.len() + replicas.learners.len();
+    all > scene.target(group) && !matches!(replicas.intent, Intent::Leave { .. })
 }
 
 /// The next step of each group, then of the cluster as a whole.
@@ -276,7 +282,8 @@ pub(super) fn leave(
 }
 
 /// Who should go of a group that has one too many: whom an operator named; who is being emptied; then so that the rest is least crowded;
-/// then the one with the most for its weight; a backup before the primary.
+/// then the one with the most for its weight; then a backup, then the primary, and the newest member last: a move that ends
+/// with its leaving was in vain.
 fn leaver(scene: &Scene<'_>, loads: &Loads, group: &Group) -> Option<u32> {
     let members = &group.replicas.members;
     if let Some(Wish::Move { from, to }) = group.wish
@@ -291,7 +298,13 @@ fn leaver(scene: &Scene<'_>, loads: &Loads, group: &Group) -> Option<u32> {
         (!scene.is_draining(brick), crowding(scene.keepers, &rest))
     };
     let load = |brick: u32| scene.keepers.brick(brick).map_or((0, 1), |b| loads.ratio(b));
-    let place = |brick: u32| group.replicas.position(brick);
+    // (While a copy goes on the newest is its learner.)
+    let newest = if group.replicas.learners.is_empty() {
+        members.len().saturating_sub(1)
+    } else {
+        usize::MAX
+    };
+    let place = |brick: u32| group.replicas.position(brick).filter(|at| *at < newest);
     let bricks = members.iter().map(|m| m.brick);
     bricks.min_by(|a, b| {
         let fullest = compare(load(*b), load(*a));

@@ -196,3 +196,22 @@ fn the_overview_tells_who_is_there_and_what_is_under_way() {
     assert_eq!(seen.bricks[to as usize - 1].pid, Some(7));
     assert_eq!(seen.bricks[to as usize - 1].learners, 1);
 }
+
+/// Seen on two bricks: while a large partition was under way one way, small ones went the other way and back, without end.
+#[test]
+fn what_balance_moves_beside_a_long_copy_stays_where_it_went() {
+    let mut world = World::new(2);
+    assert!(world.create("t", options(8, 1)));
+    world.converge();
+    let held = world.keepers.groups().find(|(_, group)| group.replicas.position(1) == Some(0));
+    let partition = held.unwrap().0;
+    world.slow.insert(partition);
+    wish(&mut world, partition, Some(Wish::Move { from: 1, to: 2 }));
+    world.applied.clear();
+    world.run(30_000);
+    let copies = world.applied.iter().filter(|e| matches!(e, Entry::NameLearner { .. })).count();
+    assert!(copies <= 2, "{copies} copies for one wish");
+    world.slow.clear();
+    world.converge();
+    assert_eq!(holds(&world, partition, 2), Some(0));
+}

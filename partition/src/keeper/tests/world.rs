@@ -39,6 +39,8 @@ pub struct World {
     pub machines: Vec<Machine>,
     /// Pairs of machines that do not reach each other.
     pub cuts: BTreeSet<(usize, usize)>,
+    /// Partitions whose copies take for ever.
+    pub slow: BTreeSet<u32>,
     flying: Vec<(Ticket, Entry)>,
     /// Acknowledged writes of each partition.
     pub acked: BTreeMap<u32, u64>,
@@ -372,7 +374,8 @@ impl World {
                     reports.push(Report::Silent { partition, epoch, brick: other.brick });
                 }
             }
-            let learner = group.learners.first().filter(|_| group.is_active());
+            let slow = self.slow.contains(&partition);
+            let learner = group.learners.first().filter(|_| group.is_active() && !slow);
             if let Some(learner) = learner.filter(|l| self.follows(at, l, partition, epoch)) {
                 let to = self.at_of(learner.brick);
                 let writes = self.machines[at].has.get(&partition).copied().unwrap_or(0);

@@ -6,7 +6,7 @@ use crate::replica::Report;
 use crate::wire::peer::Peer;
 use crate::wire::{self, Message};
 
-fn key(n: u32) -> Vec<u8> {
+pub fn key(n: u32) -> Vec<u8> {
     format!("key:{n:05}").into_bytes()
 }
 
@@ -32,7 +32,7 @@ fn check(net: &mut Net, brick: u32, count: u32) {
     }
 }
 
-fn peer<T>(sent: &Sent, test: impl Fn(&Peer<'_>) -> T) -> Option<T> {
+pub fn peer<T>(sent: &Sent, test: impl Fn(&Peer<'_>) -> T) -> Option<T> {
     match wire::decode(&sent.bytes) {
         Ok(Message::Peer { peer, .. }) => Some(test(&peer)),
         _ => None,
@@ -44,7 +44,7 @@ fn copies(net: &Net) -> u32 {
 }
 
 /// Until brick 3 is a member.
-fn until_member(net: &mut Net, brick: u32) {
+pub fn until_member(net: &mut Net, brick: u32) {
     for _ in 0..20 {
         net.heal();
         if net.group.members.iter().any(|m| m.brick == brick) {
@@ -230,7 +230,7 @@ fn a_half_copied_learner_is_never_taken_for_complete() {
     net.tell_all();
     // Not the last of the copy's answers.
     for _ in 0..400 {
-        net.sent.retain(|s| peer(s, |p| matches!(p, Peer::CopyData { next: 0, .. })) != Some(true));
+        net.sent.retain(|s| peer(s, |p| matches!(p, Peer::CopyData { left: 0, .. })) != Some(true));
         if !net.step() {
             net.pass(1_000_000);
         }
@@ -280,7 +280,7 @@ fn half_a_copy_is_not_cleaned() {
     net.learns(3);
     net.tell_all();
     for _ in 0..4_000 {
-        net.sent.retain(|s| peer(s, |p| matches!(p, Peer::CopyData { next: 0, .. })) != Some(true));
+        net.sent.retain(|s| peer(s, |p| matches!(p, Peer::CopyData { left: 0, .. })) != Some(true));
         if !net.step() {
             net.pass(1_000_000);
         }

@@ -9,6 +9,7 @@ mod groups;
 mod linear;
 mod model;
 mod net;
+mod pieces;
 mod small;
 mod sync;
 
