@@ -276,9 +276,8 @@ impl Fake {
     fn arrived(&mut self, ep: Ep, arrival: Arrival, out: &mut Vec<Event>) {
         let Some(end) = self.end_mut(ep) else { return };
         match arrival {
-            Arrival::Opened(_) if end.closing => {}
+            Arrival::Opened(_) | Arrival::Bytes(_) if end.closing => {}
             Arrival::Opened(port) => out.push(Event::Opened { ep, port }),
-            Arrival::Bytes(_) if end.closing => {}
             Arrival::Bytes(bytes) => {
                 let rx = Rx(RxInner::Heap(bytes));
                 out.push(match end.port {

@@ -113,7 +113,8 @@ impl Network {
     pub fn listen(&mut self, place: Place, host: usize, address: SocketAddr) {
         let listener = self.listeners.entry(address);
         let listener = listener.or_insert(Listener { host, places: Vec::new() });
-        (listener.host, _) = (host, listener.places.push(place));
+        listener.host = host;
+        listener.places.push(place);
     }
 
     /// Nobody is there any more: its listeners are gone, and its connections end at the other side.
