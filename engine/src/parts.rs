@@ -4,7 +4,7 @@
 
 pub use crate::brick::Info;
 pub use crate::control::{ControlRequest, Queue};
-pub use crate::counters::{Board, CoreState};
+pub use crate::counters::{Board, CoreState, Published};
 pub use crate::keeper::{Grants, Heard, Sender};
 pub use crate::mesh::Mesh;
 pub use crate::notices::Notices;

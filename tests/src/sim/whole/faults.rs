@@ -143,6 +143,7 @@ impl World {
 
     fn crash(&mut self, a: usize, how: Crash, for_ns: Ns) {
         let how = if how == Crash::Kill || self.may_lose(a) { how } else { Crash::Kill };
+        self.note_seen(a);
         if self.bricks[a].process.is_some() {
             self.cover.saw(match how {
                 Crash::Kill => "a process is killed",
@@ -155,6 +156,16 @@ impl World {
         }
         self.bricks[a].crash(how, &mut self.random);
         self.queue.push(self.now + for_ns, Event::Start { at: a });
+    }
+
+    /// What a process has seen, before it ends.
+    pub fn note_seen(&mut self, a: usize) {
+        let Some(process) = &self.bricks[a].process else { return };
+        let (seen, damaged) = (process.seen(), process.damaged());
+        seen.into_iter().for_each(|what| self.cover.saw(what));
+        if damaged > 0 {
+            self.fail(format!("brick{} found {damaged} damaged records", a + 1));
+        }
     }
 
     /// What is promised outlives the loss of this machine's memory.

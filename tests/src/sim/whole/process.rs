@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 
 use firebrick_engine::parts::{
     Board, ControlRequest, CoreState, Desk, Files, FilesSetup, FromControl, Grants, Heard, Info,
-    Mesh, Notices, Parts, Queue, Sender, Shard, Turn, Window, control_rings,
+    Mesh, Notices, Parts, Published, Queue, Sender, Shard, Turn, Window, control_rings,
 };
 use firebrick_log::manifest::Incarnation;
 use firebrick_log::storage::{Done, Job, Storage};
@@ -24,6 +24,7 @@ use super::disk::Disk;
 use crate::random::Random;
 use crate::sim::clock::Ns;
 
+const LEASE_LOST: &str = "a lease runs out between a read and its answer";
 /// Memory of one data core.
 const CORE_BYTES: u64 = 64 << 20;
 /// Requests in flight on one native connection.
@@ -305,6 +306,24 @@ impl Process {
     /// Everything that it has is served.
     pub fn is_ready(&self) -> bool {
         !self.cores.is_empty() && self.board.ready().is_ok()
+    }
+
+    /// What its cores have counted that a run should have seen.
+    pub fn seen(&self) -> Vec<&'static str> {
+        let mut seen = Vec::new();
+        for counts in self.board.cores().iter().map(Published::read) {
+            seen.extend((counts.leases_lost > 0).then_some(LEASE_LOST));
+            seen.extend((counts.stale_routes > 0).then_some("a stale route is answered"));
+            seen.extend((counts.unavailable > 0).then_some("a request is refused without a lease"));
+            seen.extend((counts.hops_out > 0).then_some("a request is passed on to another core"));
+            seen.extend((counts.copy_bytes > 0).then_some("what is copied arrives"));
+        }
+        seen
+    }
+
+    /// Records that its cores found damaged.
+    pub fn damaged(&self) -> u64 {
+        self.board.cores().iter().map(|core| core.read().corrupt_records).sum()
     }
 
     /// Why a core cannot go on.

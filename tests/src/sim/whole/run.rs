@@ -25,6 +25,8 @@ fn whole(world: &mut World) -> Result<Checked, String> {
     run_to(world, world.load_until)?;
     world.heal();
     let rest = come_to_rest(world).and_then(|()| world.read_everything());
+    (0..world.bricks.len()).for_each(|at| world.note_seen(at));
+    let rest = rest.and(world.failure.clone().map_or(Ok(()), Err));
     let checked = check(&world.history).map_err(|violation| violation.to_string());
     match (rest, checked) {
         (Ok(()), checked) => checked,
