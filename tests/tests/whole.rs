@@ -19,6 +19,7 @@ const INTERESTING: &[&str] = &[
     "a move is wished",
     "a primary steps down",
     "a process is killed",
+    "a process stops before it takes what came",
     "a process stops in the middle of a turn",
     "a request is passed on to another core",
     "a request is refused without a lease",

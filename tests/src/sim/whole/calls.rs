@@ -11,7 +11,7 @@ use crate::sim::clock::{MS, Ns, US};
 use crate::sim::workload;
 
 /// A read at one member is given up after so long.
-const READ_NS: Ns = 2_000 * MS;
+const PATIENCE_NS: Ns = 2_000 * MS;
 
 impl World {
     pub fn client_turn(&mut self, at: usize) {
@@ -58,6 +58,9 @@ impl World {
             self.clients[at].find_table(self.now);
         }
         self.client_turn(at);
+        if self.random.below(4) == 0 {
+            self.read_somewhere();
+        }
         let due = self.now + 100 * US + self.random.below(self.plan.think_ns);
         self.queue.push(due, Event::Think { at });
     }
@@ -75,12 +78,45 @@ impl World {
         id
     }
 
-    pub fn reader_turn(&mut self) {
-        let now_ns = self.now;
-        if let Some(over) = self.reader.as_mut().and_then(|reader| reader.turn(now_ns)) {
-            self.reader = None;
-            self.read = Some(over);
+    /// Somebody patient reads at one member, whatever becomes of it meanwhile: a session would ask another one soon.
+    fn read_somewhere(&mut self) {
+        let is_over = |reader: &Reader| self.now > reader.since + PATIENCE_NS;
+        if self.reader.as_ref().is_some_and(|reader| !is_over(reader)) {
+            return;
         }
+        let keys = self.keys();
+        let key = &keys[self.random.below(keys.len() as u64) as usize];
+        let Some((route, members)) = self.group_of(key) else { return };
+        let member = members[self.random.below(members.len() as u64) as usize];
+        if let Some(&at) = self.ids.get(&member) {
+            let id = self.begin(self.clients.len(), key, &Call::Get);
+            self.ask(at, id, route, key);
+        }
+    }
+
+    /// A read at one member begins.
+    fn ask(&mut self, at: usize, id: u64, route: Route, key: &str) {
+        let fabric = self.fabric.fake_on(CLIENTS + self.clients.len());
+        let address = self.bricks[at].address;
+        self.reader = Some(Reader::ask(self.now, id, fabric, address, route, key));
+        self.refused = None;
+    }
+
+    pub fn reader_turn(&mut self) {
+        let now = self.now;
+        let Some(reader) = &mut self.reader else { return };
+        let (id, over) = (reader.id, reader.turn(now));
+        match over {
+            None => return,
+            Some(Ok(back)) => {
+                self.trace.line(now, format_args!("call {id}, at one member -> {back}"));
+                if let Err(wrong) = self.history.push(Line::Back { id, at_ns: now, back }) {
+                    self.fail(wrong);
+                }
+            }
+            Some(Err(why)) => self.refused = Some(why),
+        }
+        self.reader = None;
     }
 
     /// Reads every key at every member, after all else.
@@ -115,29 +151,25 @@ impl World {
     /// may still make bricks more even.
     fn read_at(&mut self, brick: u32, key: &str) -> Result<(), String> {
         let at = *self.ids.get(&brick).ok_or("a member is no brick")?;
-        let (address, client) = (self.bricks[at].address, self.clients.len());
-        let id = self.begin(client, key, &Call::Get);
-        let until = self.now + READ_NS;
-        let mut why = "no answer".to_owned();
+        let id = self.begin(self.clients.len(), key, &Call::Get);
+        let until = self.now + PATIENCE_NS;
+        let (route, _) = self.group_of(key).ok_or("a key has no group")?;
+        self.ask(at, id, route, key);
         while self.now < until && self.failure.is_none() {
-            match self.read.take() {
-                Some(Ok(back)) => {
-                    self.trace.line(self.now, format_args!("call {id} at brick{}: {back}", at + 1));
-                    return self.history.push(Line::Back { id, at_ns: self.now, back });
-                }
-                Some(Err(no)) => why = no,
-                None => {}
-            }
-            if self.reader.is_none() {
-                let (route, members) = self.group_of(key).ok_or("a key has no group")?;
-                if !members.contains(&brick) {
-                    return Ok(());
-                }
-                let fabric = self.fabric.fake_on(CLIENTS + client);
-                self.reader = Some(Reader::ask(fabric, address, route, key));
-            }
             self.run_until(self.now + MS);
+            if self.reader.is_some() {
+                continue;
+            }
+            if self.refused.is_none() {
+                return Ok(());
+            }
+            let (route, members) = self.group_of(key).ok_or("a key has no group")?;
+            if !members.contains(&brick) {
+                return Ok(());
+            }
+            self.ask(at, id, route, key);
         }
+        let why = self.refused.take().unwrap_or_else(|| "no answer".to_owned());
         Err(format!("brick{} does not answer a read of {key}: {why}", at + 1))
     }
 }

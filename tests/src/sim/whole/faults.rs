@@ -162,7 +162,9 @@ impl World {
     pub fn note_seen(&mut self, a: usize) {
         let Some(process) = &self.bricks[a].process else { return };
         let (seen, damaged) = (process.seen(), process.damaged());
-        seen.into_iter().for_each(|what| self.cover.saw(what));
+        for what in seen {
+            self.cover.saw(what);
+        }
         if damaged > 0 {
             self.fail(format!("brick{} found {damaged} damaged records", a + 1));
         }

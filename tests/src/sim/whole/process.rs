@@ -47,6 +47,8 @@ pub struct Core {
     pub timer: Ns,
     /// It stands still alone until then.
     pub stuck_until: Ns,
+    /// The clock as its turn saw it, when that was stopped there.
+    pub began: Option<Now>,
     /// Its last turn ended and nothing has left yet.
     pub unflushed: bool,
     /// The control thread or another core has something for it.
@@ -189,6 +191,7 @@ impl Process {
                 free: 0,
                 timer: 0,
                 stuck_until: 0,
+                began: None,
                 unflushed: false,
                 rung: true,
                 bell,

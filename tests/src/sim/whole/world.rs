@@ -105,9 +105,10 @@ pub struct World {
     pub bricks: Vec<Brick>,
     pub keeper: Keeper,
     pub clients: Vec<Client>,
-    /// Reads at one member, in the end.
+    /// A read at one member.
     pub reader: Option<Reader>,
-    pub read: Option<Result<crate::check::Back, String>>,
+    /// Why the last one has no answer.
+    pub refused: Option<String>,
     pub history: History,
     pub watch: Watch,
     pub trace: Trace,
@@ -170,7 +171,7 @@ impl World {
             keeper,
             clients,
             reader: None,
-            read: None,
+            refused: None,
             history: History::default(),
             watch: Watch::default(),
             trace: Trace::default(),
@@ -309,9 +310,20 @@ impl World {
     /// A turn of a data core.
     fn turn(&mut self, at: usize, number: usize) {
         let brick = &mut self.bricks[at];
-        let now = brick.now(self.now);
+        let shown = brick.now(self.now);
         let Some(process) = &mut brick.process else { return };
         let incarnation = process.incarnation;
+        let core = &mut process.cores[number];
+        let loaded = self.now < self.load_until && core.began.is_none();
+        if loaded && self.random.below(STUMBLES_OF) < self.plan.stumbles {
+            // The process is stopped just behind the look at the clock: what comes meanwhile belongs to this turn.
+            self.cover.saw("a process stops before it takes what came");
+            let until = self.now + self.random.below(2 * self.plan.lease_ms * MS);
+            core.began = Some(shown);
+            brick.paused_until = brick.paused_until.max(until);
+            return;
+        }
+        let now = core.began.take().unwrap_or(shown);
         process.do_work(self.now, number, &mut brick.disk);
         let core = &mut process.cores[number];
         core.rung = false;
