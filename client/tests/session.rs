@@ -326,6 +326,29 @@ fn a_repeated_stale_route_sends_an_unnumbered_write_once_more_not_twice() {
 }
 
 /// After a cut, an answer of the old connection says nothing of the new one's try.
+/// Nobody answers a request for the map, and nothing can be done about it: the shell must not be woken for that.
+#[test]
+fn a_silent_brick_leaves_the_shell_asleep() {
+    let mut world = World::new(1, Weather::default());
+    world.connect();
+    let deadline_ns = world.now_ns + 60_000 * MS;
+    world.session.fetch_map(world.now_ns, deadline_ns, 7).unwrap();
+    let _ = frames(&mut world);
+    let mut woken = 0;
+    for _ in 0..100 {
+        let due_ns = world.session.poll_timeout();
+        if due_ns > world.now_ns + 10_000 * MS {
+            break;
+        }
+        world.now_ns = due_ns.max(world.now_ns + 1);
+        let results = &mut world.results;
+        world.session.handle_timeout(world.now_ns, &mut sink(results));
+        let _ = frames(&mut world);
+        woken += 1;
+    }
+    assert!(woken < 20, "woken {woken} times");
+}
+
 #[test]
 fn an_answer_of_a_connection_that_is_gone_is_ignored() {
     let mut world = settled(true);

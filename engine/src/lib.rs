@@ -13,6 +13,8 @@ mod keeper;
 pub mod lock;
 pub mod mesh;
 mod notices;
+#[doc(hidden)]
+pub mod parts;
 pub mod resp;
 pub mod runtime;
 mod shard;

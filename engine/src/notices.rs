@@ -24,8 +24,7 @@ impl Notices {
         Self(say)
     }
 
-    /// Sentences for a test to read.
-    #[cfg(test)]
+    /// Sentences for a test or the simulator to read.
     pub fn heard() -> (Self, std::sync::mpsc::Receiver<String>) {
         let (say, heard) = sync_channel::<String>(WAITING_MAX);
         (Self(say), heard)

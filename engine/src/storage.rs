@@ -74,17 +74,16 @@ impl Drop for Bell {
 }
 
 /// The storage thread's end of a desk.
-pub(crate) struct Window<J, D> {
+pub struct Window<J, D> {
     jobs: Consumer<J>,
     done: Producer<D>,
     wake: Waker,
 }
 
-/// For tests that do the jobs themselves, at moments of their choice.
-#[cfg(test)]
+/// For tests and the simulator, which do the jobs themselves, at moments of their choice.
 impl<J, D> Window<J, D> {
     /// A desk and the other end of its rings.
-    pub(crate) fn by_hand() -> (Desk<J, D>, Self) {
+    pub fn by_hand() -> (Desk<J, D>, Self) {
         let (to, jobs) = RingBuffer::new(JOBS_MAX);
         let (done, from) = RingBuffer::new(JOBS_MAX);
         let bell = Bell(thread::current());
@@ -95,12 +94,12 @@ impl<J, D> Window<J, D> {
     }
 
     /// The next job.
-    pub(crate) fn take(&mut self) -> Option<J> {
+    pub fn take(&mut self) -> Option<J> {
         self.jobs.pop().ok()
     }
 
     /// Its answer.
-    pub(crate) fn answer(&mut self, done: D) {
+    pub fn answer(&mut self, done: D) {
         assert!(self.done.push(done).is_ok(), "the ring holds an answer for every job");
     }
 }

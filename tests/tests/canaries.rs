@@ -9,13 +9,27 @@ use firebrick_tests::random::Random;
 use firebrick_tests::sim::clock::MS;
 use firebrick_tests::sim::machine::Crash;
 use firebrick_tests::sim::named::{copies, durable, eight, epochs, leases, once};
-use firebrick_tests::sim::{Fault, Mistake, Plan, Story, run};
+use firebrick_tests::sim::{Fault, Mistake, Outcome, Plan, Story, run, run_whole};
 
 /// Seeds that a mistake may need.
 const SEEDS: u64 = 500;
 
 /// Runs plans until one fails; how many it took.
 fn hunt(name: &str, canary: Option<Canary>, plan: impl Fn(u64) -> Plan) {
+    hunt_in(run, name, canary, plan);
+}
+
+/// The same with whole bricks.
+fn hunt_whole(name: &str, canary: Canary, plan: impl Fn(u64) -> Plan) {
+    hunt_in(run_whole, &format!("{name}, whole bricks"), Some(canary), plan);
+}
+
+fn hunt_in(
+    run: fn(&Plan, bool) -> Outcome,
+    name: &str,
+    canary: Option<Canary>,
+    plan: impl Fn(u64) -> Plan,
+) {
     let begun = Instant::now();
     std::panic::set_hook(Box::new(|_| {}));
     canary::set(canary);
@@ -33,7 +47,16 @@ fn hunt(name: &str, canary: Option<Canary>, plan: impl Fn(u64) -> Plan) {
 
 /// A plan of the usual kind, with more of what a mistake needs.
 fn with(seed: u64, faults: &[fn(&mut Random, &Plan) -> Fault]) -> Plan {
-    let mut plan = Plan::short(seed);
+    more(Plan::short(seed), faults)
+}
+
+/// The same for whole bricks.
+fn whole(seed: u64, faults: &[fn(&mut Random, &Plan) -> Fault]) -> Plan {
+    more(Plan::whole(seed), faults)
+}
+
+fn more(mut plan: Plan, faults: &[fn(&mut Random, &Plan) -> Fault]) -> Plan {
+    let seed = plan.seed;
     let mut random = Random::new(seed ^ 0xca);
     for _ in 0..3 {
         for fault in faults {
@@ -76,6 +99,11 @@ fn power_off(random: &mut Random, _: &Plan) -> Fault {
 
 fn slow_disk(random: &mut Random, plan: &Plan) -> Fault {
     Fault::SlowDisk { a: some(random, plan), for_ns: random.below(500) * MS }
+}
+
+fn sever(random: &mut Random, plan: &Plan) -> Fault {
+    let a = some(random, plan);
+    Fault::Sever { a, b: (a + 1) % plan.machines }
 }
 
 fn busy(plan: Plan) -> Plan {
@@ -141,6 +169,45 @@ fn lease_counted_from_the_answer() {
 fn lease_before_map() {
     let mistake = Mistake::LeaseBeforeMap;
     hunt("lease before map", None, |seed| mistaken(mistake, with(seed, &[cut_off, pause])));
+}
+
+#[test]
+fn whole_bricks_reads_by_a_backup_without_the_pending_rule() {
+    hunt_whole("backup reads", Canary::BackupReadsPending, |seed| whole(seed, &[storm]));
+}
+
+#[test]
+fn whole_bricks_serving_before_take_over() {
+    hunt_whole("early serving", Canary::ServeBeforeTakeOver, |seed| {
+        busy(whole(seed, &[kill, pause]))
+    });
+}
+
+#[test]
+fn whole_bricks_learner_promoted_before_its_vote_is_required() {
+    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[lose, storm, pause];
+    hunt_whole("early promotion", Canary::PromoteBeforeRequire, |seed| busy(whole(seed, faults)));
+}
+
+#[test]
+fn whole_bricks_votes_of_an_earlier_epoch() {
+    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[cut_off, storm, kill];
+    hunt_whole("votes kept", Canary::VotesKept, |seed| busy(whole(seed, faults)));
+}
+
+#[test]
+fn whole_bricks_answers_forgotten() {
+    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[storm, sever, pause];
+    hunt_whole("forgotten answers", Canary::ForgetAnswers, |seed| busy(whole(seed, faults)));
+}
+
+#[test]
+fn whole_bricks_the_primarys_own_vote_before_its_flush() {
+    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[power_off, slow_disk];
+    hunt_whole("early vote", Canary::VoteBeforeFlush, |seed| Plan {
+        durability: Durability::Sync,
+        ..whole(seed, faults)
+    });
 }
 
 /// A script of `named.rs` with the rule that it is about switched off: it must end badly.

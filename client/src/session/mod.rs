@@ -287,12 +287,13 @@ impl Session {
             match slot.state {
                 State::Paused(until) if until <= now_ns => self.admit(now_ns, index),
                 State::Paused(until) => wake_ns = wake_ns.min(until),
-                State::Sent(link) => {
+                // (A line that is silent is looked after with the others.)
+                State::Sent(link) if slot.target != slot::Target::Brick => {
                     let patient_ns = slot.sent_ns.saturating_add(self.options.silence_ns);
-                    if patient_ns <= now_ns && slot.target != slot::Target::Brick {
+                    if patient_ns <= now_ns {
                         slow = Some(link);
                     } else {
-                        wake_ns = wake_ns.min(patient_ns.max(now_ns + 1));
+                        wake_ns = wake_ns.min(patient_ns);
                     }
                 }
                 _ => {}

@@ -26,7 +26,7 @@ use crate::config::partitions_per_core;
 use crate::counters::Board;
 use crate::error::BrickError;
 use crate::keeper::{self, BeatSetup, Beats, Begun, Finder, KeeperSetup, News, Node};
-pub use requests::{Busy, ControlAnswer, ControlPort};
+pub use requests::{Busy, ControlAnswer, ControlPort, ControlRequest};
 
 /// Requests to the control thread that may wait.
 const REQUESTS_MAX: usize = 256;
@@ -154,7 +154,7 @@ pub struct ControlThread {
 /// The ends of the queue to a control thread that is started later: data cores are made before it.
 pub struct Queue {
     port: ControlPort,
-    requests: mpsc::Receiver<requests::ControlRequest>,
+    requests: mpsc::Receiver<ControlRequest>,
 }
 
 impl Default for Queue {
@@ -170,16 +170,9 @@ impl Queue {
         self.port.clone()
     }
 
-    /// The next request of a client, for a test that answers in the control thread's place: the core,
-    /// its word, and the JSON.
-    #[cfg(test)]
-    pub fn take(&mut self) -> Option<(u16, u64, String)> {
-        loop {
-            let request = self.requests.try_recv().ok()?;
-            if let requests::ControlRequest::Json { core, token, body } = request {
-                return Some((core, token, String::from_utf8_lossy(&body).into_owned()));
-            }
-        }
+    /// The next request, for a test or the simulator in the control thread's place.
+    pub fn take(&mut self) -> Option<ControlRequest> {
+        self.requests.try_recv().ok()
     }
 }
 
@@ -257,7 +250,7 @@ fn listen_http(address: SocketAddr) -> Result<TcpListener, BrickError> {
 
 /// Where others reach into the thread.
 struct Ends {
-    requests: mpsc::Receiver<requests::ControlRequest>,
+    requests: mpsc::Receiver<ControlRequest>,
     ended: watch::Receiver<bool>,
     started: SyncSender<Result<Started, BrickError>>,
 }

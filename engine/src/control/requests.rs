@@ -45,7 +45,8 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// A request on its way.
-pub(super) enum ControlRequest {
+#[derive(Debug)]
+pub enum ControlRequest {
     /// Of a client, through a core.
     Json {
         /// Who asks.
@@ -248,9 +249,13 @@ impl Office {
                 return Some((None, Doing::Change(admin)));
             }
             ControlRequest::Report(report) => self.news.report(report),
-            ControlRequest::Figures(figures) => self.news.figures(figures),
-            ControlRequest::Copies { core, copies } => self.news.copies(core, copies),
-            ControlRequest::Unreachable { core, bricks } => self.news.unreachable(core, bricks),
+            ControlRequest::Figures(figures) => self.news.hear(|heard| heard.figures(figures)),
+            ControlRequest::Copies { core, copies } => {
+                self.news.hear(|heard| heard.copies(core, copies));
+            }
+            ControlRequest::Unreachable { core, bricks } => {
+                self.news.hear(|heard| heard.unreachable(core, bricks));
+            }
         }
         None
     }

@@ -1,24 +1,23 @@
 //! Every brick's heartbeats: a lease and the maps, from the keepers to the data cores.
 //!
-//! The lease counts from before the request. Routes go into a core's ring before the lease that rests on them. A
-//! core that has not taken its last lease has not turned its loop since: it gets no further one, so a stuck core's lease
-//! ends whatever this thread does.
+//! The lease counts from before the request. What the cores are given, and in which order, is `grants`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use firebrick_partition::keeper::{DEFAULT_TABLE, Heartbeat, LeaseAnswer, MapDelta, Room};
-use firebrick_partition::maps::{Maps, Routes, TableOptions};
+use firebrick_partition::keeper::{DEFAULT_TABLE, LeaseAnswer};
+use firebrick_partition::maps::{Routes, TableOptions};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use super::ask::Finder;
+use super::grants::{Grants, Sender};
 use super::net::{Admin, Answer, Ask};
 use super::news::News;
 use super::node::Node;
 use crate::clock::boot_ns;
 use crate::control::Cores;
-use crate::counters::{Board, Taken};
+use crate::counters::Board;
 use crate::error::BrickError;
 
 /// Between two heartbeats.
@@ -31,8 +30,6 @@ const AGAIN: Duration = Duration::from_millis(20);
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(250);
 /// Between two looks at a core that had not taken its lease yet.
 const LATE_EVERY: Duration = Duration::from_millis(2);
-/// A core that is late for so long is not waited for.
-const LATE_MAX: Duration = Duration::from_millis(500);
 
 /// What the heartbeats are made with.
 pub(crate) struct BeatSetup {
@@ -50,20 +47,8 @@ pub(crate) struct BeatSetup {
 /// See the module's text.
 pub(crate) struct Beats {
     setup: BeatSetup,
-    maps: Maps,
-    routes: Arc<Routes>,
-    /// Ask for all maps: the changes did not fit.
-    whole: bool,
-    end_ns: u64,
-    pushed: Vec<Pushed>,
+    grants: Grants,
     shown: watch::Sender<u64>,
-}
-
-/// What one core was given last.
-#[derive(Clone, Copy)]
-struct Pushed {
-    what: Taken,
-    at: Instant,
 }
 
 /// Why the heartbeats end.
@@ -76,11 +61,8 @@ pub(crate) enum Ended {
 
 impl Beats {
     pub(crate) fn new(setup: BeatSetup) -> Self {
-        let none = Pushed { what: Taken::default(), at: Instant::now() };
-        let pushed = vec![none; setup.board.cores().len()];
-        let (maps, routes) = (Maps::default(), Arc::default());
-        let shown = watch::Sender::new(0);
-        Self { setup, maps, routes, whole: true, end_ns: 0, pushed, shown }
+        let grants = Grants::new(setup.board.cores().len());
+        Self { setup, grants, shown: watch::Sender::new(0) }
     }
 
     /// Tells the version of the maps that the cores have been given.
@@ -92,7 +74,9 @@ impl Beats {
     pub(crate) async fn first(&mut self) -> Result<Arc<Routes>, BrickError> {
         loop {
             match self.ask().await {
-                Ok(None) if self.maps.table(DEFAULT_TABLE).is_some() || !self.setup.founder => {
+                Ok(None)
+                    if self.grants.maps().table(DEFAULT_TABLE).is_some() || !self.setup.founder =>
+                {
                     break;
                 }
                 Ok(None) => self.create_default().await?,
@@ -101,7 +85,7 @@ impl Beats {
                 Err(_) => sleep(AGAIN).await,
             }
         }
-        Ok(Arc::clone(&self.routes))
+        Ok(Arc::clone(self.grants.routes()))
     }
 
     async fn create_default(&mut self) -> Result<(), BrickError> {
@@ -132,7 +116,7 @@ impl Beats {
             self.push();
             while began.elapsed() < wait {
                 let left = wait.saturating_sub(began.elapsed());
-                if self.is_late() {
+                if self.grants.is_late(boot_ns()) {
                     sleep(LATE_EVERY.min(left)).await;
                     self.push();
                     continue;
@@ -154,15 +138,22 @@ impl Beats {
 
     /// One heartbeat and what its answer says.
     async fn ask(&mut self) -> Result<Option<Ended>, String> {
-        let beat = self.beat();
-        let since = boot_ns();
-        match self.setup.finder.ask(&Ask::Heartbeat(beat), ANSWER_TIMEOUT).await? {
+        let setup = &mut self.setup;
+        let sender = Sender {
+            brick: setup.node.brick,
+            incarnation: setup.node.incarnation,
+            pid: std::process::id(),
+            memory_bytes: setup.memory_bytes,
+        };
+        let beat = self.grants.heartbeat(sender, &setup.board, setup.news.take());
+        let since_ns = boot_ns();
+        match setup.finder.ask(&Ask::Heartbeat(beat), ANSWER_TIMEOUT).await? {
             Answer::Lease(LeaseAnswer::Granted { lease_ms, delta }) => {
-                self.take_maps(&delta)?;
-                let end_ns = lease_ms.map_or(u64::MAX, |ms| since + ms * 1_000_000);
-                // An older answer cannot come behind a newer one: one is asked for at a time. But a lease without
-                // end ends only by one that ends.
-                self.end_ns = end_ns;
+                if self.grants.take(sender.brick, since_ns, lease_ms, &delta)? {
+                    let bricks = &self.grants.maps().bricks;
+                    let places: Vec<String> = bricks.iter().map(|b| b.control.clone()).collect();
+                    setup.finder.add(places);
+                }
                 Ok(None)
             }
             Answer::Lease(LeaseAnswer::Register) => Ok(Some(Ended::Superseded)),
@@ -172,85 +163,16 @@ impl Beats {
         }
     }
 
-    fn beat(&self) -> Heartbeat {
-        let setup = &self.setup;
-        let taken = || setup.board.cores().iter().map(crate::counters::Published::taken);
-        let version = taken().map(|taken| taken.version).min().unwrap_or(0);
-        let endless = taken().map(|taken| taken.end_ns).any(|end| end == u64::MAX)
-            || self.pushed.iter().any(|pushed| pushed.what.end_ns == u64::MAX);
-        let news = setup.news.take();
-        let counts = setup.board.cores().iter().map(crate::counters::Published::read);
-        let used: u64 = counts.map(|counts| counts.log_used_bytes).sum();
-        let total_bytes = setup.memory_bytes;
-        Heartbeat {
-            brick: setup.node.brick,
-            incarnation: setup.node.incarnation,
-            version: if self.whole { 0 } else { version },
-            endless,
-            reports: news.reports,
-            unreachable: news.unreachable,
-            room: Room { total_bytes, free_bytes: total_bytes.saturating_sub(used) },
-            figures: news.figures,
-            copies: news.copies,
-            pid: std::process::id(),
-        }
-    }
-
-    fn take_maps(&mut self, delta: &MapDelta) -> Result<(), String> {
-        let before = self.maps.version;
-        if delta.version < before && delta.since.is_none() && !self.whole {
-            return Err(format!("the maps of version {} are older than {before}", delta.version));
-        }
-        if let Err(what) = delta.apply_to(&mut self.maps) {
-            self.whole = true;
-            return Err(what);
-        }
-        self.whole = false;
-        if self.maps.version != before {
-            let routes = Routes::new(&self.maps, self.setup.node.brick);
-            let routes = routes.map_err(|error| {
-                // These maps must not be built upon.
-                self.whole = true;
-                self.maps = Maps::default();
-                error.to_string()
-            })?;
-            let places: Vec<String> = self.maps.bricks.iter().map(|b| b.control.clone()).collect();
-            self.setup.finder.add(places);
-            self.routes = Arc::new(routes);
-        }
-        Ok(())
-    }
-
-    /// Gives the newest routes and lease to every core that has taken what it was given before.
+    /// Gives the cores what they may be given now.
     fn push(&mut self) {
-        let version = self.routes.version();
-        if version < self.maps.version {
-            return;
-        }
-        let next = Taken { version, end_ns: self.end_ns };
-        for (core, pushed) in self.pushed.iter_mut().enumerate() {
-            let taken = self.setup.board.core(core).taken();
-            let is_first = pushed.what.end_ns == 0;
-            if pushed.what == next || !(is_first || pushed.what == taken) {
-                continue;
-            }
-            let routes = (pushed.what.version < version).then(|| Arc::clone(&self.routes));
-            self.setup.cores.give(core as u16, routes, next.end_ns);
-            *pushed = Pushed { what: next, at: Instant::now() };
-        }
-        let is_stuck = |p: &&Pushed| p.what.version < version && p.at.elapsed() >= LATE_MAX;
-        let given = self.pushed.iter().filter(|pushed| !is_stuck(pushed));
-        if let Some(shown) = given.map(|pushed| pushed.what.version).min()
+        let cores = &self.setup.cores;
+        let give = |core, routes, end_ns| cores.give(core, routes, end_ns);
+        self.grants.push(boot_ns(), &self.setup.board, give);
+        if let Some(shown) = self.grants.shown(boot_ns())
             && shown > *self.shown.borrow()
         {
             self.shown.send_replace(shown);
         }
-    }
-
-    /// Some core has not been given the newest yet, and is not late for long.
-    fn is_late(&self) -> bool {
-        let next = Taken { version: self.routes.version(), end_ns: self.end_ns };
-        self.pushed.iter().any(|pushed| pushed.what != next && pushed.at.elapsed() < LATE_MAX)
     }
 }
 

@@ -3,7 +3,7 @@
 //! * `disk`, `machine`, `network`, `types`: what openraft runs on: log, snapshots, messages;
 //! * `net`: the control port;
 //! * `node`: a brick's keeper; `lead`, `requests`: what the leader does;
-//! * `begin`, `member`: a brick starts; `beat`, `news`, `ask`: its heartbeats; `status`: the cluster for people.
+//! * `begin`, `member`: a brick starts; `beat`, `grants`, `news`, `ask`: its heartbeats; `status`: the cluster for people.
 //!
 //! What is decided, and why it is safe, is `partition::keeper`; docs/keepers.md is the text.
 
@@ -11,6 +11,7 @@ mod ask;
 mod beat;
 mod begin;
 mod disk;
+mod grants;
 mod lead;
 mod machine;
 mod member;
@@ -28,6 +29,8 @@ pub(crate) use ask::Finder;
 pub(crate) use beat::{BeatSetup, Beats, Ended, removed, superseded};
 pub use begin::KeeperSetup;
 pub(crate) use begin::{Begun, begin};
+pub use grants::{Grants, Sender};
 pub(crate) use net::{Admin, Answer, Ask};
+pub use news::Heard;
 pub(crate) use news::News;
 pub(crate) use node::{Node, SNAPSHOT_ENTRIES, listen};

@@ -13,6 +13,8 @@ use crate::mesh::{self, Leg};
 
 /// Hops taken in one turn, so that one busy neighbour does not hold up this core's own connections.
 const HOPS_PER_TURN_MAX: usize = 512;
+/// Instead of an answer: there will be none.
+pub(super) const UNANSWERED: &[u8] = &[];
 
 impl<F: Fabric> Shard<F> {
     /// Takes what the other cores sent.
@@ -61,6 +63,9 @@ impl<F: Fabric> Shard<F> {
 
     fn on_hop_answer(&mut self, hop: &mesh::Hop) {
         self.store.relayed -= 1;
+        if hop.bytes() == UNANSWERED {
+            return self.leave_unanswered(Asker::from_token(hop.token));
+        }
         match Asker::from_token(hop.token) {
             // The frame is the client's answer as it is.
             Asker::Native { conn, .. } => self.answer_native_frame(conn, hop.bytes()),

@@ -158,6 +158,21 @@ impl<F: Fabric> Shard<F> {
         &mut self.fabric
     }
 
+    /// The partitions that are open here, for the simulator's checks.
+    pub fn replicas(&self) -> &[Replica] {
+        self.store.all()
+    }
+
+    /// The maps that it serves by, likewise.
+    pub fn routes(&self) -> &Arc<Routes> {
+        &self.store.routes
+    }
+
+    /// Until when clients are answered, likewise.
+    pub fn lease_end_ns(&self) -> u64 {
+        self.store.lease_end_ns
+    }
+
     /// Submits all that was queued.
     pub fn flush(&mut self) -> io::Result<()> {
         self.hold_back();

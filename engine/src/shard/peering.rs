@@ -7,6 +7,8 @@ use firebrick_partition::{Answer, Failure};
 
 use super::Shard;
 use super::asker::Asker;
+use super::hopping::UNANSWERED;
+use super::hops::Hop;
 use super::peers::{Forward, Holder, is_temporary};
 use crate::mesh;
 
@@ -60,13 +62,18 @@ impl<F: Fabric> Shard<F> {
     }
 
     /// A write was prepared here and another primary decides it: nobody here will ever know. A native
-    /// client asks again with the same number; whoever cannot is told that it is in doubt.
+    /// client asks again with the same number (it would take "in doubt" for "this try changed nothing"); whoever cannot
+    /// is told that it is in doubt. Which of the two, the core knows that the request came to.
     pub(super) fn leave_unanswered(&mut self, asker: Asker) {
         match asker {
             Asker::Native { conn, .. } => {
                 if let Some(ep) = self.conns.find(conn) {
                     self.fabric.abort(ep);
                 }
+            }
+            Asker::Hop { entry } => {
+                let Hop { core, token, .. } = self.store.hops.remove(entry);
+                self.store.mesh().answer(core, token, UNANSWERED);
             }
             other => self.deliver(other, Answer::Failed(Failure::InDoubt)),
         }

@@ -124,6 +124,11 @@ impl Store {
         &mut self.replicas
     }
 
+    /// The same, to be looked at.
+    pub fn all(&self) -> &[Replica] {
+        &self.replicas
+    }
+
     /// The replica of a partition.
     pub fn replica(&mut self, partition: u32) -> Option<&mut Replica> {
         let at = self.index_of(partition)?;

@@ -6,6 +6,8 @@
 //! What holds, as over TCP: what is sent on one endpoint arrives in order and whole, or the connection ends. Between
 //! endpoints every order is possible. A loss is the loss of a connection, seen by both ends at times of their own.
 
+mod link;
+mod peer;
 mod world;
 
 use std::cell::RefCell;
@@ -20,8 +22,10 @@ use crate::fabric::{
 use crate::limits::{
     CQES_PER_POLL_MAX, DISK_WRITES_MAX, ENDPOINTS_MAX, FRAME_BYTES_MAX, OUT_BYTES_MAX,
 };
-use world::{Arrival, Network, Place};
+use link::Arrival;
+pub use peer::Peer;
 pub use world::{Disk, Settings};
+use world::{Network, Place};
 
 /// The network between all fakes.
 #[derive(Clone)]
@@ -33,12 +37,23 @@ impl World {
         Self(Rc::new(RefCell::new(Network::new(seed, settings))))
     }
 
-    /// One more end.
+    /// One more end, on a host of its own.
     pub fn fake(&self) -> Fake {
         let place = self.0.borrow_mut().add_place();
+        self.make(place, usize::MAX - place)
+    }
+
+    /// One more end on a host, by the caller's number of it.
+    pub fn fake_on(&self, host: usize) -> Fake {
+        let place = self.0.borrow_mut().add_place();
+        self.make(place, host)
+    }
+
+    fn make(&self, place: Place, host: usize) -> Fake {
         Fake {
             net: Rc::clone(&self.0),
             place,
+            host,
             ends: Vec::new(),
             now: 0,
             ready: Vec::new(),
@@ -47,9 +62,31 @@ impl World {
         }
     }
 
+    /// From here on the network has a time of its own, which this moves: its ends may have clocks that drift, and
+    /// what they give to [`Fabric::poll`] says nothing about when something arrives.
+    pub fn set_time(&self, now_ns: u64) {
+        self.0.borrow_mut().time_ns = Some(now_ns);
+    }
+
+    /// Nothing gets from one host to another, in this direction, until [`World::unblock`]: it waits, and whoever
+    /// dials waits too.
+    pub fn block(&self, from: usize, to: usize, now_ns: u64) {
+        self.0.borrow_mut().block(from, to, now_ns);
+    }
+
+    /// Ends [`World::block`]. What waited arrives, at the latest after as long again.
+    pub fn unblock(&self, from: usize, to: usize, now_ns: u64) {
+        self.0.borrow_mut().unblock(from, to, now_ns);
+    }
+
+    /// All connections between two hosts are lost. New ones may be made.
+    pub fn sever(&self, a: usize, b: usize, now_ns: u64) {
+        self.0.borrow_mut().sever(a, b, now_ns);
+    }
+
     /// Connects two fakes with a pair of endpoints. Both report [`Event::Opened`].
     pub fn connect(&self, a: &mut Fake, b: &mut Fake, port: Port) -> (Ep, Ep) {
-        let link = self.0.borrow_mut().add_link([a.place, b.place]);
+        let link = self.0.borrow_mut().add_link([(a.place, a.host), (b.place, b.host)]);
         (a.open(link, 0, port), b.open(link, 1, port))
     }
 
@@ -57,7 +94,7 @@ impl World {
     pub fn stream(&self, fake: &mut Fake) -> (Ep, Peer) {
         let mut net = self.0.borrow_mut();
         let place = net.add_place();
-        let link = net.add_link([fake.place, place]);
+        let link = net.add_link([(fake.place, fake.host), (place, usize::MAX - place)]);
         drop(net);
         (fake.open(link, 0, Port::Stream), Peer { net: Rc::clone(&self.0), place, link })
     }
@@ -67,62 +104,28 @@ impl World {
         self.0.borrow_mut().settings = settings;
     }
 
-    /// Cuts all connections between two fakes, now. New ones may be made.
+    /// Cuts all connections between the hosts of two fakes, now. New ones may be made.
     pub fn cut(&self, a: &Fake, b: &Fake) {
-        self.0.borrow_mut().cut(a.place, b.place, a.now.max(b.now));
+        self.sever(a.host, b.host, a.time().max(b.time()));
     }
 
-    /// Cuts all connections between two fakes, and lets none be dialled until [`World::join`].
+    /// Nothing gets from one fake's host to the other's or back until [`World::join`].
     pub fn part(&self, a: &Fake, b: &Fake) {
-        self.0.borrow_mut().set_apart(a.place, b.place, true);
-        self.cut(a, b);
+        for (from, to) in [(a, b), (b, a)] {
+            self.block(from.host, to.host, a.time().max(b.time()));
+        }
     }
 
     /// Ends [`World::part`].
     pub fn join(&self, a: &Fake, b: &Fake) {
-        self.0.borrow_mut().set_apart(a.place, b.place, false);
+        for (from, to) in [(a, b), (b, a)] {
+            self.unblock(from.host, to.host, a.time().max(b.time()));
+        }
     }
 
     /// The earliest time at which something arrives anywhere; `None`: nothing is on its way.
     pub fn next_ns(&self) -> Option<u64> {
         self.0.borrow().next_ns()
-    }
-}
-
-/// The test's end of a stream.
-pub struct Peer {
-    net: Rc<RefCell<Network>>,
-    place: Place,
-    link: usize,
-}
-
-impl Peer {
-    /// Sends bytes.
-    pub fn feed(&self, now_ns: u64, bytes: &[u8]) {
-        self.net.borrow_mut().send(self.link, 1, now_ns, bytes.to_vec());
-    }
-
-    /// What has arrived by `now_ns`. Reading is what makes room at the other end: a peer that never calls this
-    /// never reads.
-    pub fn taken(&self, now_ns: u64) -> Vec<u8> {
-        let mut net = self.net.borrow_mut();
-        let mut bytes = Vec::new();
-        while let Some((_, arrival)) = net.arrive(self.place, now_ns) {
-            if let Arrival::Bytes(more) = arrival {
-                bytes.extend_from_slice(&more);
-            }
-        }
-        bytes
-    }
-
-    /// Loses the connection, with some of what was on its way.
-    pub fn cut(&self, now_ns: u64) {
-        self.net.borrow_mut().lose(self.link, now_ns);
-    }
-
-    /// Ends the connection.
-    pub fn close(&self, now_ns: u64) {
-        self.net.borrow_mut().close(self.link, 1, now_ns);
     }
 }
 
@@ -144,7 +147,9 @@ struct End {
 pub struct Fake {
     net: Rc<RefCell<Network>>,
     place: Place,
+    host: usize,
     ends: Vec<End>,
+    /// By its own clock, when the network has none.
     now: u64,
     ready: Vec<Event>,
     dirty: Vec<u32>,
@@ -155,17 +160,35 @@ pub struct Fake {
 impl Drop for Fake {
     /// Its process is gone: peers see their connections end, and nobody is reached here any more.
     fn drop(&mut self) {
-        self.net.borrow_mut().vanish(self.place, self.now);
+        let now = self.time();
+        self.net.borrow_mut().vanish(self.place, now);
     }
 }
 
 impl Fake {
-    /// Others may dial this address from now on.
+    /// Others may dial this address from now on. Several of one host may share it: a connection comes to one.
     pub fn listen(&mut self, address: SocketAddr) {
-        self.net.borrow_mut().listen(self.place, address);
+        self.net.borrow_mut().listen(self.place, self.host, address);
     }
 
+    /// When something arrives here; `None`: nothing is on its way.
+    pub fn next_ns(&self) -> Option<u64> {
+        if self.ready.is_empty() { self.net.borrow().next_at(self.place) } else { Some(0) }
+    }
+
+    /// The network's time.
+    fn time(&self) -> u64 {
+        self.net.borrow().time_ns.unwrap_or(self.now)
+    }
+
+    /// A connection that is there from the beginning.
     fn open(&mut self, link: usize, side: usize, port: Port) -> Ep {
+        let ep = self.add(link, side, port);
+        self.ready.push(Event::Opened { ep, port });
+        ep
+    }
+
+    fn add(&mut self, link: usize, side: usize, port: Port) -> Ep {
         assert!(self.ends.len() < ENDPOINTS_MAX, "a fake has {ENDPOINTS_MAX} endpoints");
         let end = End {
             generation: 0,
@@ -188,7 +211,6 @@ impl Fake {
         }
         let ep = Ep { slot: slot as u32, generation: self.ends[slot].generation };
         self.net.borrow_mut().set_end(link, side, ep);
-        self.ready.push(Event::Opened { ep, port });
         ep
     }
 
@@ -231,15 +253,16 @@ impl Fake {
 
     /// Moves queued bytes into the network.
     fn push_out(&mut self) {
+        let now = self.time();
         for slot in std::mem::take(&mut self.dirty) {
             let end = &mut self.ends[slot as usize];
             let Some((link, side)) = end.link else { continue };
             for frame in std::mem::take(&mut end.frames) {
-                self.net.borrow_mut().send(link, side, self.now, frame);
+                self.net.borrow_mut().send(link, side, now, frame);
             }
             if !end.out.is_empty() {
                 let bytes = std::mem::take(&mut end.out);
-                self.net.borrow_mut().send(link, side, self.now, bytes);
+                self.net.borrow_mut().send(link, side, now, bytes);
             }
             if self.queued(&self.ends[slot as usize]) >= OUT_BYTES_MAX {
                 let end = &mut self.ends[slot as usize];
@@ -253,7 +276,8 @@ impl Fake {
     fn arrived(&mut self, ep: Ep, arrival: Arrival, out: &mut Vec<Event>) {
         let Some(end) = self.end_mut(ep) else { return };
         match arrival {
-            Arrival::Bytes(_) if end.closing => {}
+            Arrival::Opened(_) | Arrival::Bytes(_) if end.closing => {}
+            Arrival::Opened(port) => out.push(Event::Opened { ep, port }),
             Arrival::Bytes(bytes) => {
                 let rx = Rx(RxInner::Heap(bytes));
                 out.push(match end.port {
@@ -292,36 +316,29 @@ impl Fake {
 
 impl Fabric for Fake {
     fn dial(&mut self, address: SocketAddr, port: Port) -> io::Result<Ep> {
-        let link = self.net.borrow_mut().dial(self.place, address, port);
-        if let Some(link) = link {
-            return Ok(self.open(link, 0, port));
-        }
-        let mut net = self.net.borrow_mut();
-        let nowhere = net.add_place();
-        let link = net.add_link([self.place, nowhere]);
-        drop(net);
-        let ep = self.open(link, 0, port);
-        // It never opened.
-        self.ready.pop();
-        self.net.borrow_mut().refuse(link, self.now);
-        Ok(ep)
+        let now = self.time();
+        let link = self.net.borrow_mut().dial((self.place, self.host), address, port, now);
+        Ok(self.add(link, 0, port))
     }
 
     fn poll(&mut self, boot_ns: u64, out: &mut Vec<Event>) {
         self.now = self.now.max(boot_ns);
-        let incoming = self.net.borrow_mut().incoming(self.place);
-        for (link, port) in incoming {
-            self.open(link, 1, port);
-        }
+        let now = self.time();
         out.append(&mut self.ready);
         for _ in 0..CQES_PER_POLL_MAX {
-            let done = self.net.borrow_mut().done(self.place, self.now);
+            let done = self.net.borrow_mut().done(self.place, now);
             let Some((token, result)) = done else { break };
             out.push(Event::Done { token, result });
         }
         for _ in 0..CQES_PER_POLL_MAX {
-            let arrived = self.net.borrow_mut().arrive(self.place, self.now);
-            let Some((Some(ep), arrival)) = arrived else { break };
+            let arrived = self.net.borrow_mut().arrive(self.place, now);
+            let Some((link, side, end, arrival)) = arrived else { break };
+            let ep = match (end, &arrival) {
+                (Some(ep), _) => ep,
+                (None, Arrival::Opened(port)) => self.add(link, side, *port),
+                // It ended before it was taken.
+                (None, _) => continue,
+            };
             self.arrived(ep, arrival, out);
         }
         self.tell_drained(out);
@@ -354,9 +371,10 @@ impl Fabric for Fake {
             return Err(Full);
         }
         if let Some(body) = body {
+            let now = self.time();
             let mut net = self.net.borrow_mut();
             let wait = net.settings.delay_ns.clone();
-            net.later(self.place, self.now, &wait, (token, body.len as i32));
+            net.later(self.place, now, &wait, (token, body.len as i32));
         }
         match port {
             Port::Frames => self.ends[ep.slot as usize].frames.push(bytes),
@@ -402,7 +420,7 @@ impl Fabric for Fake {
 
     fn close(&mut self, ep: Ep) {
         self.push_out();
-        let now = self.now;
+        let now = self.time();
         let Some(end) = self.end_mut(ep).filter(|end| !end.closing) else { return };
         end.closing = true;
         if let Some((link, side)) = end.link {
@@ -411,7 +429,7 @@ impl Fabric for Fake {
     }
 
     fn abort(&mut self, ep: Ep) {
-        let now = self.now;
+        let now = self.time();
         let Some(end) = self.end_mut(ep).filter(|end| !end.closing) else { return };
         end.closing = true;
         end.out = Vec::new();
@@ -439,10 +457,11 @@ impl Fabric for Fake {
         if self.writes.len() >= DISK_WRITES_MAX {
             return Err(Full);
         }
+        let now = self.time();
         let mut net = self.net.borrow_mut();
         match net.settings.disk.clone() {
             Disk::ByHand => drop(self.writes.insert(token.0, write)),
-            Disk::After(wait) => net.later(self.place, self.now, &wait, (token, write.len as i32)),
+            Disk::After(wait) => net.later(self.place, now, &wait, (token, write.len as i32)),
         }
         Ok(())
     }

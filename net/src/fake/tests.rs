@@ -148,3 +148,64 @@ fn disk_writes_complete_by_themselves_or_by_hand() {
     let seen = settle(&world, &mut [&mut a], u64::MAX);
     assert_eq!(seen[0], ["Done { token: Token(2), result: -5 }"]);
 }
+
+#[test]
+fn a_way_that_is_blocked_delays_what_is_on_it_and_nothing_that_goes_back() {
+    for seed in 0..50 {
+        let world = World::new(seed, Settings::default());
+        let (mut a, mut b) = (world.fake_on(1), world.fake_on(2));
+        let (ep, back) = world.connect(&mut a, &mut b, Port::Frames);
+        settle(&world, &mut [&mut a, &mut b], 1_000_000);
+        world.block(1, 2, 1_000_000);
+        a.send(ep, b"late", None, Token(0)).unwrap();
+        b.send(back, b"soon", None, Token(0)).unwrap();
+        let seen = settle(&world, &mut [&mut a, &mut b], 9_000_000);
+        assert_eq!(seen, [vec!["0 soon".to_owned()], Vec::new()], "seed {seed}");
+        world.unblock(1, 2, 9_000_000);
+        a.send(ep, b"later", None, Token(0)).unwrap();
+        let seen = settle(&world, &mut [&mut a, &mut b], 9_000_000 + 8_000_000 + 50_000);
+        assert_eq!(seen[1], ["0 late", "0 later"], "seed {seed}: after as long again at most");
+    }
+}
+
+#[test]
+fn a_dial_opens_after_a_round_trip_waits_while_a_way_is_blocked_and_is_refused_by_nobody() {
+    let address = SocketAddr::from(([10, 0, 0, 1], 7400));
+    let settings = Settings { delay_ns: 1_000..=1_000, ..Settings::default() };
+    let world = World::new(1, settings);
+    let (mut a, mut b) = (world.fake_on(1), world.fake_on(2));
+    a.dial(address, Port::Frames).unwrap();
+    let seen = settle(&world, &mut [&mut a, &mut b], u64::MAX);
+    assert_eq!(seen[0], [format!("0 Io({})", libc::ECONNREFUSED)]);
+    b.listen(address);
+    a.dial(address, Port::Frames).unwrap();
+    let mut events = Vec::new();
+    for (now, opened) in [(2_500, 0), (4_000, 1)] {
+        a.poll(now, &mut events);
+        assert_eq!(events.len(), opened, "at {now}");
+    }
+    for (from, to) in [(1, 2), (2, 1)] {
+        world.block(from, to, 5_000);
+        a.dial(address, Port::Frames).unwrap();
+        let seen = settle(&world, &mut [&mut a, &mut b], u64::MAX);
+        assert!(seen[0].is_empty(), "{from} to {to}");
+        world.unblock(from, to, 50_000);
+        let seen = settle(&world, &mut [&mut a, &mut b], u64::MAX);
+        assert!(matches!(&seen[0][..], [one] if one.ends_with("opened")), "{seen:?}");
+    }
+    drop(b);
+    let seen = settle(&world, &mut [&mut a], u64::MAX);
+    assert_eq!(seen[0].len(), 3, "each connection is lost: {seen:?}");
+}
+
+#[test]
+fn a_closed_end_is_over_at_once_though_nothing_gets_through() {
+    let world = World::new(1, Settings::default());
+    let (mut a, mut b) = (world.fake_on(1), world.fake_on(2));
+    let (ep, _) = world.connect(&mut a, &mut b, Port::Frames);
+    settle(&world, &mut [&mut a, &mut b], 1_000_000);
+    world.part(&a, &b);
+    a.abort(ep);
+    let seen = settle(&world, &mut [&mut a, &mut b], u64::MAX);
+    assert_eq!(seen, [vec!["0 Finished".to_owned()], Vec::new()]);
+}

@@ -1,9 +1,10 @@
 //! The network itself: links, what travels on them, and chance.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
+use super::link::{Arrival, Link};
 use crate::fabric::{CloseReason, Ep, Port, Token};
 
 /// A fake, or a test's peer.
@@ -35,80 +36,45 @@ impl Default for Settings {
     }
 }
 
-/// What reaches a place.
-pub enum Arrival {
-    /// A frame's payload, or bytes of a stream.
-    Bytes(Vec<u8>),
-    /// The endpoint's end.
-    End(CloseReason),
-}
-
-/// One direction of a link.
-#[derive(Default)]
-struct Lane {
-    queue: VecDeque<(u64, Arrival)>,
-    last_ns: u64,
-    unread: usize,
-    paused: bool,
-    ended: bool,
-}
-
-impl Lane {
-    fn push(&mut self, due_ns: u64, arrival: Arrival) {
-        if self.ended {
-            return;
-        }
-        match &arrival {
-            Arrival::Bytes(bytes) => self.unread += bytes.len(),
-            Arrival::End(_) => self.ended = true,
-        }
-        // In order on one endpoint: never due before what was sent earlier.
-        self.last_ns = self.last_ns.max(due_ns);
-        self.queue.push_back((self.last_ns, arrival));
-    }
-
-    /// The end comes even to one who has paused.
-    fn due_ns(&self) -> Option<u64> {
-        let (due, arrival) = self.queue.front()?;
-        (!self.paused || matches!(arrival, Arrival::End(_))).then_some(*due)
-    }
-}
-
-struct Link {
-    places: [Place; 2],
-    ends: [Option<Ep>; 2],
-    /// What travels to each side.
-    to: [Lane; 2],
+/// Who listens at an address.
+struct Listener {
+    host: usize,
+    /// All of one host; a connection comes to one of them.
+    places: Vec<Place>,
 }
 
 /// All links and the one source of chance.
 pub struct Network {
     pub settings: Settings,
+    /// The network's own time, when its ends have clocks of their own.
+    pub time_ns: Option<u64>,
     random: u64,
     places: usize,
-    links: Vec<Link>,
+    links: BTreeMap<usize, Link>,
+    next_link: usize,
+    /// The links of each place.
+    of: BTreeMap<Place, Vec<usize>>,
     later: BTreeMap<(u64, u64), (Place, Token, i32)>,
     serial: u64,
-    /// Who listens where.
-    listeners: BTreeMap<SocketAddr, Place>,
-    /// Links that a listener has not seen yet, with what they carry.
-    incoming: BTreeMap<Place, Vec<(usize, Port)>>,
-    /// Pairs of places between which nothing is dialled.
-    apart: BTreeSet<(Place, Place)>,
+    listeners: BTreeMap<SocketAddr, Listener>,
+    /// Ways between two hosts that carry nothing, in that direction, and since when.
+    blocked: BTreeMap<(usize, usize), u64>,
 }
 
 impl Network {
     pub fn new(seed: u64, settings: Settings) -> Self {
         Self {
             settings,
+            time_ns: None,
             random: seed,
             places: 0,
-            links: Vec::new(),
+            links: BTreeMap::new(),
+            next_link: 0,
+            of: BTreeMap::new(),
             later: BTreeMap::new(),
             serial: 0,
             listeners: BTreeMap::new(),
-            incoming: BTreeMap::new(),
-            apart: BTreeSet::new(),
+            blocked: BTreeMap::new(),
         }
     }
 
@@ -117,53 +83,122 @@ impl Network {
         self.places - 1
     }
 
-    pub fn add_link(&mut self, places: [Place; 2]) -> usize {
-        self.links.push(Link { places, ends: [None; 2], to: Default::default() });
-        self.links.len() - 1
+    /// A link between two places on hosts.
+    pub fn add_link(&mut self, sides: [(Place, usize); 2]) -> usize {
+        let id = self.next_link;
+        self.next_link += 1;
+        let (places, hosts) = (sides.map(|side| side.0), sides.map(|side| side.1));
+        for place in places {
+            let links = self.of.entry(place).or_default();
+            if links.last() != Some(&id) {
+                links.push(id);
+            }
+        }
+        self.links.insert(id, Link::new(places, hosts));
+        id
     }
 
-    pub fn listen(&mut self, place: Place, address: SocketAddr) {
-        self.listeners.insert(address, place);
+    /// A link that is over on both sides is forgotten.
+    fn settle(&mut self, id: usize) {
+        if let Some(link) = self.links.get(&id).filter(|link| link.is_over()) {
+            for place in link.places {
+                if let Some(links) = self.of.get_mut(&place) {
+                    links.retain(|other| *other != id);
+                }
+            }
+            self.links.remove(&id);
+        }
+    }
+
+    pub fn listen(&mut self, place: Place, host: usize, address: SocketAddr) {
+        let listener = self.listeners.entry(address);
+        let listener = listener.or_insert(Listener { host, places: Vec::new() });
+        listener.host = host;
+        listener.places.push(place);
     }
 
     /// Nobody is there any more: its listeners are gone, and its connections end at the other side.
     pub fn vanish(&mut self, place: Place, now_ns: u64) {
-        self.listeners.retain(|_, at| *at != place);
-        self.incoming.remove(&place);
-        for link in 0..self.links.len() {
-            if self.links[link].places.contains(&place) {
-                self.lose(link, now_ns);
+        for listener in self.listeners.values_mut() {
+            listener.places.retain(|at| *at != place);
+        }
+        self.later.retain(|_, (at, ..)| *at != place);
+        for id in self.of.remove(&place).unwrap_or_default() {
+            self.lose(id, now_ns);
+            if let Some(link) = self.links.get_mut(&id) {
+                for side in (0..2).filter(|side| link.places[*side] == place) {
+                    link.to[side].give_up();
+                }
+            }
+            self.settle(id);
+        }
+    }
+
+    /// A new link from `place` to whoever listens at `address`, or to nobody.
+    pub fn dial(
+        &mut self,
+        (place, host): (Place, usize),
+        address: SocketAddr,
+        port: Port,
+        now_ns: u64,
+    ) -> usize {
+        let listener = self.listeners.get(&address);
+        let there = listener.map_or(host, |listener| listener.host);
+        let places = listener.map(|listener| listener.places.clone()).unwrap_or_default();
+        let chosen = match places[..] {
+            [] => None,
+            [one] => Some(one),
+            _ => Some(places[self.next() as usize % places.len()]),
+        };
+        let heard_ns = now_ns + self.delay_ns();
+        let answer_ns = heard_ns + self.delay_ns();
+        let other = chosen.unwrap_or_else(|| self.add_place());
+        let id = self.add_link([(place, host), (other, there)]);
+        let unheard = self.blocked.contains_key(&(host, there));
+        let Some(link) = self.links.get_mut(&id) else { return id };
+        link.unheard = unheard;
+        if chosen.is_some() {
+            link.to[1].push(heard_ns, Arrival::Opened(port));
+            link.to[0].push(answer_ns, Arrival::Opened(port));
+        } else {
+            link.to[1].give_up();
+            link.to[0].push(answer_ns, Arrival::End(CloseReason::Io(libc::ECONNREFUSED)));
+        }
+        id
+    }
+
+    /// From now on nothing gets from one host to another, in this direction: it waits.
+    pub fn block(&mut self, from: usize, to: usize, now_ns: u64) {
+        self.blocked.entry((from, to)).or_insert(now_ns);
+    }
+
+    /// The way is free again. What waited is sent again, at the latest after as long again: the senders' kernels have
+    /// made their pauses longer and longer.
+    pub fn unblock(&mut self, from: usize, to: usize, now_ns: u64) {
+        let Some(since_ns) = self.blocked.remove(&(from, to)) else { return };
+        let outage_ns = now_ns.saturating_sub(since_ns);
+        let between: Vec<usize> =
+            self.links.iter().filter(|(_, l)| l.hosts.contains(&from)).map(|(id, _)| *id).collect();
+        for id in between {
+            for side in 0..2 {
+                let again_ns = now_ns + self.delay_ns() + self.next() % (outage_ns + 1);
+                let Some(link) = self.links.get_mut(&id) else { continue };
+                if link.hosts[1 - side] != from || link.hosts[side] != to {
+                    continue;
+                }
+                link.to[side].again(again_ns);
+                if link.unheard && side == 1 {
+                    link.unheard = false;
+                    link.to[0].again(again_ns);
+                }
             }
         }
     }
 
-    /// A new link from `place` to whoever listens at `address`; `None`: nobody does, or the way is cut.
-    pub fn dial(&mut self, place: Place, address: SocketAddr, port: Port) -> Option<usize> {
-        let there = *self.listeners.get(&address)?;
-        if self.apart.contains(&(place.min(there), place.max(there))) {
-            return None;
-        }
-        let link = self.add_link([place, there]);
-        self.incoming.entry(there).or_default().push((link, port));
-        Some(link)
-    }
-
-    /// Links that were dialled to a place since it last asked.
-    pub fn incoming(&mut self, place: Place) -> Vec<(usize, Port)> {
-        self.incoming.remove(&place).unwrap_or_default()
-    }
-
-    pub fn set_apart(&mut self, a: Place, b: Place, apart: bool) {
-        let pair = (a.min(b), a.max(b));
-        if apart {
-            self.apart.insert(pair);
-        } else {
-            self.apart.remove(&pair);
-        }
-    }
-
     pub fn set_end(&mut self, link: usize, side: usize, ep: Ep) {
-        self.links[link].ends[side] = Some(ep);
+        if let Some(link) = self.links.get_mut(&link) {
+            link.ends[side] = Some(ep);
+        }
     }
 
     /// `SplitMix64`.
@@ -187,7 +222,9 @@ impl Network {
     /// From `side` to the other.
     pub fn send(&mut self, link: usize, side: usize, now_ns: u64, bytes: Vec<u8>) {
         let due = now_ns + self.delay_ns();
-        self.links[link].to[1 - side].push(due, Arrival::Bytes(bytes));
+        if let Some(link) = self.links.get_mut(&link) {
+            link.to[1 - side].push(due, Arrival::Bytes(bytes));
+        }
         if self.next() % 1_000_000 < u64::from(self.settings.loss_per_million) {
             self.lose(link, now_ns);
         }
@@ -216,72 +253,90 @@ impl Network {
     /// A connection is lost: some of what was on its way arrives, then each side learns in its own time.
     pub fn lose(&mut self, link: usize, now_ns: u64) {
         for side in 0..2 {
-            let keep = self.next() as usize % (self.links[link].to[side].queue.len() + 1);
-            let due = now_ns + self.delay_ns();
-            let lane = &mut self.links[link].to[side];
-            lane.queue.truncate(keep);
-            lane.ended = false;
+            let (chance, due) = (self.next(), now_ns + self.delay_ns());
+            let Some(link) = self.links.get_mut(&link) else { return };
+            let lane = &mut link.to[side];
+            if lane.over {
+                continue;
+            }
+            lane.truncate(chance as usize % (lane.len() + 1));
             lane.push(due, Arrival::End(CloseReason::Io(libc::ECONNRESET)));
         }
     }
 
-    /// Nobody answers.
-    pub fn refuse(&mut self, link: usize, now_ns: u64) {
-        let due = now_ns + self.delay_ns();
-        self.links[link].to[0].push(due, Arrival::End(CloseReason::Io(libc::ECONNREFUSED)));
-    }
-
-    pub fn cut(&mut self, a: Place, b: Place, now_ns: u64) {
-        for link in 0..self.links.len() {
-            let between = self.links[link].places;
-            let over = self.links[link].to.iter().all(|lane| lane.ended);
-            if (between == [a, b] || between == [b, a]) && !over {
-                self.lose(link, now_ns);
-            }
+    /// All connections between two hosts are lost.
+    pub fn sever(&mut self, a: usize, b: usize, now_ns: u64) {
+        let between = |link: &Link| link.hosts == [a, b] || link.hosts == [b, a];
+        let over = |link: &Link| link.to.iter().all(|lane| lane.ended);
+        let lost = self.links.iter().filter(|(_, link)| between(link) && !over(link));
+        for id in lost.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.lose(id, now_ns);
         }
     }
 
     /// `side` has sent all it had: both sides end, the other after all that was sent to it.
     pub fn close(&mut self, link: usize, side: usize, now_ns: u64) {
-        for (to, wait) in [(1 - side, self.delay_ns()), (side, 0)] {
-            self.links[link].to[to].push(now_ns + wait, Arrival::End(CloseReason::Finished));
+        let due = now_ns + self.delay_ns();
+        if let Some(link) = self.links.get_mut(&link) {
+            link.to[1 - side].push(due, Arrival::End(CloseReason::Finished));
+            link.to[side].end_here(now_ns, Arrival::End(CloseReason::Finished));
         }
     }
 
     pub fn pause(&mut self, link: usize, side: usize, paused: bool) {
-        self.links[link].to[side].paused = paused;
+        if let Some(link) = self.links.get_mut(&link) {
+            link.to[side].paused = paused;
+        }
     }
 
     /// Bytes that `side` has sent and the other has not taken.
     pub fn unread(&self, link: usize, side: usize) -> usize {
-        let lane = &self.links[link].to[1 - side];
-        if lane.ended { 0 } else { lane.unread }
+        let lane = self.links.get(&link).map(|link| &link.to[1 - side]);
+        lane.filter(|lane| !lane.ended).map_or(0, |lane| lane.unread)
     }
 
-    /// The earliest thing that has reached a place by now, and on which endpoint.
-    pub fn arrive(&mut self, place: Place, now_ns: u64) -> Option<(Option<Ep>, Arrival)> {
-        let mut first: Option<(u64, usize, usize)> = None;
-        for (index, link) in self.links.iter().enumerate() {
-            for side in (0..2).filter(|side| link.places[*side] == place) {
-                if let Some(due) = link.to[side].due_ns()
-                    && due <= now_ns
-                    && first.is_none_or(|(earliest, ..)| due < earliest)
-                {
-                    first = Some((due, index, side));
-                }
-            }
-        }
-        let (_, index, side) = first?;
-        let link = &mut self.links[index];
-        let (_, arrival) = link.to[side].queue.pop_front()?;
-        if let Arrival::Bytes(bytes) = &arrival {
-            link.to[side].unread -= bytes.len();
-        }
-        Some((link.ends[side], arrival))
+    /// When what travels to a side arrives, as things are.
+    fn due_ns(&self, link: &Link, side: usize) -> Option<u64> {
+        let way = (link.hosts[1 - side], link.hosts[side]);
+        let due_ns = link.to[side].due_ns()?;
+        let stuck = link.unheard || self.blocked.contains_key(&way);
+        (!stuck || link.to[side].ends_here).then_some(due_ns)
+    }
+
+    /// The earliest thing on its way to a place: when, on which link, to which side.
+    fn first(&self, place: Place) -> Option<(u64, usize, usize)> {
+        let links = self.of.get(&place)?;
+        let sides = links.iter().flat_map(|id| {
+            let link = &self.links[id];
+            let sides = (0..2).filter(|side| link.places[*side] == place);
+            sides.filter_map(|side| Some((self.due_ns(link, side)?, *id, side)))
+        });
+        sides.min_by_key(|(due, ..)| *due)
+    }
+
+    /// The earliest thing that has reached a place by now: on which link, side and endpoint.
+    pub fn arrive(
+        &mut self,
+        place: Place,
+        now_ns: u64,
+    ) -> Option<(usize, usize, Option<Ep>, Arrival)> {
+        let (_, id, side) = self.first(place).filter(|(due, ..)| *due <= now_ns)?;
+        let link = self.links.get_mut(&id)?;
+        let (end, arrival) = (link.ends[side], link.to[side].pop()?);
+        self.settle(id);
+        Some((id, side, end, arrival))
+    }
+
+    /// When something reaches a place; `None`: nothing is on its way.
+    pub fn next_at(&self, place: Place) -> Option<u64> {
+        let first = self.first(place).map(|(due, ..)| due);
+        let done = self.later.iter().find(|(_, (at, ..))| *at == place).map(|((due, _), _)| *due);
+        first.into_iter().chain(done).min()
     }
 
     pub fn next_ns(&self) -> Option<u64> {
-        let lanes = self.links.iter().flat_map(|link| &link.to).filter_map(Lane::due_ns);
+        let sides = self.links.values().flat_map(|link| (0..2).map(move |side| (link, side)));
+        let lanes = sides.filter_map(|(link, side)| self.due_ns(link, side));
         lanes.chain(self.later.keys().map(|(due, _)| *due)).min()
     }
 }

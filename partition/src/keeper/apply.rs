@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::KEEPERS_MAX;
 use super::entry::{Applied, Entry};
 use super::state::{Brick, Group, Keepers, Settings};
-use crate::maps::Replicas;
+use crate::maps::{Member, Replicas};
 
 /// What happened, or why nothing did.
 pub(super) type Outcome = Result<Applied, String>;
@@ -103,6 +103,10 @@ impl Keepers {
     pub(super) fn turn(&mut self, partition: u32, change: impl FnOnce(&mut Replicas)) {
         let (version, wanted) = (self.version, self.groups.get(&partition).map(|g| self.wanted(g)));
         let (Some(group), Some(wanted)) = (self.groups.get_mut(&partition), wanted) else { return };
+        let bricks = &self.bricks;
+        let runs =
+            |m: &Member| bricks.get(&m.brick).is_some_and(|b| b.incarnation == m.incarnation);
+        group.note_homes(runs);
         change(&mut group.replicas);
         group.replicas.epoch += 1;
         group.replicas.intent = crate::maps::Intent::None;

@@ -66,7 +66,7 @@ impl Keepers {
                 "partition {partition} has {REPLICAS_MAX} replicas, the most there can be"
             ));
         }
-        let member = Member { brick, core: self.free_core(brick), incarnation };
+        let member = Member { brick, core: self.core_for(partition, brick), incarnation };
         self.bump();
         self.turn(partition, |g| g.learners.push(member));
         Ok(Applied::Done)
@@ -133,7 +133,10 @@ impl Keepers {
         }
         let loss = (!whole).then(|| self.loss_of(partition, brick, group));
         let old = group.replicas.members.iter().find(|m| m.brick == brick).map(|m| m.core);
-        let core = old.unwrap_or_else(|| self.free_core(brick));
+        // It may have come back with fewer.
+        let cores = self.bricks.get(&brick).map_or(1, |b| b.cores);
+        let old = old.filter(|core| *core < cores);
+        let core = old.unwrap_or_else(|| self.core_for(partition, brick));
         self.bump();
         self.turn(partition, |g| {
             g.members = vec![Member { brick, core, incarnation }];
@@ -150,6 +153,13 @@ impl Keepers {
             group.kept.push(Kept { brick, intact: false });
         }
         Ok(Applied::Led { partition, loss })
+    }
+
+    /// The data core of a brick that gets a replica: the one that had it and may have it still, or one with few.
+    fn core_for(&self, partition: u32, brick: u32) -> u16 {
+        let homes = self.groups.get(&partition).map_or(&[][..], |group| &group.homes);
+        let home = homes.iter().find(|m| m.brick == brick && self.is_current(brick, m.incarnation));
+        home.map_or_else(|| self.free_core(brick), |home| home.core)
     }
 
     /// The data core of a brick with the fewest partitions.
@@ -192,5 +202,16 @@ impl Keepers {
             self.name_of(brick),
             group.replicas.active
         )
+    }
+}
+
+impl Group {
+    /// Its replicas may be about to leave their cores. `runs`: that process acts for its brick.
+    pub(super) fn note_homes(&mut self, runs: impl Fn(&Member) -> bool) {
+        let now = self.replicas.members.iter().chain(&self.replicas.learners);
+        let now: Vec<Member> = now.copied().collect();
+        self.homes.retain(|old| now.iter().all(|m| m.brick != old.brick));
+        self.homes.extend(now);
+        self.homes.retain(runs);
     }
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::LockFile;
 use super::wishes::{Note, Wish};
-use crate::maps::{Leaf, Replicas, TableOptions};
+use crate::maps::{Leaf, Member, Replicas, TableOptions};
 
 /// What an operator may change while the cluster runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,6 +111,10 @@ pub struct Group {
     pub kept: Vec<Kept>,
     /// Bricks that went without being asked to: the first to be copied to when they are back.
     pub former: Vec<u32>,
+    /// Where bricks whose process still runs have had a replica of it. Their core may have it still: if it comes back
+    /// to the brick, it comes to that core, since no two cores may have the same files open.
+    #[serde(default)]
+    pub homes: Vec<Member>,
     /// What an operator wishes of it.
     #[serde(default)]
     pub wish: Option<Wish>,

@@ -63,6 +63,7 @@ impl Keepers {
                 changed: version,
                 kept: Vec::new(),
                 former: Vec::new(),
+                homes: Vec::new(),
                 wish: None,
                 by_hand: false,
             };

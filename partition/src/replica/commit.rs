@@ -382,13 +382,20 @@ impl Replica {
         }
     }
 
-    /// Nobody will commit what is prepared: the table was dropped, or the disk failed. Whoever waits is
-    /// told so; `prepared` for a write that was appended, `held` for one that was not.
-    pub fn abandon(&mut self, prepared: Failure, held: Failure, out: &mut Actions) {
+    /// Nobody here will commit what is prepared: the table was dropped, the partition left, or the disk failed.
+    /// Whoever waits is told so: `held` for a write that was not appended, `prepared` for one that was. `None`: it may
+    /// be committed elsewhere, or after a restart, so it has no answer ([`Failure::InDoubt`] says that this try
+    /// changed nothing, and a client would send it again under another number).
+    pub fn abandon(&mut self, prepared: Option<Failure>, held: Failure, out: &mut Actions) {
         let tokens = self.pending.iter_mut().filter_map(|p| p.token.take());
         let waiting = self.waiters.drain(..).map(|w| w.token);
         for token in tokens.chain(waiting) {
-            out.push(Action::Reply { token, answer: OwnedAnswer::new(&Answer::Failed(prepared)) });
+            out.push(match prepared {
+                Some(why) => {
+                    Action::Reply { token, answer: OwnedAnswer::new(&Answer::Failed(why)) }
+                }
+                None => Action::Unanswered { token },
+            });
         }
         for token in self.held.drain(..).map(|held| held.token) {
             out.push(Action::Reply { token, answer: OwnedAnswer::new(&Answer::Failed(held)) });

@@ -13,8 +13,8 @@ use firebrick_partition::wire::{self, Message as Wire};
 use firebrick_partition::{hash_key, maps};
 
 use super::clock::{MS, Ns};
-use super::workload;
-use crate::check::{Back, Bytes, Call, Version};
+use super::workload::{self, back_of};
+use crate::check::{Back, Call, Version};
 use crate::random::Random;
 
 /// A try without an answer is repeated after this long.
@@ -410,23 +410,4 @@ impl Client {
         let only = operation.loose <= 1;
         self.finish(at, only.then_some(Back::Failed));
     }
-}
-
-#[allow(clippy::unnecessary_wraps)] // a history may lack versions; answers of this protocol never do
-fn version(version: firebrick_partition::Version) -> Option<Version> {
-    Some(Version { epoch: version.epoch, seq: version.seq })
-}
-
-fn back_of(answer: &Answer<'_>) -> Option<Back> {
-    Some(match *answer {
-        Answer::Value { value, version: v, .. } => {
-            Back::Value { value: Bytes(value.to_vec()), version: version(v) }
-        }
-        Answer::Absent => Back::Absent,
-        Answer::Done { version: v } => Back::Done { version: version(v) },
-        Answer::Integer { value, version: v } => Back::Integer { value, version: version(v) },
-        Answer::Length { len, version: v } => Back::Length { len, version: version(v) },
-        Answer::Refused { current } => Back::Refused { current: version(current) },
-        _ => return None,
-    })
 }

@@ -4,6 +4,7 @@ use firebrick_partition::keeper::{Applied, Entry, Heartbeat, LeaseAnswer, Settin
 use firebrick_partition::maps::TableOptions;
 
 use super::clock::{MS, US};
+use super::keeper::{brief, kind};
 use super::message::{Message, Node};
 use super::mistake::Mistake;
 use super::world::{BEATS_IN_A_LEASE, Event, World};
@@ -177,36 +178,5 @@ impl World {
         let id = id.ok_or("the table cannot be proposed now")?;
         self.apply(id);
         Ok(())
-    }
-}
-
-/// The kind of an entry, for counting.
-fn kind(entry: &Entry) -> &'static str {
-    match entry {
-        Entry::Register { replaces: Some(_), .. } => "a restarted process registers",
-        Entry::TakeOut { .. } => "a brick is taken out",
-        Entry::Active { .. } => "an epoch becomes active",
-        Entry::NameLearner { .. } => "a learner is named",
-        Entry::DropLearner { .. } => "a learner is dropped",
-        Entry::Promote { .. } => "a learner is promoted",
-        Entry::SetIntent { .. } => "a hand-over is asked for",
-        Entry::Withdraw { .. } => "a hand-over is withdrawn",
-        Entry::Leave { .. } => "a live brick leaves",
-        Entry::StepDown { .. } => "a primary steps down",
-        Entry::Damaged { .. } => "a member reports damage",
-        Entry::Lead { .. } => "a stopped group is led",
-        Entry::Drain { on: true, .. } => "a brick is emptied",
-        _ => "another entry",
-    }
-}
-
-/// An entry, for people.
-fn brief(entry: &Entry) -> String {
-    match entry {
-        Entry::Register { registration: r, replaces, proof } => format!(
-            "Register {} process {} instead of {replaces:?} ({proof:?}, memory {}, damaged {:?})",
-            r.name, r.incarnation, r.memory_intact, r.damaged
-        ),
-        other => format!("{other:?}"),
     }
 }

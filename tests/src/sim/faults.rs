@@ -30,20 +30,12 @@ impl World {
                 }
             }
             Fault::Isolate { a, for_ns } => self.cut_off(a, self.now + for_ns, true),
-            Fault::Pause { a, for_ns } => {
+            Fault::Pause { a, for_ns } | Fault::Stuck { a, for_ns, .. } => {
                 let until = self.now + for_ns;
                 self.machines[a].pause(self.now, until);
             }
             Fault::Crash { a, how, for_ns } => self.crash(a, how, for_ns),
-            Fault::KeeperFalls { for_ns, entries_lost } => {
-                let until = self.now + for_ns;
-                self.keeper.fall(until, &mut self.random);
-                if entries_lost {
-                    self.keeper.flying.clear();
-                }
-                let term = self.keeper.term;
-                self.push(until, Event::Lead { term });
-            }
+            Fault::KeeperFalls { for_ns, entries_lost } => self.keeper_falls(for_ns, entries_lost),
             Fault::Storm { for_ns } => {
                 self.net.weather = storm(&mut self.random);
                 self.push(self.now + for_ns, Event::Calm);
@@ -52,15 +44,43 @@ impl World {
                 self.disk_slow_until.insert(a, self.now + for_ns);
             }
             Fault::Drain { a, on, for_ns } => self.drain_for(a, on, for_ns),
-            Fault::HandOver { partition } => self.hand_over(partition),
-            Fault::CutOff { a, for_ns } => self.cut_off(a, self.now + for_ns, false),
-            Fault::PowerOff { for_ns } => {
-                self.cover.saw("all power fails");
-                for a in 0..self.machines.len() {
-                    let apart = self.random.below(5 * MS);
-                    self.crash(a, Crash::Power, for_ns + apart);
+            Fault::HandOver { partition } => {
+                if let Some(entry) = self.keeper.hand_over(self.now, partition) {
+                    self.propose(entry);
                 }
             }
+            Fault::Move { partition } => {
+                if let Some(entry) = self.keeper.wish_a_move(partition, &mut self.random) {
+                    self.propose(entry);
+                }
+            }
+            Fault::Drift { a } => {
+                self.machines[a].clock.drift_anew(self.now, &mut self.random);
+            }
+            // Messages have no connections here.
+            Fault::Sever { .. } => {}
+            Fault::CutOff { a, for_ns } => self.cut_off(a, self.now + for_ns, false),
+            Fault::PowerOff { for_ns } => self.power_fails(for_ns),
+        }
+    }
+
+    /// The keepers have no leader for a while, then another.
+    fn keeper_falls(&mut self, for_ns: Ns, entries_lost: bool) {
+        let until = self.now + for_ns;
+        self.keeper.fall(until, &mut self.random);
+        if entries_lost {
+            self.keeper.flying.clear();
+        }
+        let term = self.keeper.term;
+        self.push(until, Event::Lead { term });
+    }
+
+    /// All machines lose their memory.
+    fn power_fails(&mut self, for_ns: Ns) {
+        self.cover.saw("all power fails");
+        for a in 0..self.machines.len() {
+            let apart = self.random.below(5 * MS);
+            self.crash(a, Crash::Power, for_ns + apart);
         }
     }
 
@@ -89,34 +109,14 @@ impl World {
         self.push(self.now + for_ns, Event::Start { at: a });
     }
 
-    /// What is promised outlives the loss of this machine: another member of the last active group, that
-    /// is one now too, has kept everything.
+    /// What is promised outlives the loss of this machine.
     pub(super) fn may_lose(&self, a: usize, how: Crash) -> bool {
         if how == Crash::Power && self.plan.durability == Durability::Sync {
             return true;
         }
-        self.keeper.state.groups().all(|(_, group)| {
-            let members = &group.replicas.members;
-            let mine = |brick: u32| self.bricks.get(&brick) == Some(&a);
-            group.kept.iter().any(|kept| {
-                let machine = self.bricks.get(&kept.brick).map(|&at| &self.machines[at]);
-                kept.intact
-                    && !mine(kept.brick)
-                    && members.iter().any(|m| m.brick == kept.brick)
-                    && machine.is_some_and(|m| !m.lost)
-            })
-        })
-    }
-
-    pub(super) fn hand_over(&mut self, partition: usize) {
-        let found = self.keeper.state.groups().nth(partition);
-        let Some((partition, group)) = found else { return };
-        let Some(primary) = group.replicas.primary() else { return };
-        let (epoch, intent) = (group.replicas.epoch, Intent::StepDown { brick: primary.brick });
-        if group.replicas.members.len() < 2 || !self.keeper.is_up(self.now) {
-            return;
-        }
-        self.propose(Entry::SetIntent { partition, epoch, intent });
+        let machine = |brick: u32| self.bricks.get(&brick).copied();
+        self.keeper
+            .has_others(|brick| machine(brick).is_some_and(|at| at != a && !self.machines[at].lost))
     }
 
     /// A machine's brick is to be emptied, or not any more.

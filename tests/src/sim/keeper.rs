@@ -5,8 +5,9 @@
 
 use firebrick_partition::keeper::{
     Applied, Entry, Gate, Heartbeat, Keepers, LeaseAnswer, Leases, Planner, Registration, Ticket,
-    plan,
+    Wish, plan,
 };
+use firebrick_partition::maps::Intent;
 
 use super::clock::{Clock, Ns};
 use crate::random::Random;
@@ -119,6 +120,40 @@ impl Keeper {
         Some((flying, applied))
     }
 
+    /// Of every group, another member of the last active one, that is one now too, has kept everything.
+    pub fn has_others(&self, has_memory: impl Fn(u32) -> bool) -> bool {
+        self.state.groups().all(|(_, group)| {
+            let is_member = |brick: u32| group.replicas.members.iter().any(|m| m.brick == brick);
+            let mut kept = group.kept.iter();
+            kept.any(|k| k.intact && is_member(k.brick) && has_memory(k.brick))
+        })
+    }
+
+    /// The entry that asks the primary of a partition (by its place in the maps) to step down.
+    pub fn hand_over(&self, now: Ns, partition: usize) -> Option<Entry> {
+        let (partition, group) = self.state.groups().nth(partition)?;
+        let primary = group.replicas.primary()?;
+        let (epoch, intent) = (group.replicas.epoch, Intent::StepDown { brick: primary.brick });
+        let may = group.replicas.members.len() >= 2 && self.is_up(now);
+        may.then_some(Entry::SetIntent { partition, epoch, intent })
+    }
+
+    /// An operator's wish that a replica of a partition (by its place in the maps) moves, or leads.
+    pub fn wish_a_move(&self, partition: usize, random: &mut Random) -> Option<Entry> {
+        let (partition, group) = self.state.groups().nth(partition)?;
+        let members: Vec<u32> = group.replicas.members.iter().map(|m| m.brick).collect();
+        let others = self.state.bricks().map(|b| b.id).filter(|id| !members.contains(id));
+        let others: Vec<u32> = others.collect();
+        let any = |ids: &[u32], chance: u64| ids[chance as usize % ids.len()];
+        let (from, to) = (random.next_u64(), random.next_u64());
+        let wish = match (&members[..], &others[..]) {
+            ([_, backups @ ..], []) if !backups.is_empty() => Wish::Lead { to: any(backups, to) },
+            ([_, ..], [_, ..]) => Wish::Move { from: any(&members, from), to: any(&others, to) },
+            _ => return None,
+        };
+        Some(Entry::Wish { partition, wish: Some(wish) })
+    }
+
     /// Makes a table on the bricks that are there.
     pub fn create_table(
         &mut self,
@@ -135,5 +170,38 @@ impl Keeper {
             options,
         )?;
         Ok(self.propose(now, entry, None))
+    }
+}
+
+/// The kind of an entry, for counting.
+pub fn kind(entry: &Entry) -> &'static str {
+    match entry {
+        Entry::Register { replaces: Some(_), .. } => "a restarted process registers",
+        Entry::TakeOut { .. } => "a brick is taken out",
+        Entry::Active { .. } => "an epoch becomes active",
+        Entry::NameLearner { .. } => "a learner is named",
+        Entry::DropLearner { .. } => "a learner is dropped",
+        Entry::Promote { .. } => "a learner is promoted",
+        Entry::SetIntent { .. } => "a hand-over is asked for",
+        Entry::Withdraw { .. } => "a hand-over is withdrawn",
+        Entry::Leave { .. } => "a live brick leaves",
+        Entry::StepDown { .. } => "a primary steps down",
+        Entry::Damaged { .. } => "a member reports damage",
+        Entry::Lead { .. } => "a stopped group is led",
+        Entry::Drain { on: true, .. } => "a brick is emptied",
+        Entry::Wish { .. } => "a move is wished",
+        Entry::EndWish { .. } => "a move is given up",
+        _ => "another entry",
+    }
+}
+
+/// An entry, for people.
+pub fn brief(entry: &Entry) -> String {
+    match entry {
+        Entry::Register { registration: r, replaces, proof } => format!(
+            "Register {} process {} instead of {replaces:?} ({proof:?}, memory {}, damaged {:?})",
+            r.name, r.incarnation, r.memory_intact, r.damaged
+        ),
+        other => format!("{other:?}"),
     }
 }

@@ -37,6 +37,14 @@ pub enum Fault {
     PowerOff { for_ns: Ns },
     /// The disk of a machine is slow.
     SlowDisk { a: usize, for_ns: Ns },
+    /// Connections between two machines are lost.
+    Sever { a: usize, b: usize },
+    /// One data core stands still, and the rest of its brick does not. (In level one the brick.)
+    Stuck { a: usize, core: usize, for_ns: Ns },
+    /// An operator wishes that a replica goes from one brick to another.
+    Move { partition: usize },
+    /// The clock of a machine goes faster or slower from now on.
+    Drift { a: usize },
 }
 
 /// See the module's text.
@@ -46,6 +54,8 @@ pub struct Plan {
     pub seed: u64,
     /// Bricks.
     pub machines: usize,
+    /// Data cores of a brick. (In level one there are none.)
+    pub cores: u16,
     /// Replicas of a partition.
     pub replicas: u8,
     /// Partitions.
@@ -92,6 +102,7 @@ impl Plan {
         Self {
             seed: 1,
             machines,
+            cores: 1,
             replicas: machines as u8,
             partitions: 1,
             durability: Durability::Memory,
@@ -119,6 +130,7 @@ impl Plan {
         let mut plan = Self {
             seed,
             machines: if random.below(4) == 0 { 4 } else { 3 },
+            cores: 1,
             replicas: if random.below(4) == 0 { 2 } else { 3 },
             partitions: if random.below(4) == 0 { 2 } else { 1 },
             durability: match random.below(8) {
@@ -151,6 +163,32 @@ impl Plan {
             plan.faults.push((at, fault));
         }
         plan.faults.sort_by_key(|f| f.0);
+        plan
+    }
+}
+
+impl Plan {
+    /// A short run of whole bricks.
+    pub fn whole(seed: u64) -> Self {
+        let mut plan = Self { small: None, ..Self::short(seed) };
+        let mut random = Random::new(seed ^ 0x0b71);
+        plan.cores = 1 + random.below(2) as u16;
+        for (_, fault) in &mut plan.faults {
+            let a = random.below(plan.machines as u64) as usize;
+            let b = (a + 1 + random.below(plan.machines as u64 - 1) as usize) % plan.machines;
+            let core = random.below(u64::from(plan.cores)) as usize;
+            let for_ns = length(&mut random, 5 * MS, 4 * plan.lease_ms * MS);
+            match random.below(12) {
+                0 => *fault = Fault::Sever { a, b },
+                1 => *fault = Fault::Stuck { a, core, for_ns },
+                2 | 3 => {
+                    let partition = random.below(u64::from(plan.partitions)) as usize;
+                    *fault = Fault::Move { partition };
+                }
+                4 => *fault = Fault::Drift { a },
+                _ => {}
+            }
+        }
         plan
     }
 }

@@ -3,9 +3,11 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use firebrick_partition::maps::{Intent, Replicas};
+
 use super::clock::MS;
 use super::plan::Plan;
-use super::trace::Coverage;
+use super::trace::{Coverage, Trace};
 use super::world::World;
 use crate::check::{Call, Checked, check};
 
@@ -43,7 +45,17 @@ const HEAL_NS: u64 = 1_500_000 * MS;
 pub fn run(plan: &Plan, verbose: bool) -> Outcome {
     let mut world = World::new(plan.clone());
     world.trace.verbose = verbose;
-    let ran = catch_unwind(AssertUnwindSafe(|| whole(&mut world)));
+    outcome(plan.clone(), &mut world, whole, |world| (&world.trace, &world.cover))
+}
+
+/// What comes of a run in a world of either level.
+pub fn outcome<W>(
+    plan: Plan,
+    world: &mut W,
+    run: impl FnOnce(&mut W) -> Result<Checked, String>,
+    seen: impl Fn(&W) -> (&Trace, &Coverage),
+) -> Outcome {
+    let ran = catch_unwind(AssertUnwindSafe(|| run(world)));
     let (checked, wrong) = match ran {
         Ok(Ok(checked)) => (checked, None),
         Ok(Err(wrong)) => (Checked::default(), Some(wrong)),
@@ -54,10 +66,10 @@ pub fn run(plan: &Plan, verbose: bool) -> Outcome {
         }
     };
     let lines = std::env::var("FIREBRICK_SIM_LINES").ok().and_then(|text| text.parse().ok());
-    let trace = || world.trace.tail(lines.unwrap_or(SHOWN));
-    let failure = wrong.map(|what| Failure { what, trace: trace() });
-    let (hash, cover) = (world.trace.hash(), world.cover);
-    Outcome { plan: plan.clone(), hash, cover, checked, failure }
+    let (trace, cover) = seen(world);
+    let tail = || trace.tail(lines.unwrap_or(SHOWN));
+    let failure = wrong.map(|what| Failure { what, trace: tail() });
+    Outcome { plan, hash: trace.hash(), cover: cover.clone(), checked, failure }
 }
 
 fn whole(world: &mut World) -> Result<Checked, String> {
@@ -127,6 +139,14 @@ pub fn come_to_rest(world: &mut World) -> Result<(), String> {
 /// With nothing to do, this mends by itself never or soon.
 const DIFFER: &str = "members differ";
 
+/// The group has all its members, and nothing is asked of it.
+pub fn is_whole(plan: &Plan, replicas: &Replicas) -> bool {
+    replicas.is_active()
+        && replicas.learners.is_empty()
+        && replicas.members.len() == usize::from(plan.replicas).min(plan.machines)
+        && replicas.intent == Intent::None
+}
+
 /// What keeps the cluster from being whole and quiet.
 fn unfinished(world: &World) -> Vec<String> {
     let state = &world.keeper.state;
@@ -136,12 +156,7 @@ fn unfinished(world: &World) -> Vec<String> {
     }
     for (partition, group) in state.groups() {
         let replicas = &group.replicas;
-        let wanted = usize::from(world.plan.replicas).min(world.machines.len());
-        let whole = replicas.is_active()
-            && replicas.learners.is_empty()
-            && replicas.members.len() == wanted
-            && replicas.intent == firebrick_partition::maps::Intent::None;
-        if !whole {
+        if !is_whole(&world.plan, replicas) {
             all.push(format!("partition {partition} is {replicas:?}"));
             continue;
         }
@@ -209,15 +224,22 @@ impl fmt::Display for Outcome {
     }
 }
 
+/// A failure is made smaller for so long at most.
+const SHRINK_MAX: std::time::Duration = std::time::Duration::from_mins(1);
+
+/// A run of a level.
+pub type Run = fn(&Plan, bool) -> Outcome;
+
 /// The same failure with less: fewer faults, a shorter load, fewer clients, for as long as it fails.
-pub fn shrink(plan: &Plan, tries: usize) -> Outcome {
+pub fn shrink(run: Run, plan: &Plan, tries: usize) -> Outcome {
+    let begun = std::time::Instant::now();
     let mut best = run(plan, false);
     let mut left = tries;
     let mut progress = true;
     while progress && left > 0 {
         progress = false;
         for candidate in smaller(&best.plan) {
-            if left == 0 {
+            if left == 0 || begun.elapsed() > SHRINK_MAX {
                 break;
             }
             left -= 1;

@@ -2,6 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use firebrick_engine::parts::Shard;
+use firebrick_net::Fabric;
+use firebrick_partition::replica::Replica;
+
 use super::clock::Ns;
 use super::machine::Machine;
 
@@ -22,36 +26,63 @@ impl Watch {
         let machine = &machines[at];
         let Some(process) = &machine.process else { return Ok(()) };
         for (&partition, replica) in &process.replicas {
-            let id = (at, process.incarnation, partition);
-            let (epoch, commit) = (replica.route().epoch, replica.log().commit());
-            let old = self.seen.insert(id, (epoch, commit));
-            let (old_epoch, old_commit) = old.unwrap_or_default();
-            let who = format!("brick{} partition {partition}", at + 1);
-            if epoch < old_epoch {
-                return Err(format!("{who}: the epoch fell from {old_epoch} to {epoch}"));
-            }
             let member = process.places.get(&partition).is_some_and(|place| {
                 place.group.members.iter().any(|m| m.incarnation == process.incarnation)
             });
-            if !member || epoch == 0 {
-                continue;
-            }
-            if commit < old_commit && epoch == old_epoch {
+            self.look_at(at, process.incarnation, replica, member)?;
+            one_primary(now, machines, at, partition)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at a data core after it did something.
+    pub fn look_at_core<F: Fabric>(
+        &mut self,
+        at: usize,
+        shard: &Shard<F>,
+        incarnation: u64,
+    ) -> Result<(), String> {
+        for replica in shard.replicas() {
+            let entry = shard.routes().partition(replica.partition());
+            let member = entry.is_some_and(|entry| {
+                entry.replicas.members.iter().any(|m| m.incarnation == incarnation)
+            });
+            self.look_at(at, incarnation, replica, member)?;
+        }
+        Ok(())
+    }
+
+    /// Looks at a replica of a process. `member`: of its group, as the process knows it.
+    fn look_at(
+        &mut self,
+        at: usize,
+        incarnation: u64,
+        replica: &Replica,
+        member: bool,
+    ) -> Result<(), String> {
+        let partition = replica.partition();
+        let (epoch, commit) = (replica.route().epoch, replica.log().commit());
+        let old = self.seen.insert((at, incarnation, partition), (epoch, commit));
+        let (old_epoch, old_commit) = old.unwrap_or_default();
+        let who = format_args!("brick{} partition {partition}", at + 1);
+        if epoch < old_epoch {
+            return Err(format!("{who}: the epoch fell from {old_epoch} to {epoch}"));
+        }
+        if !member || epoch == 0 {
+            return Ok(());
+        }
+        if commit < old_commit && epoch == old_epoch {
+            return Err(format!("{who}: the commit watermark fell from {old_commit} to {commit}"));
+        }
+        let manifest = replica.log().manifest();
+        for seq in old_commit + 1..=commit {
+            let Some(of) = manifest.epoch_of(seq) else { continue };
+            let first = *self.committed.entry((partition, seq)).or_insert(of);
+            if first != of {
                 return Err(format!(
-                    "{who}: the commit watermark fell from {old_commit} to {commit}"
+                    "{who}: record {seq} is committed in epoch {of} here and in {first} elsewhere"
                 ));
             }
-            let manifest = replica.log().manifest();
-            for seq in old_commit + 1..=commit {
-                let Some(of) = manifest.epoch_of(seq) else { continue };
-                let first = *self.committed.entry((partition, seq)).or_insert(of);
-                if first != of {
-                    return Err(format!(
-                        "{who}: record {seq} is committed in epoch {of} here and in {first} elsewhere"
-                    ));
-                }
-            }
-            one_primary(now, machines, at, partition)?;
         }
         Ok(())
     }

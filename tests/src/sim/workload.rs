@@ -1,8 +1,8 @@
-//! What clients call.
+//! What clients call, and what they are answered.
 
-use firebrick_partition::op::{Condition, Expiry, Op};
+use firebrick_partition::op::{Answer, Condition, Expiry, Op};
 
-use crate::check::{Call, Version};
+use crate::check::{Back, Bytes, Call, Version};
 use crate::random::Random;
 
 /// What is done with a key.
@@ -59,4 +59,24 @@ pub fn op(call: &Call) -> Op<'_> {
         Call::Increment { by } => Op::Increment { by: *by },
         Call::Append { value } => Op::Append { value: &value.0 },
     }
+}
+
+#[allow(clippy::unnecessary_wraps)] // a history may lack versions; answers of this protocol never do
+fn version(version: firebrick_partition::Version) -> Option<Version> {
+    Some(Version { epoch: version.epoch, seq: version.seq })
+}
+
+/// What a history has of an answer; `None`: nothing was done.
+pub fn back_of(answer: &Answer<'_>) -> Option<Back> {
+    Some(match *answer {
+        Answer::Value { value, version: v, .. } => {
+            Back::Value { value: Bytes(value.to_vec()), version: version(v) }
+        }
+        Answer::Absent => Back::Absent,
+        Answer::Done { version: v } => Back::Done { version: version(v) },
+        Answer::Integer { value, version: v } => Back::Integer { value, version: version(v) },
+        Answer::Length { len, version: v } => Back::Length { len, version: version(v) },
+        Answer::Refused { current } => Back::Refused { current: version(current) },
+        _ => return None,
+    })
 }

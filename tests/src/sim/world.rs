@@ -1,7 +1,6 @@
 //! Everything that happens, one event after the other, in virtual time.
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 
 use firebrick_partition::keeper::Heartbeat;
 
@@ -15,6 +14,7 @@ use super::mistake::Mistake;
 use super::net::{Net, Weather};
 use super::plan::{Fault, Plan};
 use super::process::Effect;
+use super::queue::Queue;
 use super::trace::{Coverage, Trace};
 use super::watch::Watch;
 use crate::check::{Back, History};
@@ -41,41 +41,12 @@ pub enum Event {
     Calm,
 }
 
-/// The earliest is the greatest, and of two at one time the one that was made first.
-#[derive(Debug)]
-pub struct Due {
-    at: Ns,
-    order: u64,
-    event: Event,
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> Ordering {
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
-}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-
-impl Eq for Due {}
-
 /// See the module's text.
 pub struct World {
     pub plan: Plan,
     pub(super) random: Random,
     pub now: Ns,
-    pub(super) order: u64,
-    queue: BinaryHeap<Due>,
+    queue: Queue<Event>,
     /// When each client is to be looked at next.
     pub(super) client_due: Vec<Ns>,
     pub net: Net,
@@ -125,8 +96,7 @@ impl World {
         let mut world = Self {
             random,
             now: 0,
-            order: 0,
-            queue: BinaryHeap::new(),
+            queue: Queue::default(),
             client_due: vec![Ns::MAX; plan.clients],
             net: Net::new(Weather::CALM),
             machines,
@@ -155,17 +125,16 @@ impl World {
     }
 
     pub(super) fn push(&mut self, at: Ns, event: Event) {
-        self.order += 1;
-        self.queue.push(Due { at, order: self.order, event });
+        self.queue.push(at, event);
     }
 
     /// Runs until a time, or until something is wrong.
     pub fn run_until(&mut self, until: Ns) {
         while self.failure.is_none() {
-            if self.queue.peek().is_none_or(|due| due.at > until) {
+            if self.queue.next_at() > until {
                 break;
             }
-            let Some(Due { at, event, .. }) = self.queue.pop() else { break };
+            let Some((at, event)) = self.queue.pop() else { break };
             self.handled += 1;
             if self.handled > EVENTS_MAX {
                 return self.fail(format!("{EVENTS_MAX} events: something goes round and round"));

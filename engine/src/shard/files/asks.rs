@@ -188,7 +188,7 @@ impl Files {
         ));
         // What is prepared may or may not have reached the disk, and nothing will tell any more.
         if let Some(replica) = store.replica(partition) {
-            replica.abandon(Failure::InDoubt, Failure::Unavailable, &mut self.scratch);
+            replica.abandon(None, Failure::Unavailable, &mut self.scratch);
         }
     }
 

@@ -78,7 +78,7 @@ impl Files {
         if let Some(mut replica) = store.remove(id) {
             let dropped = store.routes.partition(id).is_none();
             let why = if dropped { Failure::NoTable } else { Failure::WrongPartition };
-            replica.abandon(if dropped { why } else { Failure::InDoubt }, why, &mut store.actions);
+            replica.abandon(dropped.then_some(why), why, &mut store.actions);
             self.leaving.push(replica);
         }
         self.drop_left(store);

@@ -72,7 +72,7 @@ fn late_answers_do_not_reach_the_next_connection_of_the_slot() {
         }
         old.fake_flush();
         rig.run_for(5_000_000);
-        let asked: Vec<_> = std::iter::from_fn(|| rig.queue.take()).collect();
+        let asked: Vec<_> = std::iter::from_fn(|| rig.asked()).collect();
         assert_eq!(asked.len(), 2);
         rig.world.cut(&old.fake, rig.cores[0].shard.fabric());
         rig.run_for(1_000_000);
@@ -111,7 +111,7 @@ fn a_control_request_is_answered_among_others() {
 fn client_call_with_control(rig: &mut Rig, client: &mut NativeClient) -> String {
     let slot = client.ask(rig.now, b"k", put(b"v"), None);
     rig.run_until(1_000_000_000, |rig| {
-        if let Some((core, token, _)) = rig.queue.take() {
+        if let Some((core, token, _)) = rig.asked() {
             let answer = ControlAnswer { token, json: "{\"ok\":true}".into() };
             rig.tell(usize::from(core), FromControl::Answer(answer));
         }

@@ -18,7 +18,7 @@ use super::Random;
 use super::catalog::Catalog;
 use crate::brick::Info;
 use crate::config::Durability;
-use crate::control::Queue;
+use crate::control::{ControlRequest, Queue};
 use crate::counters::{Board, CoreState};
 use crate::mesh::Mesh;
 use crate::notices::Notices;
@@ -291,6 +291,15 @@ impl Rig {
 
     pub fn tell(&mut self, core: usize, message: FromControl) {
         self.cores[core].control.push(message).unwrap();
+    }
+
+    /// The next request of a client to the control thread: the core, its word, and the JSON.
+    pub fn asked(&mut self) -> Option<(u16, u64, String)> {
+        loop {
+            if let ControlRequest::Json { core, token, body } = self.queue.take()? {
+                return Some((core, token, String::from_utf8_lossy(&body).into_owned()));
+            }
+        }
     }
 
     pub fn push_routes(&mut self) {

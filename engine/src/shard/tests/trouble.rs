@@ -112,8 +112,7 @@ fn a_disk_that_fails_is_told_and_nothing_unflushed_is_acked() {
     let slot = client.ask(rig.now, b"k", put(b"new"), None);
     rig.run_for(50_000_000);
     client.read(rig.now);
-    let said = client.got.get(&slot).map(String::as_str);
-    assert_eq!(said, Some("failed InDoubt"), "not flushed, not acked");
+    assert_eq!(client.got.get(&slot), None, "not flushed, not acked");
     let said: Vec<String> = rig.heard.try_iter().collect();
     assert!(said.iter().any(|s| s.contains("accepts no writes")), "{said:?}");
     let mut other = NativeClient::new(&mut rig, 0, "default");
@@ -123,6 +122,29 @@ fn a_disk_that_fails_is_told_and_nothing_unflushed_is_acked() {
     assert!(turns < 60, "{turns} turns in an idle second");
     rig.stop();
     rig.run_until(3_000_000_000, |rig| rig.cores[0].stopped);
+}
+
+/// A write that was appended and that nobody here will commit has no answer, on whichever core its client is: "in
+/// doubt" would say that this try changed nothing, and the client would send it again under another number.
+#[test]
+fn an_appended_write_without_an_outcome_ends_the_connection() {
+    let mut rig = Rig::new(Build::new(2, 2, Durability::Sync)).serve();
+    let mut client = NativeClient::new(&mut rig, 0, "default");
+    let keys = [client.key_on(0, 0), client.key_on(1, 0)];
+    rig.disk_stalled = true;
+    for (core, key) in keys.iter().enumerate() {
+        let mut client = NativeClient::new(&mut rig, 0, "default");
+        let slot = client.ask(rig.now, key, put(b"new"), None);
+        client.fake_flush();
+        rig.run_for(5_000_000);
+        (rig.disk_stalled, rig.disk_broken) = (false, true);
+        rig.run_for(50_000_000);
+        client.read(rig.now);
+        assert_eq!(client.got.get(&slot), None, "core {core}");
+        assert!(client.closed, "core {core}");
+    }
+    client.read(rig.now);
+    assert!(!client.closed, "others' connections go on");
 }
 
 #[test]

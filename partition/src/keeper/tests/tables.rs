@@ -41,6 +41,38 @@ fn partitions_of_a_table_are_spread_over_the_data_cores() {
     }
 }
 
+/// A brick that was taken out while its process went on has its replicas still, each open on one core: another core
+/// must not open the same files. What was found by the simulator of whole bricks.
+#[test]
+fn a_replica_comes_back_to_the_core_that_may_have_it_still() {
+    let mut keepers = Keepers::default();
+    (1..=2).for_each(|n| join(&mut keepers, n));
+    create(&mut keepers, "t", options(2, 2));
+    let core = |keepers: &Keepers, partition| {
+        keepers.group(partition).unwrap().replicas.of(2).map(|member| member.core)
+    };
+    let before = [1, 2].map(|partition| core(&keepers, partition));
+    assert_ne!(before[0], before[1]);
+    let name = |keepers: &mut Keepers, partition, incarnation| {
+        let epoch = keepers.group(partition).unwrap().replicas.epoch;
+        done(keepers, &Entry::NameLearner { partition, epoch, brick: 2, incarnation });
+    };
+    done(&mut keepers, &Entry::TakeOut { brick: 2, incarnation: 200 });
+    for partition in [2, 1] {
+        name(&mut keepers, partition, 200);
+    }
+    assert_eq!([1, 2].map(|partition| core(&keepers, partition)), before);
+    // A new process has nothing open: there the cores are filled evenly.
+    done(&mut keepers, &Entry::TakeOut { brick: 2, incarnation: 200 });
+    let registration = Box::new(process(2, 201));
+    let proof = Proof::SameLock;
+    done(&mut keepers, &Entry::Register { registration, replaces: Some(200), proof });
+    for partition in [2, 1] {
+        name(&mut keepers, partition, 201);
+    }
+    assert_eq!([2, 1].map(|partition| core(&keepers, partition)), [Some(0), Some(1)]);
+}
+
 #[test]
 fn ids_are_never_used_twice_and_what_cannot_be_done_is_said() {
     let mut keepers = Keepers::default();

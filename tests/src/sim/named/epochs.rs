@@ -169,7 +169,7 @@ pub fn votes_count_from_zero_in_every_epoch() -> Story {
             // Nothing of the epoch in which A leads reaches C.
             s.lose(Some(Node::Brick(a)), Some(Node::Brick(c)), &[]);
         }
-        s.world.hand_over(0);
+        s.world.fault(Fault::HandOver { partition: 0 });
         s.until("the next primary", |world| {
             let members = group(world, partition);
             members.len() == 3 && members[0] != leads

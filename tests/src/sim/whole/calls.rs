@@ -1,0 +1,175 @@
+//! The clients' part of the world: what they call, and what they are told.
+
+use firebrick_partition::hash_key;
+use firebrick_partition::maps::fingerprint;
+use firebrick_partition::op::Route;
+
+use super::reader::Reader;
+use super::world::{CLIENTS, Event, World};
+use crate::check::{Back, Call, Line};
+use crate::sim::clock::{MS, Ns, US};
+use crate::sim::workload;
+
+/// A read at one member is given up after so long.
+const PATIENCE_NS: Ns = 2_000 * MS;
+
+impl World {
+    pub fn client_turn(&mut self, at: usize) {
+        for (id, back) in self.clients[at].turn(self.now) {
+            self.done(at, id, back);
+        }
+    }
+
+    fn done(&mut self, at: usize, id: u64, back: Option<Back>) {
+        let Some(back) = back else {
+            self.cover.saw("an operation ends in doubt");
+            return self.trace.line(self.now, format_args!("call {id} -> nobody knows"));
+        };
+        if back == Back::Failed {
+            self.cover.saw("an operation fails");
+        }
+        self.trace.line(self.now, format_args!("call {id} -> {back}"));
+        self.clients[at].saw(id, &back);
+        if let Err(wrong) = self.history.push(Line::Back { id, at_ns: self.now, back }) {
+            self.fail(wrong);
+        }
+    }
+
+    /// All keys that are used.
+    pub fn keys(&self) -> Vec<String> {
+        let of = |n: usize| ["r", "c", "l"].iter().map(move |kind| format!("{kind}{n}"));
+        (0..self.plan.keys).flat_map(of).collect()
+    }
+
+    pub fn think(&mut self, at: usize) {
+        if self.now >= self.load_until {
+            return;
+        }
+        if self.clients[at].has_room() {
+            let keys = self.keys();
+            let key = &keys[self.random.below(keys.len() as u64) as usize];
+            let seen = self.clients[at].seen(key);
+            let unique = format!("[{at}.{}]", self.next_call);
+            let call = workload::call(&mut self.random, key, &unique, seen);
+            let id = self.begin(at, key, &call);
+            let taken = self.clients[at].call(self.now, id, key, workload::op(&call));
+            assert!(taken, "it had room");
+        } else {
+            self.clients[at].find_table(self.now);
+        }
+        self.client_turn(at);
+        if self.random.below(4) == 0 {
+            self.read_somewhere();
+        }
+        let due = self.now + 100 * US + self.random.below(self.plan.think_ns);
+        self.queue.push(due, Event::Think { at });
+    }
+
+    /// A call begins; its number.
+    fn begin(&mut self, at: usize, key: &str, call: &Call) -> u64 {
+        let id = self.next_call;
+        self.next_call += 1;
+        self.trace.line(self.now, format_args!("call {id}: client {at} {key} {call}"));
+        let (client, at_ns) = (at as u32, self.now);
+        let line = Line::Call { id, client, at_ns, key: key.into(), call: call.clone() };
+        if let Err(wrong) = self.history.push(line) {
+            self.fail(wrong);
+        }
+        id
+    }
+
+    /// Somebody patient reads at one member, whatever becomes of it meanwhile: a session would ask another one soon.
+    fn read_somewhere(&mut self) {
+        let is_over = |reader: &Reader| self.now > reader.since + PATIENCE_NS;
+        if self.reader.as_ref().is_some_and(|reader| !is_over(reader)) {
+            return;
+        }
+        let keys = self.keys();
+        let key = &keys[self.random.below(keys.len() as u64) as usize];
+        let Some((route, members)) = self.group_of(key) else { return };
+        let member = members[self.random.below(members.len() as u64) as usize];
+        if let Some(&at) = self.ids.get(&member) {
+            let id = self.begin(self.clients.len(), key, &Call::Get);
+            self.ask(at, id, route, key);
+        }
+    }
+
+    /// A read at one member begins.
+    fn ask(&mut self, at: usize, id: u64, route: Route, key: &str) {
+        let fabric = self.fabric.fake_on(CLIENTS + self.clients.len());
+        let address = self.bricks[at].address;
+        self.reader = Some(Reader::ask(self.now, id, fabric, address, route, key));
+        self.refused = None;
+    }
+
+    pub fn reader_turn(&mut self) {
+        let now = self.now;
+        let Some(reader) = &mut self.reader else { return };
+        let (id, over) = (reader.id, reader.turn(now));
+        match over {
+            None => return,
+            Some(Ok(back)) => {
+                self.trace.line(now, format_args!("call {id}, at one member -> {back}"));
+                if let Err(wrong) = self.history.push(Line::Back { id, at_ns: now, back }) {
+                    self.fail(wrong);
+                }
+            }
+            Some(Err(why)) => self.refused = Some(why),
+        }
+        self.reader = None;
+    }
+
+    /// Reads every key at every member, after all else.
+    pub fn read_everything(&mut self) -> Result<(), String> {
+        for key in self.keys() {
+            let members = self.group_of(&key).ok_or("a key has no group")?.1;
+            for brick in members {
+                self.read_at(brick, &key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Route and members of a key's partition, as the keepers have them now.
+    fn group_of(&self, key: &str) -> Option<(Route, Vec<u32>)> {
+        let maps = self.keeper.state.maps();
+        let table = maps.tables.first()?;
+        let hash = hash_key(key.as_bytes());
+        let leaf = table.leaves.iter().find(|leaf| leaf.covers(hash))?;
+        let group = table.groups.get(leaf.partition)?;
+        let route = Route {
+            table: table.id,
+            partition: leaf.partition,
+            epoch: group.epoch,
+            fingerprint: fingerprint(table.id, leaf, group),
+        };
+        Some((route, group.members.iter().map(|m| m.brick).collect()))
+    }
+
+    /// One read at one member. It may take some tries: a core that must pass a read on to the partition's core does not
+    /// answer it at a backup, and the next connection comes to another core; a lease may be on its way; and keepers
+    /// may still make bricks more even.
+    fn read_at(&mut self, brick: u32, key: &str) -> Result<(), String> {
+        let at = *self.ids.get(&brick).ok_or("a member is no brick")?;
+        let id = self.begin(self.clients.len(), key, &Call::Get);
+        let until = self.now + PATIENCE_NS;
+        let (route, _) = self.group_of(key).ok_or("a key has no group")?;
+        self.ask(at, id, route, key);
+        while self.now < until && self.failure.is_none() {
+            self.run_until(self.now + MS);
+            if self.reader.is_some() {
+                continue;
+            }
+            if self.refused.is_none() {
+                return Ok(());
+            }
+            let (route, members) = self.group_of(key).ok_or("a key has no group")?;
+            if !members.contains(&brick) {
+                return Ok(());
+            }
+            self.ask(at, id, route, key);
+        }
+        let why = self.refused.take().unwrap_or_else(|| "no answer".to_owned());
+        Err(format!("brick{} does not answer a read of {key}: {why}", at + 1))
+    }
+}

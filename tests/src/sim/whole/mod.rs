@@ -1,0 +1,25 @@
+//! Level two: whole bricks. What runs is the production data core (`Shard`, with its files, its mesh and its way to other
+//! bricks), what decides leases and maps on a brick (`Grants`, `Heard`), the keepers' state machine, and the production
+//! client session, on the fake fabric, on real files, in virtual time.
+//!
+//! Made up are: the network (`firebrick_net::fake`), clocks, the moments at which the storage thread and the ring do
+//! their work, the control thread's loop (`control`) and Raft (`super::keeper`).
+//!
+//! * `process`: a brick's process; `brick`: its machine, what outlives it; `disk`: writes and what a power failure leaves of them;
+//! * `client`: a shell around a session; `reader`: reads at one member, to look at it;
+//! * `control`: heartbeats and registrations; `keepers`: the keepers' side;
+//! * `world`, `faults`, `calls`, `run`: as in level one.
+
+mod brick;
+mod calls;
+mod client;
+mod control;
+mod disk;
+mod faults;
+mod keepers;
+mod process;
+mod reader;
+mod run;
+mod world;
+
+pub use run::run;
