@@ -190,12 +190,6 @@ fn whole_bricks_learner_promoted_before_its_vote_is_required() {
 }
 
 #[test]
-fn whole_bricks_votes_of_an_earlier_epoch() {
-    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[cut_off, storm, kill];
-    hunt_whole("votes kept", Canary::VotesKept, |seed| busy(whole(seed, faults)));
-}
-
-#[test]
 fn whole_bricks_answers_forgotten() {
     let faults: &[fn(&mut Random, &Plan) -> Fault] = &[storm, sever, pause];
     hunt_whole("forgotten answers", Canary::ForgetAnswers, |seed| busy(whole(seed, faults)));
