@@ -167,6 +167,7 @@ impl Process {
             incarnation: self.identity,
             bytes_max: CORE_BYTES,
             cores: fabrics.len() as u16,
+            copy_wait_ns: 1_000_000,
             notices: self.notices.clone(),
         };
         let meshes = Mesh::connect(fabrics.len());
