@@ -343,17 +343,22 @@ impl Brick {
         &self.board
     }
 
-    /// Waits until every partition is served. From then on `memory_dir` is this incarnation's.
-    pub fn wait_ready(&self) -> Result<(), BrickError> {
+    /// Waits until every partition is served. From then on `memory_dir` is this incarnation's. `false`: it was told to
+    /// stop before.
+    pub fn wait_ready(&self) -> Result<bool, BrickError> {
         while let Err(why) = self.board.ready() {
-            let ends = self.board.cores().iter().any(|core| core.state() > CoreState::Serving);
-            if ends || self.board.is_stopping() || self.board.failure().is_some() {
-                let what = self.board.failure().unwrap_or(why);
+            if let Some(what) = self.board.failure() {
                 return Err(BrickError::Core(what));
+            }
+            if self.board.is_stopping() {
+                return Ok(false);
+            }
+            if self.board.cores().iter().any(|core| core.state() > CoreState::Serving) {
+                return Err(BrickError::Core(why));
             }
             std::thread::sleep(Duration::from_micros(500));
         }
-        self.identity.settle()
+        self.identity.settle().map(|()| true)
     }
 
     /// What was found at the start: to be asked after [`Brick::wait_ready`].

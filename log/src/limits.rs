@@ -8,8 +8,14 @@ pub const VALUE_BYTES_MAX: usize = 8 << 20;
 pub const RECORD_BYTES_MAX: usize = VALUE_BYTES_MAX + KEY_BYTES_MAX + 512;
 /// The fixed first page of a segment.
 pub const SEGMENT_HEAD_BYTES: usize = 4096;
-/// Smallest segment, unless the configuration asks for smaller ones: one huge page.
-pub const SEGMENT_BYTES_MIN: usize = 2 << 20;
+/// Smallest segment where there is room for many: one huge page.
+const SEGMENT_BYTES_HUGE: usize = 2 << 20;
+/// Smallest segment where there is not, unless the configuration asks for smaller ones.
+const SEGMENT_BYTES_MIN: usize = 1 << 20;
+/// The smallest segment of logs that share so many bytes of memory.
+pub const fn segment_bytes_min(bytes_max: u64) -> usize {
+    if bytes_max >= 64 * SEGMENT_BYTES_HUGE as u64 { SEGMENT_BYTES_HUGE } else { SEGMENT_BYTES_MIN }
+}
 /// Largest segment; also what a location's 23 bits of 8-byte units can address.
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;
 /// The least a configuration may ask a segment to be.

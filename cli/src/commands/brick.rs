@@ -176,10 +176,17 @@ pub fn run(args: &BrickArgs, out: &Out) -> Result<Output, CliError> {
     for warning in brick.warnings() {
         out.note(&format!("firebrick: warning: {warning}"));
     }
-    if let Err(error) = brick.wait_ready() {
-        // What made it fail to start may keep it from ending by itself.
-        brick.stop();
-        return Err(from_brick(error));
+    match brick.wait_ready() {
+        Ok(true) => {}
+        Ok(false) => {
+            brick.wait().map_err(from_brick)?;
+            return Ok(Output::default());
+        }
+        Err(error) => {
+            // What made it fail to start may keep it from ending by itself.
+            brick.stop();
+            return Err(from_brick(error));
+        }
     }
     let recovered = brick.recovered();
     if recovered.records > 0 {

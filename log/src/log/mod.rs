@@ -74,7 +74,7 @@ pub struct LogConfig {
     pub durability: Durability,
     /// Room for this replica's segments.
     pub bytes_max: u64,
-    /// Largest segment, unless a record needs a larger one. Below 2 MiB for tests.
+    /// Largest segment, unless a record needs a larger one. Below 1 MiB for tests.
     pub segment_bytes_max: usize,
 }
 

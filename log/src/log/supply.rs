@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::{Durability, Log, Outcome, Room};
 use crate::limits::{
-    SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEAD_BYTES, SEGMENTS_AIM, SEGMENTS_MAX,
+    SEGMENT_BYTES_MAX, SEGMENT_HEAD_BYTES, SEGMENTS_AIM, SEGMENTS_MAX, segment_bytes_min,
 };
 use crate::segment::{Bound, Segment, SegmentHead, SegmentKind, SegmentName};
 use crate::storage::{Job, Spare, StorageError};
@@ -70,12 +70,12 @@ impl Log {
 
     /// The size of this log's next segments: a sixteenth of what it has, a power of two.
     pub fn segment_bytes(&self) -> usize {
-        let most = self
-            .cfg
-            .segment_bytes_max
-            .min(((self.cfg.bytes_max / SEGMENTS_AIM as u64) as usize).max(SEGMENT_BYTES_MIN));
+        let bytes_max = self.cfg.bytes_max;
+        let smallest = segment_bytes_min(bytes_max);
+        let share = (bytes_max / SEGMENTS_AIM as u64) as usize;
+        let most = self.cfg.segment_bytes_max.min(share.max(smallest));
         let most = 1 << most.ilog2();
-        let least = SEGMENT_BYTES_MIN.min(most);
+        let least = smallest.min(most);
         let aim = (self.used_bytes() as usize / SEGMENTS_AIM).max(1);
         (1 << aim.ilog2()).clamp(least, most)
     }

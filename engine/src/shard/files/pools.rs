@@ -43,7 +43,7 @@ impl Pools {
             core,
             cores: setup.cores,
             bytes_max: setup.bytes_max,
-            bytes: limits::SEGMENT_BYTES_MIN,
+            bytes: limits::segment_bytes_min(setup.bytes_max),
             quiet: false,
             binding: Vec::new(),
         }
@@ -103,7 +103,7 @@ impl Pools {
     /// Chooses the size of spares, and gives back those that nobody will need soon.
     pub fn resize(&mut self, store: &mut Store, quiet: bool) {
         let wanted = store.replicas().iter().map(|r| r.log().segment_bytes()).max();
-        self.bytes = wanted.unwrap_or(limits::SEGMENT_BYTES_MIN);
+        self.bytes = wanted.unwrap_or(limits::segment_bytes_min(self.bytes_max));
         let changed = std::mem::replace(&mut self.quiet, quiet) != quiet;
         for pool in self.by_side.iter_mut().flatten() {
             pool.spares.set_bytes(self.bytes);
