@@ -37,23 +37,8 @@ fn log_durability(durability: maps::Durability) -> Durability {
 impl Files {
     /// Opens partitions that are new here, gives up those that left.
     pub fn take_routes<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
-        let core = store.core();
+        self.open_new(store);
         let routes = Arc::clone(&store.routes);
-        let mine = |e: &&RouteEntry| e.core == core && e.here;
-        for entry in routes.tables().iter().flat_map(RouteTable::entries).filter(mine) {
-            let (id, table) = (entry.route.partition, entry.route.table);
-            if store.has(id) || self.opening.contains(&id) || self.recovers(id) {
-                continue;
-            }
-            self.opening.push(id);
-            self.submit(Job::Open {
-                table,
-                partition: id,
-                incarnation: self.setup.incarnation,
-                disk: routes.table(table).is_some_and(|t| has_disk(t.durability())),
-                create: true,
-            });
-        }
         let (now, me) = (store.now, store.peers.me);
         let ids: Vec<u32> = store.replicas().iter().map(Replica::partition).collect();
         for id in ids {
@@ -64,6 +49,27 @@ impl Files {
             let Some(replica) = store.replica(id) else { continue };
             replica.set_group(now, me, entry.route, &entry.replicas, &mut self.scratch);
             self.take_asks(fabric, store, id);
+        }
+    }
+
+    /// Opens what is to be here and is not. What is leaving goes first: its files would be removed behind the opening.
+    fn open_new(&mut self, store: &Store) {
+        let (core, routes) = (store.core(), Arc::clone(&store.routes));
+        let mine = |e: &&RouteEntry| e.core == core && e.here;
+        for entry in routes.tables().iter().flat_map(RouteTable::entries).filter(mine) {
+            let (id, table) = (entry.route.partition, entry.route.table);
+            let leaves = self.leaving.iter().any(|replica| replica.partition() == id);
+            if store.has(id) || self.opening.contains(&id) || self.recovers(id) || leaves {
+                continue;
+            }
+            self.opening.push(id);
+            self.submit(Job::Open {
+                table,
+                partition: id,
+                incarnation: self.setup.incarnation,
+                disk: routes.table(table).is_some_and(|t| has_disk(t.durability())),
+                create: true,
+            });
         }
     }
 
@@ -93,9 +99,13 @@ impl Files {
         };
         let free = self.leaving.extract_if(.., |r| !busy(r.partition()));
         let gone: Vec<u32> = free.map(|replica| replica.partition()).collect();
-        for partition in gone {
+        for &partition in &gone {
             self.removing.push(partition);
             self.submit(Job::Remove { partition });
+        }
+        if !gone.is_empty() {
+            // It may have been named here again meanwhile.
+            self.open_new(store);
         }
     }
 

@@ -5,6 +5,7 @@ use firebrick_partition::Op;
 use super::native_client::{NativeClient, put};
 use super::rig::{Build, Rig};
 use crate::config::Durability;
+use crate::shard::FromControl;
 
 fn serves(rig: &mut Rig, client: &mut NativeClient) {
     for n in 0..20 {
@@ -128,4 +129,34 @@ fn dropping_a_table_makes_room_for_the_others() {
     rig.run_for(1_000_000_000);
     let said = client.call(&mut rig, b"again", put(&vec![b'v'; 100_000]));
     assert_eq!(said, "done");
+}
+
+/// A partition that leaves while the kernel still reads its memory, and is named here again before that ends: what is
+/// removed is the old replica's, not the new one's.
+#[test]
+fn a_partition_that_comes_back_while_it_leaves_keeps_its_files() {
+    let mut rig = Rig::new(Build::new(3, 1, Durability::Memory)).serve();
+    rig.catalog.create("t", 1, Durability::Async { behind_ms: 1 }).unwrap();
+    rig.push_routes();
+    rig.run_for(50_000_000);
+    let mut client = NativeClient::new(&mut rig, 0, "t");
+    let named = rig.catalog.routes();
+    let id = named.table_named("t").unwrap().entries()[0].route.partition;
+    rig.disk_stalled = true;
+    let key = client.key_on(0, 0);
+    assert_eq!(client.call(&mut rig, &key, put(b"v")), "done");
+    rig.run_for(5_000_000);
+    rig.catalog.drop_table("t").unwrap();
+    rig.push_routes();
+    rig.run_for(5_000_000);
+    rig.tell(0, FromControl::Routes(named));
+    rig.run_for(5_000_000);
+    rig.disk_stalled = false;
+    rig.run_for(50_000_000);
+    for side in ["memory", "data"] {
+        let folder = rig.dir.path().join(side).join(format!("p{id}"));
+        assert!(folder.join("manifest").exists(), "{}", folder.display());
+    }
+    assert_eq!(client.call(&mut rig, &key, Op::Get), "absent", "it began anew");
+    assert_eq!(client.call(&mut rig, &key, put(b"w")), "done");
 }
