@@ -355,8 +355,9 @@ impl Cluster {
                 return status.code();
             }
             if begin.elapsed() > PATIENCE {
+                let views = self.views();
                 let _ = child.kill();
-                panic!("brick {brick} goes on: {}", self.said(brick));
+                panic!("brick {brick} goes on:\n{views}");
             }
             std::thread::sleep(Duration::from_millis(20));
         }

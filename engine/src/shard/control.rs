@@ -16,7 +16,10 @@ use crate::counters::{CoreState, Published, Taken};
 
 /// A stop waits at most this long for the disk, and for the other cores.
 const FLUSH_NS: u64 = 60_000_000_000;
-/// And this long for clients to take their answers.
+/// A backup waits this long to hear what became of the records that it voted for: the primary may be stopping too, and
+/// needs the vote.
+const HEAR_NS: u64 = 1_000_000_000;
+/// A stop waits this long for clients to take their answers.
 const CLOSE_NS: u64 = 1_000_000_000;
 
 /// How far a stop is.
@@ -176,9 +179,14 @@ impl<F: Fabric> Shard<F> {
         self.stopping = Some(match stopping {
             Stopping::Answering { since_ns } => {
                 self.store.replicas().iter_mut().for_each(Replica::hasten);
+                // Who left its group never hears what became of the last records, and may not know yet that it left.
+                let hears = now < since_ns + HEAR_NS;
+                let waits = |r: &Replica| {
+                    r.is_busy() && !r.log().is_sick() && (r.is_serving() || (hears && !r.is_out()))
+                };
                 let owed = self.store.hops.len() > 0
                     || self.store.relayed > 0
-                    || self.store.replicas().iter().any(|r| !r.log().is_sick() && r.is_busy());
+                    || self.store.replicas().iter().any(waits);
                 if (owed || !self.files.is_flushed(&mut self.store)) && now < since_ns + FLUSH_NS {
                     return;
                 }
