@@ -270,7 +270,12 @@ impl Brick {
     /// `signals`: stop on SIGTERM and SIGINT.
     pub fn start(config: &BrickConfig, signals: bool) -> Result<Self, BrickError> {
         let plan = check::settle(config, &Host::read())?;
+        if !(plan.data_dir.exists() && plan.memory_dir.exists()) {
+            // Before they are made: nothing is left of a start that is refused.
+            ports_are_free(config)?;
+        }
         let lock = BrickLock::take(&plan.config.name, &plan.data_dir, &plan.memory_dir)?;
+        // Now that whoever was killed here is gone.
         ports_are_free(config)?;
         let boot = boot_id()?;
         let identity = Identity::begin(&lock, &plan.config.name, &boot)?;

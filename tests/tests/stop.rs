@@ -154,14 +154,16 @@ fn a_port_in_use_is_named() {
             memory,
         ]);
         assert!(said.contains(&port.port().to_string()), "{port}: {said}");
+        let left = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 0, "{port}: folders of a brick that never was");
     }
 }
 
 #[test]
 fn wrong_options_are_named_and_nothing_is_left_behind() {
     let folder = tempfile::tempdir().unwrap();
-    let data = folder.path().join("d");
-    let data = data.to_str().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (data, memory) = (path("d"), path("m"));
     for (args, word) in [
         (&["--durability", "sometimes"][..], "sometimes"),
         (&["--poll", "lazy"], "lazy"),
@@ -174,9 +176,15 @@ fn wrong_options_are_named_and_nothing_is_left_behind() {
         (&["--config", "/nonexistent.toml"], "/nonexistent.toml"),
         (&["--bogus"], "bogus"),
     ] {
-        let (_, said) = refused(&[&["--data-dir", data][..], args].concat());
+        let mut folders = vec!["--data-dir", &data];
+        if !args.contains(&"--memory-dir") {
+            folders.extend(["--memory-dir", &memory]);
+        }
+        let (_, said) = refused(&[&folders, args].concat());
         assert!(said.contains(word), "{args:?}: {said}");
         assert!(said.lines().count() < 12, "{args:?}: {said}");
+        let left = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 0, "{args:?} left something behind");
     }
 }
 

@@ -8,18 +8,24 @@ mod identity;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::BrickError;
 pub use identity::{Identity, Memory, boot_id, random};
 
 /// Name of the lock file.
 pub const LOCK_FILE: &str = "brick.lock";
+
+/// How long a killed process may take to give back its memory; it holds its locks until then.
+const DYING_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks at it.
+const DYING_LOOK: Duration = Duration::from_millis(5);
 
 /// The two folders of a brick, locked until this is dropped.
 #[derive(Debug)]
@@ -92,13 +98,13 @@ fn lock_folder(name: &str, folder: &Path) -> Result<File, BrickError> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(&path)
         .map_err(BrickError::file("open", &path))?;
-    // SAFETY: the descriptor is open for as long as `file` lives.
-    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
-        let error = io::Error::last_os_error();
-        if error.raw_os_error() == Some(libc::EWOULDBLOCK) {
-            return Err(BrickError::Locked { holder: holder(&mut file), path });
+    let begin = Instant::now();
+    while !try_lock(&file).map_err(BrickError::file("lock", &path))? {
+        let holder = Holder::read(&mut file);
+        if !holder.is_dying() || begin.elapsed() > DYING_PATIENCE {
+            return Err(BrickError::Locked { holder: holder.to_string(), path });
         }
-        return Err(BrickError::file("lock", &path)(error));
+        std::thread::sleep(DYING_LOOK);
     }
     let started_ms =
         SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
@@ -109,16 +115,42 @@ fn lock_folder(name: &str, folder: &Path) -> Result<File, BrickError> {
     Ok(file)
 }
 
-/// Who holds a lock, from what the holder wrote and what /proc says of it.
-fn holder(file: &mut File) -> String {
-    let mut text = String::new();
-    let _ = file.rewind().and_then(|()| file.take(4096).read_to_string(&mut text));
-    let mut words = text.split_whitespace();
-    let (Some(pid), Some(name)) = (words.next().and_then(|pid| pid.parse().ok()), words.next())
-    else {
-        return "another process".into();
-    };
-    format!("brick \"{name}\", {}", process_text(pid))
+/// Takes the lock of an open file; `false`: somebody else has it.
+fn try_lock(file: &File) -> io::Result<bool> {
+    // SAFETY: the descriptor is open for as long as `file` lives.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } == 0 {
+        return Ok(true);
+    }
+    let error = io::Error::last_os_error();
+    if error.raw_os_error() == Some(libc::EWOULDBLOCK) { Ok(false) } else { Err(error) }
+}
+
+/// Who holds a lock, from what the holder wrote.
+struct Holder(Option<(u32, String)>);
+
+impl Holder {
+    fn read(file: &mut File) -> Self {
+        let mut text = String::new();
+        let _ = file.rewind().and_then(|()| file.take(4096).read_to_string(&mut text));
+        let mut words = text.split_whitespace();
+        let pid = words.next().and_then(|pid| pid.parse().ok());
+        Self(pid.zip(words.next().map(str::to_owned)))
+    }
+
+    /// It was killed, and the kernel is taking its memory apart: a process that runs has a command line.
+    fn is_dying(&self) -> bool {
+        let line = |pid: &u32| fs::read(format!("/proc/{pid}/cmdline"));
+        self.0.as_ref().is_some_and(|(pid, _)| line(pid).is_ok_and(|line| line.is_empty()))
+    }
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some((pid, name)) => write!(f, "brick \"{name}\", {}", process_text(*pid)),
+            None => f.write_str("another process"),
+        }
+    }
 }
 
 /// A process in words: its id and, where /proc tells, its command line.

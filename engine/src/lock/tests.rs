@@ -80,6 +80,27 @@ fn a_lock_of_another_process_ends_with_it() {
     }
 }
 
+/// `kill -9` returns before the kernel has taken the process apart: a start right after it waits for that.
+#[test]
+fn a_lock_of_a_process_that_was_killed_is_waited_for() {
+    let folders = folders();
+    // Dead and not waited for: it has no command line, as one that is being taken apart.
+    let mut dead = Command::new("true").spawn().unwrap();
+    let line = format!("/proc/{}/cmdline", dead.id());
+    while !fs::read(&line).unwrap().is_empty() {
+        std::thread::yield_now();
+    }
+    let held = folders.lock();
+    fs::write(folders.data.join(LOCK_FILE), format!("{} kiln 0\n", dead.id())).unwrap();
+    let freed = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        drop(held);
+    });
+    BrickLock::take("b", &folders.data, &folders.memory).unwrap();
+    freed.join().unwrap();
+    dead.wait().unwrap();
+}
+
 #[test]
 fn memory_outlives_the_process_but_not_the_boot() {
     let folders = folders();

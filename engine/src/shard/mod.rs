@@ -43,7 +43,7 @@ use asker::Asker;
 use conns::{Conns, Kind, Native};
 use control::Stopping;
 use peers::{Holder, Peers};
-use store::Store;
+use store::{Store, count_failure};
 
 pub use control::{ControlEnd, FromControl, control_rings};
 pub use files::{Files, FilesSetup};
@@ -314,7 +314,9 @@ impl<F: Fabric> Shard<F> {
         for action in actions.drain(..) {
             match action {
                 Action::Reply { token, answer } => {
-                    self.deliver(Asker::from_token(token), answer.get());
+                    let answer = answer.get();
+                    count_failure(&mut self.store.counts, &answer);
+                    self.deliver(Asker::from_token(token), answer);
                 }
                 Action::Corrupt(corrupt) => self.info.notices.say(corrupt.to_string()),
                 Action::Unanswered { token } => self.leave_unanswered(Asker::from_token(token)),

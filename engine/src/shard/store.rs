@@ -297,13 +297,19 @@ fn count(counts: &mut Counts, op: &Op<'_>, answer: Option<&Answer<'_>>) {
         Some(Answer::Value { .. }) => counts.hits += 1,
         Some(Answer::Absent) if op.is_read() => counts.misses += 1,
         Some(Answer::StaleRoute { .. }) => counts.stale_routes += 1,
-        Some(Answer::Failed(failure)) => match failure {
-            Failure::NoSpace => counts.no_space += 1,
-            Failure::TooLarge => counts.too_large += 1,
-            Failure::Unavailable => counts.unavailable += 1,
-            Failure::Busy => counts.overloaded += 1,
-            _ => counts.errors += 1,
-        },
-        _ => {}
+        Some(answer) => count_failure(counts, answer),
+        None => {}
+    }
+}
+
+/// Counts an answer that is a refusal, by its reason.
+pub fn count_failure(counts: &mut Counts, answer: &Answer<'_>) {
+    let Answer::Failed(failure) = answer else { return };
+    match failure {
+        Failure::NoSpace => counts.no_space += 1,
+        Failure::TooLarge => counts.too_large += 1,
+        Failure::Unavailable => counts.unavailable += 1,
+        Failure::Busy => counts.overloaded += 1,
+        _ => counts.errors += 1,
     }
 }

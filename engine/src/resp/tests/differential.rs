@@ -13,6 +13,7 @@ use super::replicas::Replicas;
 use super::store::Store;
 use super::{Peer, Random, command, wall_clock};
 use crate::resp::limits;
+use crate::resp::table::COMMANDS;
 
 /// A command of the generator.
 pub struct Words(pub Vec<Vec<u8>>);
@@ -245,7 +246,11 @@ impl Redis {
         match process {
             Ok(process) => Some(Self { process, folder }),
             Err(error) => {
-                eprintln!("SKIPPED, NOTHING WAS COMPARED: redis-server does not start: {error}");
+                // Not by `eprintln!`: of a test that passes nobody would see it.
+                let _ = writeln!(
+                    std::io::stderr(),
+                    "SKIPPED, NOTHING WAS COMPARED: redis-server does not start: {error}"
+                );
                 None
             }
         }
@@ -421,6 +426,25 @@ fn replies_are_those_of_redis_in_resp2() {
 #[test]
 fn replies_are_those_of_redis_in_resp3() {
     compare(3, 150..300);
+}
+
+/// Client libraries take from COMMAND where the keys of a command are.
+#[test]
+fn arity_and_keys_of_every_command_are_those_of_redis() {
+    let Some(redis) = Redis::start("command") else { return };
+    let mut stream = redis.connect();
+    let mut peer = Peer::new(Store::new(wall_clock()));
+    for known in COMMANDS {
+        let ask = [&b"COMMAND"[..], b"INFO", known.name.as_bytes()];
+        // Name, arity, (flags;) first key, last key, step.
+        let shape = |reply: &[u8]| {
+            let text = String::from_utf8(reply.to_vec()).unwrap();
+            let lines: Vec<&str> = text.split("\r\n").filter(|l| !l.starts_with('+')).collect();
+            [3, 4, 6, 7, 8].map(|n| lines[n].to_owned())
+        };
+        let ours = shape(&peer.ask(&ask));
+        assert_eq!(ours, shape(&ask_redis(&mut stream, &command(&ask), 1)[0]), "{}", known.name);
+    }
 }
 
 /// Malformed input, too, ends as it does with Redis.

@@ -14,17 +14,21 @@ fn turns_while_idle(rig: &mut Rig, ns: u64) -> u64 {
     rig.cores[0].turns - before
 }
 
-/// Overwrites keys until the answers say that there is no room. How many were stored.
+/// Stores keys until the answers say that there is no room, and the core has counted each that said so. How many were
+/// stored.
 fn fill(rig: &mut Rig, client: &mut NativeClient, sizes: &[usize]) -> u32 {
     let mut random = Random(1);
-    let mut refused = 0;
+    let (mut refused, mut refused_all) = (0, 0);
     for n in 0..100_000u32 {
         let value = vec![b'v'; sizes[random.below(sizes.len() as u64) as usize]];
         match client.call(rig, format!("key{n}").as_bytes(), put(&value)).as_str() {
             "done" => refused = 0,
             "failed NoSpace" => {
                 refused += 1;
+                refused_all += 1;
                 if refused == 50 {
+                    rig.run_for(30_000_000);
+                    assert_eq!(rig.board.core(0).read().no_space, refused_all);
                     return n;
                 }
             }
