@@ -106,8 +106,17 @@ impl fmt::Display for CliError {
 
 impl std::error::Error for CliError {}
 
-/// An I/O error without the "(os error 2)" that tells a user nothing.
+/// An I/O error in a sentence.
 pub fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+    without_os_error(error.to_string()).to_lowercase()
+}
+
+/// A text without the " (os error 2)" that tells a user nothing.
+pub fn without_os_error(mut text: String) -> String {
+    if let Some(at) = text.find(" (os error ")
+        && let Some(len) = text[at..].find(')')
+    {
+        text.replace_range(at..=at + len, "");
+    }
+    text
 }

@@ -4,7 +4,7 @@ use firebrick_client::{Client, Error, Options, Table, Version};
 use serde_json::Value;
 
 use crate::args::{Connect, Target};
-use crate::error::CliError;
+use crate::error::{CliError, without_os_error};
 
 pub use firebrick_client::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
@@ -57,7 +57,7 @@ impl Store {
 /// The exit code of a client error; the sentence is the client's own.
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 pub fn from_client(error: Error) -> CliError {
-    let text = error.to_string();
+    let text = without_os_error(error.to_string());
     match error {
         Error::InDoubt => CliError::InDoubt(text),
         Error::NoSpace => CliError::NoSpace(text),
@@ -97,7 +97,7 @@ mod tests {
             (Error::TooLarge { what: "value", bytes: 9 << 20, limit: 8 << 20 }, 2),
             (Error::NoTable("t".into()), 3),
             (Error::Unavailable("a (a:1) does not answer".into()), 4),
-            (Error::Connection { address: "a:1".into(), why: "refused".into() }, 4),
+            (Error::Connection { address: "a:1".into(), why: "refused (os error 9)".into() }, 4),
             (Error::Deadline { ms: 10, from: None }, 4),
             (Error::InDoubt, 5),
             (Error::NoSpace, 6),
@@ -107,7 +107,7 @@ mod tests {
             let said = error.to_string();
             let ours = from_client(error);
             assert_eq!(ours.exit_code(), code, "{said}");
-            assert_eq!(ours.to_string(), said);
+            assert_eq!(ours.to_string(), said.replace(" (os error 9)", ""));
         }
     }
 }

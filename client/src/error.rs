@@ -110,8 +110,8 @@ impl fmt::Display for Error {
                 "it is not known whether the write happened: read the key before writing it again",
             ),
             Self::NoSpace => f.write_str(
-                "the brick has no room for this write: remove keys or give it more memory; reads \
-                 and removes still work",
+                "the brick has no room for this write in its memory or on its disk: remove keys or give \
+                 it more; reads and removes still work",
             ),
             Self::TooLarge { what, bytes: 0, limit } => {
                 write!(f, "the {what} would be over the limit of {limit} bytes: split it")

@@ -55,7 +55,7 @@ fn json_goes_anywhere() {
 fn a_brick_takes_its_flags_and_passes_them_on_unchanged() {
     let line = "firebrick brick --name a --config c.toml --listen 127.0.0.1:1 --control 127.0.0.1:3 \
                 --join 127.0.0.1:4,[::1]:5 --host h --rack r --resp [::1]:2 \
-                --http off --memory-dir /m --data-dir /d --cores 0,2-3 --poll park --memory 512m \
+                --http off --memory-dir /m --data-dir /d --cores 0,2-3 --poll park --spin-us 9 --memory 512m \
                 --durability async(20ms)";
     let Command::Brick(args) = parse(line).unwrap().command else { panic!() };
     let flags: Vec<_> = line.split_whitespace().skip(2).map(str::to_owned).collect();
@@ -71,6 +71,22 @@ fn a_brick_takes_its_flags_and_passes_them_on_unchanged() {
     let Command::Brick(args) = parse("firebrick brick").unwrap().command else { panic!() };
     assert_eq!(args.overrides(), firebrick_engine::config::Overrides::default());
     assert_eq!(args.to_args(), Vec::<std::ffi::OsString>::new());
+}
+
+/// docs/config.md has the keys by name and default; that is the engine's test.
+#[test]
+fn the_flags_of_a_brick_are_those_of_the_manual() {
+    let manual = include_str!("../../../docs/config.md").lines();
+    let rows = manual.filter_map(|line| line.strip_prefix("| `")?.split("` | `--").nth(1));
+    let mut told: Vec<_> = rows.filter_map(|row| row.split('`').next()).collect();
+    told.extend(["config", "json"]);
+    let command = Cli::command();
+    let flags = command.find_subcommand("brick").unwrap().get_arguments();
+    let mut flags: Vec<_> =
+        flags.chain(command.get_arguments()).filter_map(|a| a.get_long()).collect();
+    told.sort_unstable();
+    flags.sort_unstable();
+    assert_eq!(flags, told);
 }
 
 #[test]

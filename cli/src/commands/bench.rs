@@ -43,7 +43,8 @@ pub enum Mix {
 #[derive(Args, Debug, Clone)]
 #[command(after_help = "\
 Without --rate as many requests as said are kept in flight. With --rate requests leave at that rate
-whether or not earlier ones were answered, and latency counts from when each should have left.")]
+whether or not earlier ones were answered, and latency counts from when each should have left.
+The keys (key:000000000000 and on) stay in the table: give the benchmark one of its own, and drop it.")]
 pub struct KvArgs {
     /// The brick's native address, or that of `bench null`.
     #[arg(long, value_name = "HOST:PORT", default_value = DEFAULT_CONNECT)]

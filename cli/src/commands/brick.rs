@@ -76,6 +76,9 @@ pub struct Tuning {
     /// What an idle data core does [default: adaptive]
     #[arg(long, value_enum, value_name = "MODE", help_heading = "Resources")]
     pub poll: Option<PollMode>,
+    /// How long `adaptive` spins before it sleeps, in microseconds [default: 50]
+    #[arg(long, value_name = "US", help_heading = "Resources")]
+    pub spin_us: Option<String>,
     /// Memory for records, such as 512MiB or 4GiB, or `auto` [default: auto]
     #[arg(long, value_name = "SIZE", help_heading = "Resources")]
     pub memory: Option<String>,
@@ -129,10 +132,10 @@ impl BrickArgs {
             data_dir: self.data_dir.clone(),
             cores: self.tuning.cores.clone(),
             poll: self.tuning.poll.map(|poll| poll.word().to_owned()),
+            spin_us: self.tuning.spin_us.clone(),
             memory: self.tuning.memory.clone(),
             durability: self.tuning.durability.clone(),
             partitions: self.tuning.partitions.clone(),
-            ..Overrides::default()
         }
     }
 
@@ -157,6 +160,7 @@ impl BrickArgs {
             ("--data-dir", path(&self.data_dir)),
             ("--cores", text(&self.tuning.cores)),
             ("--poll", poll),
+            ("--spin-us", text(&self.tuning.spin_us)),
             ("--memory", text(&self.tuning.memory)),
             ("--durability", text(&self.tuning.durability)),
             ("--partitions", text(&self.tuning.partitions)),
@@ -197,7 +201,10 @@ pub fn run(args: &BrickArgs, out: &Out) -> Result<Output, CliError> {
     let (listen, resp, http) = (addresses.listen, addresses.resp, addresses.http);
     let shown = |address: Option<SocketAddr>| address.map_or("off".to_owned(), |a| a.to_string());
     out.print(&Output::new(
-        json!({ "name": name, "listen": listen, "resp": resp, "http": http, "pid": std::process::id() }),
+        json!({
+            "name": name, "listen": listen, "control": addresses.control, "resp": resp, "http": http,
+            "pid": std::process::id(),
+        }),
         format!(
             "{name} is ready: native {listen}, RESP {}, HTTP {}\n",
             shown(resp),

@@ -127,7 +127,11 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
 fn say_where(error: CliError) -> CliError {
     match error {
         CliError::Failed(text) => {
-            CliError::Failed(format!("{text}: what it said on standard error is above"))
+            // What it said names the flags of a brick, which are not those of `up`.
+            CliError::Failed(format!(
+                "{text}: what it said on standard error is above (with `up`, ports are chosen by --port, \
+                 --control-port, --resp-port and --http-port, folders by --dir and --memory-dir)"
+            ))
         }
         other => other,
     }

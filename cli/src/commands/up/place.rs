@@ -106,7 +106,7 @@ impl Place {
         let Self { dir, listen, resp, http, .. } = self;
         format!(
             "{} is ready\n\
-             \x20 native  {listen}   firebrick --connect {listen} status\n\
+             \x20 native  {listen}   firebrick status --connect {listen}\n\
              \x20 RESP    {resp}   redis-cli -p {}\n\
              \x20 HTTP    {http}   curl http://{http}/metrics\n\
              \x20 data    {}\n",
@@ -126,4 +126,22 @@ pub fn default_dir() -> Result<PathBuf, CliError> {
         .ok_or_else(|| {
             CliError::Usage("HOME is not set: say where the data is to live with --dir".to_owned())
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn what_up_says_can_be_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let Command::Up(args) = Cli::parse_from(["firebrick", "up"]).command else { panic!() };
+        let text = Place::new(&args, dir.path(), 0).unwrap().to_text();
+        let at = text.find("firebrick status").expect("a command");
+        let line = text[at..].lines().next().unwrap();
+        let Command::Status(_) = Cli::parse_from(line.split(' ')).command else { panic!("{line}") };
+    }
 }
