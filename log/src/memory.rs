@@ -85,20 +85,25 @@ impl Memory {
     /// whoever maps the file after this process was killed.
     #[inline]
     pub fn publish(&mut self, at: usize, len: u32) {
-        assert!(at.is_multiple_of(8) && at + 4 <= self.len, "outside the segment");
-        // SAFETY: in bounds and aligned to 4 (asserted; the base is aligned to 4096).
+        // SAFETY: in bounds and aligned to 8 (`place`).
         // SAFETY: `&mut self` makes the access exclusive; the atomic is for the order of the stores.
-        let word = unsafe { AtomicU32::from_ptr(self.base.as_ptr().add(at).cast()) };
+        let word = unsafe { AtomicU32::from_ptr(self.place(at)) };
         word.store(len.to_le(), Ordering::Release);
     }
 
     /// Stores a word after all that was written before it, for whoever maps the file later.
     pub fn publish_mark(&mut self, at: usize, word: u64) {
-        assert!(at.is_multiple_of(8) && at + 8 <= self.len, "outside the segment");
-        // SAFETY: in bounds and aligned to 8 (asserted; the base is aligned to 4096).
-        // SAFETY: `&mut self` makes the access exclusive; the atomic is for the order of the stores.
-        let place = unsafe { AtomicU64::from_ptr(self.base.as_ptr().add(at).cast()) };
+        // SAFETY: as in `publish`.
+        let place = unsafe { AtomicU64::from_ptr(self.place(at)) };
         place.store(word.to_le(), Ordering::Release);
+    }
+
+    /// Where a word lies: in bounds, and aligned to 8 as the base is aligned to 4096.
+    #[inline]
+    fn place<T>(&mut self, at: usize) -> *mut T {
+        assert!(at.is_multiple_of(8) && at + size_of::<T>() <= self.len, "outside the segment");
+        // SAFETY: in bounds (asserted).
+        unsafe { self.base.as_ptr().add(at).cast() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The machine that a test runs on: limits, ports, mounts.
 
 use std::fs::File;
+use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -175,7 +176,8 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("test paths are UTF-8")
 }
 
-/// A test that this machine cannot run says so where a person sees it.
+/// A test that this machine cannot run says so where a person sees it: not by `eprintln!`, which is shown of tests that
+/// fail only.
 pub fn skip(test: &str, why: &str) {
-    eprintln!("SKIPPED {test}: {why}");
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }

@@ -12,24 +12,24 @@
 //! | 10 | here (`copies`); `replica/tests/copies.rs`: `after_the_report_every_commit_waits_for_the_learner` |
 //! | 11 | `replica/tests/copies.rs`: `a_source_that_is_behind_is_not_copied_from`, `a_copy_goes_on_when_the_group_changes_and_another_source_takes_over` |
 //! | 12 | `replica/tests/copies.rs`: `a_half_copied_learner_is_never_taken_for_complete`; canary `tail_taken_for_complete` |
-//! | 13 | `replica/tests/copies.rs`: `a_dropped_tombstone_does_not_bring_its_key_back`; `log/tests/points.rs`: `point_10_tombstones_stay_until_nothing_older_can_be_anywhere`; canary `tombstone_rule_by_tail` |
+//! | 13 | `replica/tests/copies.rs`: `a_dropped_tombstone_does_not_bring_its_key_back`; `log/tests/points`: `point_10_tombstones_stay_until_nothing_older_can_be_anywhere`; canary `tombstone_rule_by_tail` |
 //! | 14 | `replica/tests/groups.rs`: `a_backup_that_did_not_compare_does_not_vote`, `a_prepare_of_an_epoch_that_was_not_compared_is_not_stored`, `a_prepare_behind_another_record_is_not_stored` (each guard alone); canary `no_epoch_match_before_a_vote` (both) |
 //! | 15 | here (`epochs`); about progress, so no rule can be switched off |
 //! | 16 | here (`epochs`); merge and split are not built |
 //! | 17 | here (`once`); `replica/tests/exactly_once.rs`: `what_is_not_in_a_window_is_in_doubt_and_never_applied`, `an_ended_session_stays_ended_when_its_end_is_cleaned_away`; split is not built |
-//! | 18 | here (`durable`); `replica/tests/disks.rs`: `a_learner_is_whole_when_what_was_copied_is_flushed`; `log/tests/points.rs`: `point_10_the_originals_wait_for_their_copies_to_be_flushed` |
+//! | 18 | here (`durable`); `replica/tests/disks.rs`: `a_learner_is_whole_when_what_was_copied_is_flushed`; `log/tests/points`: `point_10_the_originals_wait_for_their_copies_to_be_flushed` |
 //! | 19 | here (`durable`); `replica/tests/small.rs`: `a_full_store_refuses_writes_and_can_be_emptied` |
 //! | 20 | here (`copies`); `keeper/tests/entries.rs`: `a_learner_is_promoted_as_the_processes_that_the_report_meant`; `leases.rs` there: `a_new_process_waits_for_the_old_ones_lease_unless_it_has_its_lock`, `a_new_leader_counts_every_lease_from_its_own_start` |
-//! | 21 | here (`durable`); `log/tests/points.rs`: `point_14_truncation_reaches_the_disk_before_the_history_and_old_bytes_never_return` |
-//! | 22 | `replica/tests/copies.rs`: `writes_go_on_while_a_learner_is_copied_to` (with cleaning); `log/tests/points.rs`: `point_10_a_pinned_segment_stays_mapped`; one-sided reads are not built |
+//! | 21 | here (`durable`); `log/tests/points`: `point_14_truncation_reaches_the_disk_before_the_history_and_old_bytes_never_return` |
+//! | 22 | `replica/tests/copies.rs`: `writes_go_on_while_a_learner_is_copied_to` (with cleaning); `log/tests/points`: `point_10_a_pinned_segment_stays_mapped`; one-sided reads are not built |
 //! | 23 | here (`epochs`, `copies`); `keeper/tests/convergence.rs`: `a_cut_between_two_makes_the_backup_leave_and_the_pair_rests`, `a_stuck_data_core_is_taken_out_when_it_does_not_confirm`; `engine/src/keeper/tests/cluster.rs`: `a_leader_that_stood_still_answers_no_heartbeat_with_a_lease` |
 //! | 24 | here (`leases`: the increment; `a_primary_that_slept_does_not_answer_by_an_old_map`: the ring) |
 //! | 25 | here (`copies`); split is not built |
 //! | 26 | `client/tests/session.rs`: `the_window_holds_writes_back_and_reads_pass`; `replica/tests/exactly_once.rs`: `sessions_are_written_down_a_slice_at_a_time`; merge is not built |
 //! | 27 | `log/tests/faults.rs`: `power_failure_in_async_never_loses_a_key_to_cleaning` |
 //! | 28 | `replica/tests/copies.rs`: `a_dropped_tombstone_does_not_bring_its_key_back`, `a_copy_goes_on_when_the_group_changes_and_another_source_takes_over` |
-//! | 29 | `log/tests/points.rs`: `point_14_...`, `point_11_killed_between_the_two_manifest_writes_memory_still_counts`; `kill9.rs`: `a_kill_in_the_middle_of_a_start_costs_nothing` |
-//! | 30 | `log/tests/points.rs`: `point_09_rolling_leaves_the_manifest_alone_and_freeing_lists_survivors`, `point_06_any_mix_of_old_and_new_sectors_keeps_what_was_acked` |
+//! | 29 | `log/tests/points`: `point_14_...`, `point_11_killed_between_the_two_manifest_writes_memory_still_counts`; `kill9.rs`: `a_kill_in_the_middle_of_a_start_costs_nothing` |
+//! | 30 | `log/tests/points`: `point_09_rolling_leaves_the_manifest_alone_and_freeing_lists_survivors`, `point_06_any_mix_of_old_and_new_sectors_keeps_what_was_acked` |
 //! | 31 | here (`durable`); `replica/tests/groups.rs`: `a_backup_below_its_reserve_stops_writes_and_removes_go_on` |
 //! | 32 | here (`epochs`); `keeper/tests/entries.rs`: `who_was_out_of_the_group_before_leads_only_until_the_new_epoch_began`, `a_damaged_replica_counts_no_more_and_the_last_one_is_not_dropped` |
 //! | 33 | `replica/tests/groups.rs`: `a_comparison_happens_once_an_epoch`, `a_prepare_of_an_epoch_that_was_not_compared_is_not_stored`; `keeper/tests/leases.rs`: `who_leads_a_stopped_group_waits_for_the_leases_of_all_others_in_it` |
