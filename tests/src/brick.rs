@@ -16,6 +16,11 @@ use crate::resp::Resp;
 /// How long a brick may take to start or stop on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Rounds of the tests that kill bricks, for a long run in `$FIREBRICK_KILL_ROUNDS`.
+pub fn kill_rounds() -> u32 {
+    std::env::var("FIREBRICK_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(50)
+}
+
 /// How to start a brick.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -1,13 +1,13 @@
 //! Promise: a request that is retried applies once, also when the brick was killed between its write and its
-//! answer. One client increments counters through kill after kill; every answer it was given, and the sum in the
-//! end, must be what increments that each happened exactly once give.
+//! answer. One client increments counters through kill after kill (`$FIREBRICK_KILL_ROUNDS`, twice: 100); every answer
+//! it was given, and the sum in the end, must be what increments that each happened exactly once give.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use firebrick_client::{Client, Error, Options as ClientOptions, Table};
-use firebrick_tests::brick::{Brick, Options};
+use firebrick_tests::brick::{Brick, Options, kill_rounds};
 use firebrick_tests::random::Random;
 
 const COUNTERS: usize = 4;
@@ -74,8 +74,8 @@ fn increments_through_kills_apply_once() {
                 [a, b, c, d]
             })
         });
-        for _ in 0..8 {
-            std::thread::sleep(Duration::from_micros(20_000 + random.below(150_000)));
+        for _ in 0..kill_rounds() * 2 {
+            std::thread::sleep(Duration::from_micros(random.below(60_000)));
             brick.kill9();
             brick.restart().unwrap_or_else(|refused| panic!("{refused:#?}"));
         }

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use firebrick_tests::brick::{Brick, Options};
+use firebrick_tests::brick::{Brick, Options, kill_rounds};
 use firebrick_tests::model::{Model, number_of, value_of};
 use firebrick_tests::random::Random;
 use firebrick_tests::resp::{Resp, Value, command};
@@ -120,10 +120,6 @@ impl Writer {
     }
 }
 
-fn rounds() -> u32 {
-    std::env::var("FIREBRICK_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(50)
-}
-
 /// What happens between a kill and the next start.
 #[derive(Clone, Copy, PartialEq)]
 enum Between {
@@ -174,35 +170,35 @@ fn survive(durability: &'static str, cores: &'static str, rounds: u32, between: 
 
 #[test]
 fn acked_writes_survive_a_kill_in_memory_tables() {
-    survive("memory", "0", rounds().div_ceil(2), Between::Nothing);
+    survive("memory", "0", kill_rounds().div_ceil(2), Between::Nothing);
 }
 
 #[test]
 fn acked_writes_survive_a_kill_in_sync_tables() {
-    survive("sync", "0", rounds().div_ceil(4), Between::Nothing);
+    survive("sync", "0", kill_rounds().div_ceil(4), Between::Nothing);
 }
 
 #[test]
 fn acked_writes_survive_a_kill_with_two_data_cores_in_async_tables() {
-    survive("async", "0-1", rounds().div_ceil(4), Between::Nothing);
+    survive("async", "0-1", kill_rounds().div_ceil(4), Between::Nothing);
 }
 
 #[test]
 fn acked_writes_survive_a_power_failure_in_sync_tables() {
-    survive("sync", "0", rounds().div_ceil(4), Between::PowerFailure);
+    survive("sync", "0", kill_rounds().div_ceil(4), Between::PowerFailure);
 }
 
 #[test]
 fn acked_writes_survive_a_power_failure_in_sync_tables_of_two_data_cores() {
-    survive("sync", "0-1", rounds().div_ceil(4), Between::PowerFailure);
+    survive("sync", "0-1", kill_rounds().div_ceil(4), Between::PowerFailure);
 }
 
 #[test]
 fn a_kill_in_the_middle_of_a_start_costs_nothing() {
-    survive("memory", "0", rounds().div_ceil(4), Between::KilledStarts);
+    survive("memory", "0", kill_rounds().div_ceil(4), Between::KilledStarts);
 }
 
 #[test]
 fn a_kill_in_the_middle_of_a_start_costs_nothing_in_async_tables_of_two_data_cores() {
-    survive("async", "0-1", rounds().div_ceil(4), Between::KilledStarts);
+    survive("async", "0-1", kill_rounds().div_ceil(4), Between::KilledStarts);
 }
