@@ -1,5 +1,6 @@
 //! What a command can end with, and the exit code of each.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 
@@ -97,7 +98,7 @@ impl fmt::Display for CliError {
             | Self::Unavailable(text)
             | Self::InDoubt(text)
             | Self::NoSpace(text)
-            | Self::Refused(text) => f.write_str(text),
+            | Self::Refused(text) => f.write_str(&without_os_error(text)),
             Self::Interrupted => f.write_str("interrupted"),
             Self::BrokenPipe => f.write_str("nobody reads the output any more"),
         }
@@ -108,15 +109,12 @@ impl std::error::Error for CliError {}
 
 /// An I/O error in a sentence.
 pub fn plain(error: &io::Error) -> String {
-    without_os_error(error.to_string()).to_lowercase()
+    without_os_error(&error.to_string()).to_lowercase()
 }
 
 /// A text without the " (os error 2)" that tells a user nothing.
-pub fn without_os_error(mut text: String) -> String {
-    if let Some(at) = text.find(" (os error ")
-        && let Some(len) = text[at..].find(')')
-    {
-        text.replace_range(at..=at + len, "");
-    }
-    text
+fn without_os_error(text: &str) -> Cow<'_, str> {
+    let Some((before, rest)) = text.split_once(" (os error ") else { return text.into() };
+    let Some((_, after)) = rest.split_once(')') else { return text.into() };
+    format!("{before}{after}").into()
 }

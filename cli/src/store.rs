@@ -4,7 +4,7 @@ use firebrick_client::{Client, Error, Options, Table, Version};
 use serde_json::Value;
 
 use crate::args::{Connect, Target};
-use crate::error::{CliError, without_os_error};
+use crate::error::CliError;
 
 pub use firebrick_client::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
@@ -57,7 +57,7 @@ impl Store {
 /// The exit code of a client error; the sentence is the client's own.
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 pub fn from_client(error: Error) -> CliError {
-    let text = without_os_error(error.to_string());
+    let text = error.to_string();
     match error {
         Error::InDoubt => CliError::InDoubt(text),
         Error::NoSpace => CliError::NoSpace(text),

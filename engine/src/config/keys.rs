@@ -263,7 +263,7 @@ fn suggestion(name: &str) -> String {
         edits(name, key.name).min(edits(last, short))
     };
     match KEYS.iter().min_by_key(|key| distance(key)) {
-        Some(key) if distance(key) <= 3.max(last.len() / 3) => {
+        Some(key) if distance(key) <= (last.len() / 3).max(1) => {
             format!("did you mean \"{}\"?", key.name)
         }
         _ => {

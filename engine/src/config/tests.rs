@@ -61,6 +61,7 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_key() {
         mistakes("in_flight_max = 20"),
         ["line 1: unknown key \"in_flight_max\"; did you mean \"limits.in_flight_max\"?"]
     );
+    assert!(mistakes("[limits]\nfoo = 1")[0].contains("the keys are"), "nothing is near to foo");
     let far = &mistakes("replication_factor_of_tables = 3")[0];
     assert!(far.contains("the keys are name, cores, "), "{far}");
     assert!(mistakes("[elephants]\nbig = 1")[0].contains("line 1: unknown key \"elephants\""));
