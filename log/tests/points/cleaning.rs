@@ -120,3 +120,33 @@ fn point_10_the_originals_wait_for_their_copies_to_be_flushed() {
     rig.lose_power();
     assert_eq!(rig.index.values(&rig.log), before);
 }
+
+#[test]
+fn point_10_settled_segments_go_to_the_disk_in_pieces_behind_the_tail() {
+    let cfg =
+        LogConfig { bytes_max: 32 << 20, segment_bytes_max: 2 << 20, ..config(Durability::Sync) };
+    let mut rig = Rig::quick(cfg);
+    // A mebibyte that stays, among what is overwritten.
+    for i in 0..1000 {
+        rig.put(if i % 4 == 0 { 1000 + i } else { i % 4 }, &[4; 4000]);
+    }
+    rig.pump();
+    rig.hold_writes = true;
+    rig.put(1, b"under way");
+    while rig.log.clean(1 << 20, true, &mut rig.index) != CleanProgress::Nothing {
+        rig.pump();
+    }
+    rig.put(2, b"behind it");
+    let mut ops = Vec::new();
+    while let Some(op) = rig.held.pop_front() {
+        ops.push((op.segment.kind, op.len as usize));
+        rig.perform(op);
+        rig.pump();
+    }
+    let (tail, settled) = ops.split_at(2);
+    assert!(tail.iter().all(|op| op.0 == SegmentKind::Tail), "{ops:?}");
+    assert!(settled.len() >= 2, "{ops:?}");
+    for &(kind, bytes) in settled {
+        assert!(kind == SegmentKind::Settled && bytes <= (256 << 10) + 4096, "{ops:?}");
+    }
+}
