@@ -440,9 +440,17 @@ fn incarnation(identity: &Identity, boot: &str) -> Incarnation {
     Incarnation { boot_id, nonce: identity.nonce, nonce_before: 0, brick: identity.brick_id }
 }
 
+/// The configuration as CONFIG GET shows it: with what "auto" came to.
 fn settings(plan: &Plan) -> Vec<(String, String)> {
+    let config = BrickConfig {
+        cores: crate::config::Cores::List(plan.cores.clone()),
+        memory_dir: Some(plan.memory_dir.clone()),
+        data_dir: plan.data_dir.clone(),
+        memory: Some(plan.memory_bytes),
+        ..plan.config.clone()
+    };
     let mut settings: Vec<(String, String)> =
-        KEYS.iter().map(|key| (key.name.to_owned(), key.value(&plan.config))).collect();
+        KEYS.iter().map(|key| (key.name.to_owned(), key.value(&config))).collect();
     // What Redis's tools ask for.
     let redis = [
         ("save", String::new()),

@@ -1,6 +1,8 @@
 use firebrick_partition::log::storage::{Done, Job, Storage};
 
-use super::{incarnation, remove_dropped};
+use super::{incarnation, remove_dropped, settings};
+use crate::check::{self, Host};
+use crate::config::BrickConfig;
 use crate::lock::{BrickLock, Identity};
 
 #[test]
@@ -21,4 +23,16 @@ fn files_of_a_table_that_was_dropped_before_a_kill_go_at_the_next_start() {
     let folder = |side: &tempfile::TempDir, id: u32| side.path().join(format!("p{id}"));
     assert!(![2, 3].iter().any(|&id| folder(&memory, id).exists() || folder(&data, id).exists()));
     assert_eq!(storage.partitions().unwrap().len(), 1, "the other table's files stay");
+}
+
+#[test]
+fn config_get_shows_what_auto_came_to() {
+    let config = BrickConfig { data_dir: "x".into(), ..BrickConfig::default() };
+    let plan = check::settle(&config, &Host::read()).unwrap();
+    let settings = settings(&plan);
+    let value = |name: &str| &settings.iter().find(|(key, _)| key == name).unwrap().1;
+    assert_eq!(value("memory_dir"), plan.memory_dir.to_str().unwrap());
+    assert_eq!(value("data_dir"), std::env::current_dir().unwrap().join("x").to_str().unwrap());
+    assert_eq!(*value("memory"), plan.memory_bytes.to_string());
+    assert!(value("cores").parse::<usize>().is_ok());
 }
