@@ -32,14 +32,13 @@ async fn first_steps(addresses: &str) -> Result<(), Error> {
     carts.put("stock", "4").await?;
     loop {
         let old = carts.get("stock").await?.expect("there is stock");
-        let new = format!("{}1", String::from_utf8_lossy(&old.bytes));
-        match carts.put_if_version("stock", new, old.version).await {
-            Ok(_) => break,
+        let left = String::from_utf8_lossy(&old.bytes).parse::<u32>().expect("a number") - 1;
+        match carts.put_if_version("stock", left.to_string(), old.version).await {
+            Ok(_) => break println!("stock: {left}"),
             Err(Error::VersionMismatch { .. }) => {} // somebody was faster
             Err(error) => return Err(error),
         }
     }
-    println!("stock: {:?}", carts.get("stock").await?.map(|v| v.bytes));
     Ok(())
 }
 

@@ -245,6 +245,18 @@ fn remove_dropped(storage: &mut Storage, dropped: &[u32]) -> Result<(), BrickErr
     Ok(())
 }
 
+/// Makes and locks the folders of a brick whose ports are free.
+fn take_folders(plan: &Plan) -> Result<BrickLock, BrickError> {
+    if !(plan.data_dir.exists() && plan.memory_dir.exists()) {
+        // Before they are made: nothing is left of a start that is refused.
+        ports_are_free(&plan.config)?;
+    }
+    let lock = BrickLock::take(&plan.config.name, &plan.data_dir, &plan.memory_dir)?;
+    // Now that whoever was killed here is gone.
+    ports_are_free(&plan.config)?;
+    Ok(lock)
+}
+
 /// Waits for the keepers, who may take their time, until the brick is told to stop.
 fn await_keepers(
     control: ControlThread,
@@ -270,13 +282,7 @@ impl Brick {
     /// `signals`: stop on SIGTERM and SIGINT.
     pub fn start(config: &BrickConfig, signals: bool) -> Result<Self, BrickError> {
         let plan = check::settle(config, &Host::read())?;
-        if !(plan.data_dir.exists() && plan.memory_dir.exists()) {
-            // Before they are made: nothing is left of a start that is refused.
-            ports_are_free(config)?;
-        }
-        let lock = BrickLock::take(&plan.config.name, &plan.data_dir, &plan.memory_dir)?;
-        // Now that whoever was killed here is gone.
-        ports_are_free(config)?;
+        let lock = take_folders(&plan)?;
         let boot = boot_id()?;
         let identity = Identity::begin(&lock, &plan.config.name, &boot)?;
         let board = Arc::new(Board::new(plan.cores.len()));

@@ -6,18 +6,24 @@ use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::files::{listing, segments};
 use firebrick_tests::resp::Value;
 
-/// A stopped `sync` brick with data; its memory is gone, as after a power failure, so the disk counts.
+/// A stopped `sync` brick with data.
 fn stopped() -> Brick {
-    let mut brick = Brick::start(&Options { durability: "sync", ..Options::default() });
+    let mut brick = filled();
+    assert!(brick.stop(libc::SIGTERM).success(), "{}", brick.said());
+    brick
+}
+
+fn filled() -> Brick {
+    let brick = Brick::start(&Options { durability: "sync", ..Options::default() });
     let mut resp = brick.connect();
     for number in 0..2000 {
         let (key, value) = (format!("key:{number}"), "v".repeat(200));
         assert!(resp.call(&["SET", &key, &value]).expect("an answer").is_ok());
     }
-    assert!(brick.stop(libc::SIGTERM).success(), "{}", brick.said());
     brick
 }
 
+/// As after a power failure: the disk counts.
 fn forget_memory(brick: &Brick) {
     std::fs::remove_dir_all(brick.memory_dir()).expect("memory_dir");
 }
@@ -32,9 +38,13 @@ fn kept(folder: &Path) -> Vec<(PathBuf, u64)> {
     listing(folder).into_iter().filter(|(path, _)| holds(path)).collect()
 }
 
-/// The brick must refuse, naming the file, and leave all files of `data_dir` as they are.
+/// The brick must refuse, naming the file, and leave all files as they are.
 fn refuses_naming(mut brick: Brick, file: &Path) {
-    let before = kept(brick.data_dir());
+    let both = |brick: &Brick| {
+        let folders = [brick.data_dir(), brick.memory_dir()];
+        folders.into_iter().flat_map(kept).collect::<Vec<_>>()
+    };
+    let before = both(&brick);
     let said_before = brick.said().len();
     let refused = brick.restart().expect_err("it started on damaged files");
     assert!(!refused.status.success());
@@ -44,7 +54,7 @@ fn refuses_naming(mut brick: Brick, file: &Path) {
     assert!(!said.contains("panicked"), "{said}");
     // Locks and the like may appear, and whole partitions may note their new epoch in their manifests
     // before the brick gives up; nothing may go or shrink.
-    let after = kept(brick.data_dir());
+    let after = both(&brick);
     for (path, bytes) in before {
         let is_there = after.iter().any(|(p, b)| *p == path && *b >= bytes);
         assert!(is_there, "{} of {bytes} bytes was deleted or cut", path.display());
@@ -82,6 +92,17 @@ fn a_segment_cut_short_is_refused() {
     let brick = stopped();
     forget_memory(&brick);
     let segment = a_segment(brick.data_dir());
+    let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
+    file.set_len(10_000).unwrap();
+    refuses_naming(brick, &segment);
+}
+
+/// A mapping of it would end the process at the first look behind its end.
+#[test]
+fn a_segment_cut_short_in_memory_is_refused() {
+    let mut brick = filled();
+    brick.kill9();
+    let segment = a_segment(brick.memory_dir());
     let file = std::fs::OpenOptions::new().write(true).open(&segment).unwrap();
     file.set_len(10_000).unwrap();
     refuses_naming(brick, &segment);

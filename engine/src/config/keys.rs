@@ -165,6 +165,9 @@ pub static KEYS: &[Key] = &[
     },
 ];
 
+/// Lines, and what is wrong there.
+type Mistakes = Vec<(usize, String)>;
+
 impl BrickConfig {
     /// Sets what the text names; answers a sentence for each mistake.
     pub(super) fn apply_toml(&mut self, text: &str) -> Vec<String> {
@@ -177,10 +180,12 @@ impl BrickConfig {
         };
         let mut mistakes = Vec::new();
         self.apply_table(text, "", table.get_ref(), &mut mistakes);
-        mistakes
+        // A table is in the order of its keys.
+        mistakes.sort();
+        mistakes.into_iter().map(|(line, what)| format!("line {line}: {what}")).collect()
     }
 
-    fn apply_table(&mut self, text: &str, section: &str, table: &DeTable, out: &mut Vec<String>) {
+    fn apply_table(&mut self, text: &str, section: &str, table: &DeTable, out: &mut Mistakes) {
         for (key, value) in table {
             let line = line_of(text, key.span().start);
             let name = format!("{section}{}", key.get_ref());
@@ -192,7 +197,7 @@ impl BrickConfig {
                 continue;
             }
             let Some(known) = KEYS.iter().find(|k| k.name == name) else {
-                out.push(format!("line {line}: unknown key \"{name}\"; {}", suggestion(&name)));
+                out.push((line, format!("unknown key \"{name}\"; {}", suggestion(&name))));
                 continue;
             };
             let given = match value.get_ref() {
@@ -200,12 +205,12 @@ impl BrickConfig {
                 DeValue::Integer(number) => number.to_string(),
                 other => {
                     let kind = other.type_str();
-                    out.push(format!("line {line}: {name} is a {kind}; give a string or a number"));
+                    out.push((line, format!("{name} is a {kind}; give a string or a number")));
                     continue;
                 }
             };
             if let Err(help) = (known.set)(self, &given) {
-                out.push(format!("line {line}: {name} = \"{given}\" is not allowed: {help}"));
+                out.push((line, format!("{name} = \"{given}\" is not allowed: {help}")));
             }
         }
     }

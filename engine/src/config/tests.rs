@@ -98,8 +98,10 @@ fn a_bad_value_is_refused_with_the_value_and_what_is_allowed() {
         let told = mistakes(text).join("\n");
         assert!(told.contains(expected), "{text}: {told}");
     }
-    // All mistakes at once, not one a start.
-    assert_eq!(mistakes("poll = \"x\"\nspin_us = 99999\nnam = 1").len(), 3);
+    // All mistakes at once, not one a start, from the first line to the last.
+    let all = mistakes("poll = \"x\"\n\nspin_us = 99999\nnam = 1");
+    let lines: Vec<&str> = all.iter().map(|m| m.split_once(':').unwrap().0).collect();
+    assert_eq!(lines, ["line 1", "line 3", "line 4"]);
 }
 
 #[test]
