@@ -299,6 +299,13 @@ impl Replica {
         }
     }
 
+    /// The epoch may begin as far as this replica is concerned, and the keepers do not know it yet.
+    fn begins(&self) -> bool {
+        let has_begun =
+            matches!(self.state, State::Serving | State::TakingOver { .. } | State::Stopped);
+        !self.group.active && has_begun && self.log.manifest_saved() >= self.group.ticket
+    }
+
     fn report_some(&mut self, now: Now, out: &mut Actions) {
         if now.boot_ns < self.group.report_at {
             return;
@@ -306,9 +313,7 @@ impl Replica {
         let (partition, epoch) = (self.leaf.partition, self.route.epoch);
         let before = out.list.len();
         let mut report = |report| out.push(Action::Report(report));
-        let has_begun =
-            matches!(self.state, State::Serving | State::TakingOver { .. } | State::Stopped);
-        if !self.group.active && has_begun && self.log.manifest_saved() >= self.group.ticket {
+        if self.begins() {
             report(Report::Active { partition, epoch });
         }
         if self.log.is_sick() {
@@ -338,7 +343,7 @@ impl Replica {
         if self.group.role != Role::Primary || self.group.damaged {
             return None;
         }
-        let reports = !self.group.active || self.group.stop == Stop::Told || self.log.is_sick();
+        let reports = self.begins() || self.group.stop == Stop::Told || self.log.is_sick();
         let mut wake = if reports { self.group.report_at } else { u64::MAX };
         for peer in &self.group.peers {
             if peer.learner && !self.group.active {

@@ -58,7 +58,19 @@ impl Catalog {
         Arc::new(Routes::new(&self.keepers.maps(), BRICK).unwrap())
     }
 
+    /// A table that serves as soon as its replicas are ready.
     pub fn create(
+        &mut self,
+        name: &str,
+        per_core: u32,
+        durability: Durability,
+    ) -> Result<(), String> {
+        self.begin(name, per_core, durability)?;
+        self.activate()
+    }
+
+    /// A table whose replicas the keepers have not heard of yet.
+    pub fn begin(
         &mut self,
         name: &str,
         per_core: u32,
@@ -67,8 +79,7 @@ impl Catalog {
         let partitions = partitions_for(u32::from(self.cores), per_core);
         let options = TableOptions { durability: durability.into(), partitions, replicas: 1 };
         let entry = create_table(0, &self.keepers, &Leases::default(), name, options)?;
-        self.apply(&entry)?;
-        self.activate()
+        self.apply(&entry)
     }
 
     pub fn drop_table(&mut self, name: &str) -> Result<(), String> {

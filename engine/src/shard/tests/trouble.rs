@@ -107,6 +107,21 @@ fn an_idle_core_sleeps_whatever_was_stored() {
     }
 }
 
+/// Files take as long as they take, and a core that spins meanwhile takes the CPU from whoever makes them.
+#[test]
+fn a_core_that_waits_for_files_sleeps() {
+    for durability in [Durability::Memory, Durability::Async { behind_ms: 1000 }, Durability::Sync]
+    {
+        let mut rig = Rig::new(Build::new(3, 1, durability)).serve();
+        rig.idle_for(2_000_000_000);
+        (rig.pace.job_ns, rig.pace.disk_ns) = (300_000_000, 100_000_000);
+        rig.catalog.begin("new", 2, durability).unwrap();
+        rig.push_routes();
+        let turns = turns_while_idle(&mut rig, 2_000_000_000);
+        assert!(turns < 500, "{durability:?}: {turns} turns while the files of a table are made");
+    }
+}
+
 #[test]
 fn a_disk_that_fails_is_told_and_nothing_unflushed_is_acked() {
     let mut rig = Rig::new(Build::new(2, 1, Durability::Sync)).serve();
