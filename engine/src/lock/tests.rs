@@ -86,8 +86,8 @@ fn a_lock_of_a_process_that_was_killed_is_waited_for() {
     let folders = folders();
     // Dead and not waited for: it has no command line, as one that is being taken apart.
     let mut dead = Command::new("true").spawn().unwrap();
-    let line = format!("/proc/{}/cmdline", dead.id());
-    while !fs::read(&line).unwrap().is_empty() {
+    let state = format!("/proc/{}/stat", dead.id());
+    while !fs::read_to_string(&state).unwrap().contains(") Z") {
         std::thread::yield_now();
     }
     let held = folders.lock();
