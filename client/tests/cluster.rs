@@ -206,11 +206,12 @@ impl World {
         if self.chance(weather.hand_over) {
             self.cluster.hand_over();
         }
-        if self.chance(weather.resize) {
-            self.cluster.resize();
-        }
         if self.chance(weather.news) {
             self.cluster.tell(brick);
+        }
+        // Last: it may take away the brick that was chosen.
+        if self.chance(weather.resize) {
+            self.cluster.resize();
         }
         self.cluster.keep();
         let dead: Vec<_> =
