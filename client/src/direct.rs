@@ -3,6 +3,7 @@
 use std::marker::PhantomData;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
+use std::time::Duration;
 
 use firebrick_net::poll::{Mode, Next, Poller};
 use firebrick_net::{CloseReason, Config, Ep, Event, Fabric, Port, Tcp, Token};
@@ -113,7 +114,7 @@ impl Direct {
         let until_ns = boot_ns().saturating_add(self.deadline_ns);
         let mut ignore = |_: u64, _: Result<Reply<'_>>| {};
         loop {
-            self.turn(true, &mut ignore)?;
+            self.turn(WAIT_NS_MAX, &mut ignore)?;
             if self.session.is_connected() {
                 return Ok(());
             }
@@ -159,7 +160,14 @@ impl Direct {
     /// returns after a few results, so that the caller can submit more while the brick works on the
     /// rest. While answers are due it may block as the poll mode says; else it returns at once.
     pub fn poll(&mut self, sink: &mut dyn Sink) -> Result<()> {
-        self.turn(self.session.in_flight() > 0, sink)
+        let longest_ns = if self.session.in_flight() > 0 { WAIT_NS_MAX } else { 0 };
+        self.turn(longest_ns, sink)
+    }
+
+    /// [`Direct::poll`] for a caller who has something to submit after `longest`: when the poll mode blocks, it is no longer
+    /// than that, but also with nothing in flight.
+    pub fn poll_for(&mut self, longest: Duration, sink: &mut dyn Sink) -> Result<()> {
+        self.turn(nanos(longest).min(WAIT_NS_MAX), sink)
     }
 
     /// A table by name. Blocks.
@@ -234,7 +242,7 @@ impl Direct {
         let mut map = Some(map);
         let mut outcome = None;
         while outcome.is_none() {
-            self.turn(true, &mut |_: u64, result: Result<Reply<'_>>| {
+            self.turn(WAIT_NS_MAX, &mut |_: u64, result: Result<Reply<'_>>| {
                 if let Some(map) = map.take() {
                     outcome = Some(result.and_then(map));
                 }
@@ -243,8 +251,9 @@ impl Direct {
         outcome.unwrap_or(Err(Error::Closed))
     }
 
-    fn turn(&mut self, may_wait: bool, sink: &mut dyn Sink) -> Result<()> {
+    fn turn(&mut self, longest_ns: u64, sink: &mut dyn Sink) -> Result<()> {
         let now_ns = boot_ns();
+        let before = (self.session.in_flight(), self.session.is_connected());
         if self.poller.mode() != Mode::Park {
             // Before the answers are digested: the brick works meanwhile.
             self.send(now_ns, sink);
@@ -270,17 +279,14 @@ impl Direct {
             return Ok(());
         }
         self.send(now_ns, sink);
-        self.end_turn(now_ns, events, may_wait).map_err(local)
+        // A caller who got results has more to submit, as a rule.
+        let is_news = before != (self.session.in_flight(), self.session.is_connected());
+        self.end_turn(now_ns, events, if is_news { 0 } else { longest_ns }).map_err(local)
     }
 
-    fn end_turn(&mut self, now_ns: u64, events: usize, may_wait: bool) -> std::io::Result<()> {
-        if !may_wait {
-            return self.fabric.flush();
-        }
+    fn end_turn(&mut self, now_ns: u64, events: usize, longest_ns: u64) -> std::io::Result<()> {
         let due_ns = self.session.poll_timeout();
-        // With nothing left in flight the caller wants its results now.
-        let idle = self.session.in_flight() == 0 && self.session.is_connected();
-        let timer_ns = if idle { 0 } else { due_ns.saturating_sub(now_ns).min(WAIT_NS_MAX) };
+        let timer_ns = due_ns.saturating_sub(now_ns).min(longest_ns);
         match self.poller.after(now_ns, events, self.fabric.load(), timer_ns) {
             Next::Flush => self.fabric.flush(),
             Next::Wait { want, timeout_ns } => self.fabric.wait(want, timeout_ns),

@@ -67,11 +67,14 @@ def interleaved(setting, servers, run):
 
 
 def cpu(setting):
-    """CPU per operation and throughput against redis, redis-benchmark as the load."""
+    """CPU per operation and throughput against redis, redis-benchmark as the load. What a brick without a store needs is
+    what the sockets cost."""
     redis, brick = Redis(setting.data_base), setting.brick(poll="park", memory="1GiB")
     servers = [server for server in (redis, brick) if server]
     for server in servers:
         loads.preload(server.port, 100_000)
+    if brick:
+        servers.append(Null(setting.binary, setting.data_base, "park"))
     rows, throughput = [], []
     bars = {1: 0.75, 16: 0.60, 64: 0.50}
     for pipeline, requests in ((1, 300_000), (16, 2_000_000), (64, 4_000_000)):
@@ -85,7 +88,8 @@ def cpu(setting):
                 f"{name} {us:.3f} us/op {rate:,.0f}/s" for name, (us, rate) in found.items()))
             cpu_ratio = ratio(ours[0], peer_us)
             rows.append(row(f"CPU us per {test.upper()}, pipeline {pipeline}", peer_us, ours[0], cpu_ratio,
-                            bars[pipeline], "<="))
+                            bars[pipeline], "<=",
+                            f"without a store {ratio(found['null'][0], peer_us):.3f}" if brick else ""))
             if cpu_ratio is not None and (worst is None or cpu_ratio > worst):
                 worst = cpu_ratio
             if pipeline > 1:

@@ -203,10 +203,10 @@ class Null(Server):
     name = "null"
 
     def __init__(self, binary, data_base, poll):
-        self.native = free_port()
-        command = [binary, "bench", "null", "--listen", f"127.0.0.1:{self.native}",
+        self.native, port = free_port(), free_port()
+        command = [binary, "bench", "null", "--listen", f"127.0.0.1:{self.native}", "--resp", f"127.0.0.1:{port}",
                    "--core", str(SERVER_CPU), "--poll", poll]
-        super().__init__(command, self.native, f"{folder(data_base)}/log", speaks_resp=False)
+        super().__init__(command, port, f"{folder(data_base)}/log", speaks_resp=False)
 
     def answers(self):
         """It has a handshake of its own; that it accepts is enough."""

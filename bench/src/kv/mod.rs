@@ -50,7 +50,8 @@ pub struct KvOptions {
     pub time: Duration,
     /// The load's CPU.
     pub core: Option<usize>,
-    /// What the load does while it waits. An open loop always spins: it must not oversleep.
+    /// What the load does while it waits. An open loop spins, to be on time, unless it is told to park: then it shares
+    /// its CPU with others, and the timer's delay counts as the server's.
     pub poll: Mode,
     /// Store every key once before a run with gets.
     pub preload: bool,
@@ -117,7 +118,8 @@ pub fn run(options: &KvOptions, progress: &mut dyn FnMut(f64)) -> Result<KvRepor
     if let Some(cpu) = options.core {
         pin_to(cpu).map_err(|error| BenchError::Pin(cpu, error))?;
     }
-    let poll = if options.rate.is_some() { Mode::Busy } else { options.poll };
+    let spins = options.rate.is_some() && options.poll != Mode::Park;
+    let poll = if spins { Mode::Busy } else { options.poll };
     let client = Options {
         name: "firebrick-bench".to_owned(),
         in_flight: options.in_flight.max(PRELOAD_IN_FLIGHT),
@@ -164,6 +166,8 @@ fn check(options: &KvOptions) -> Result<(), BenchError> {
 
 /// Puts in flight while keys are stored before a run.
 const PRELOAD_IN_FLIGHT: usize = 256;
+/// The longest wait for answers in one turn.
+const LONGEST: Duration = Duration::from_millis(200);
 /// Between two calls of `progress`.
 const PROGRESS: Duration = Duration::from_millis(200);
 
@@ -241,25 +245,27 @@ impl<'a> Load<'a> {
                 told = now;
                 progress(elapsed.as_secs_f64() / time.as_secs_f64());
             }
-            match self.options.rate {
+            let longest = match self.options.rate {
                 None => {
                     while direct.in_flight() < self.options.in_flight {
                         self.submit(direct, Instant::now())?;
                     }
+                    LONGEST
                 }
                 Some(rate) => {
+                    let intended = |nth: u64| begin + Duration::from_secs_f64(nth as f64 / rate);
                     let due = (elapsed.as_secs_f64() * rate) as u64 + 1;
                     while sent < due && direct.in_flight() < self.options.in_flight {
-                        let intended = begin + Duration::from_secs_f64(sent as f64 / rate);
-                        self.submit(direct, intended)?;
+                        self.submit(direct, intended(sent))?;
                         sent += 1;
                     }
+                    if sent < due { LONGEST } else { intended(sent) - now }
                 }
-            }
-            self.poll(direct)?;
+            };
+            self.poll(direct, longest)?;
         }
         while direct.in_flight() > 0 {
-            self.poll(direct)?;
+            self.poll(direct, LONGEST)?;
         }
         Ok(())
     }
@@ -274,9 +280,9 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn poll(&mut self, direct: &mut Direct) -> Result<(), BenchError> {
+    fn poll(&mut self, direct: &mut Direct, longest: Duration) -> Result<(), BenchError> {
         let Self { pending, free, tally, .. } = self;
-        direct.poll(&mut |token: u64, result: Result<Reply<'_>, Error>| {
+        direct.poll_for(longest, &mut |token: u64, result: Result<Reply<'_>, Error>| {
             let Pending { since, is_get } = pending[token as usize];
             free.push(token as u32);
             match result {

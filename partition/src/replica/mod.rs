@@ -11,6 +11,7 @@
 //! * while writes are held no later write overtakes them.
 
 mod actions;
+mod ahead;
 mod backup;
 mod clean;
 mod commit;

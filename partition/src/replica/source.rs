@@ -10,18 +10,19 @@ use std::collections::VecDeque;
 use firebrick_log::record::Record;
 use firebrick_log::{AppendError, Kind, Loc, Part};
 
+use super::ahead::Ahead;
 use super::group::Role;
 use super::{Actions, Replica, State};
 use crate::hash::hash_key;
 use crate::op::Now;
 use crate::wire::peer::{COPY_HEAD_BYTES, Peer, Why};
 
-/// Records in one piece, unless one record is larger.
+/// Records in one piece, unless one record is larger; and where foreground requests share the way, as one of them
+/// waits for the whole of it.
 const PIECE_BYTES: usize = 64 << 10;
+const SMALL_PIECE_BYTES: usize = 16 << 10;
 /// Bytes of records looked at in one turn: bounds its time.
 const LOOK_BYTES: usize = 128 << 10;
-/// Pieces sent and not known to have come, whatever the learner says.
-const AHEAD_MAX: usize = 64;
 /// The way to the learner had no room: it is tried again after this long.
 const ROOM_NS: u64 = 200_000;
 /// A learner that was silent for this long has given up.
@@ -64,10 +65,7 @@ pub(super) struct Source {
     /// Where the pieces from `came` on begin; the last one is not sent yet.
     begins: VecDeque<Place>,
     used_ns: u64,
-    /// A piece whose arrival is being timed, and when it was sent.
-    timed: Option<(u32, u64)>,
-    /// What the last such took until the learner said that it came.
-    trip_ns: Option<u64>,
+    ahead: Ahead,
     /// There was no room: not before this.
     blocked_until: u64,
 }
@@ -85,7 +83,7 @@ impl Source {
         let sent = self.begins.len() - 1;
         let next = self.begins[sent];
         let ended = self.came + sent as u32 > 0 && self.left(next) == 0;
-        !ended && sent < AHEAD_MAX && self.came + (sent as u32) < self.upto
+        !ended && sent < self.ahead.pieces() && self.came + (sent as u32) < self.upto
     }
 }
 
@@ -156,8 +154,7 @@ impl Replica {
                 upto: 0,
                 begins: VecDeque::from([Place::default()]),
                 used_ns: now.boot_ns,
-                timed: None,
-                trip_ns: None,
+                ahead: Ahead::new(),
                 blocked_until: 0,
             }));
         }
@@ -189,12 +186,10 @@ impl Replica {
             self.log.unpin(part.pin());
         }
         source.upto = source.upto.max(upto);
-        if let Some((_, sent_ns)) = source.timed.take_if(|(piece, _)| *piece < came) {
-            source.trip_ns = Some(now.boot_ns.saturating_sub(sent_ns));
-        }
+        source.ahead.came(came, now.boot_ns);
         if again && source.came == came {
             source.begins.truncate(1);
-            source.timed = None;
+            source.ahead.lost();
         }
     }
 
@@ -202,13 +197,8 @@ impl Replica {
     pub(super) fn source_again(&mut self, brick: u32) {
         if let Some(source) = self.source.as_mut().filter(|s| s.learner == brick) {
             source.begins.truncate(1);
-            source.timed = None;
+            source.ahead.lost();
         }
-    }
-
-    /// What a piece took to the learner and its word back, when that is news: all else between the two waits as long.
-    pub fn take_copy_trip(&mut self) -> Option<u64> {
-        self.source.as_mut()?.trip_ns.take()
     }
 
     /// Whom this replica has something to send as a source: the caller says how much the way there takes
@@ -226,6 +216,14 @@ impl Replica {
     /// with 0, nothing may be taken in.
     pub fn let_copy(&mut self, room: usize) {
         self.copy_room = Some(room);
+    }
+
+    /// Foreground requests share this replica's way to its learner: a copy may make them wait so much longer for it.
+    /// 0: there are none.
+    pub fn bound_copy(&mut self, bound_ns: u64) {
+        if let Some(source) = &mut self.source {
+            source.ahead.bound(bound_ns);
+        }
     }
 
     /// A source or a learner has something to do at once.
@@ -296,7 +294,7 @@ impl Replica {
             None => {}
         }
         source.blocked_until = 0;
-        source.timed.get_or_insert((piece, now.boot_ns));
+        source.ahead.sent(piece, now.boot_ns);
         source.begins.push_back(end);
         self.sent_total += records.len() as u64;
         self.send(to, &Peer::CopyData { epoch, copy, piece, left, records }, out);
@@ -322,6 +320,7 @@ impl Replica {
     fn gather(&self, from: Place, records: &mut Vec<u8>) -> Result<Place, firebrick_log::Corrupt> {
         let Some(source) = &self.source else { return Ok(from) };
         let (have, commit) = (source.have, source.commit);
+        let most = if source.ahead.is_bound() { SMALL_PIECE_BYTES } else { PIECE_BYTES };
         let (mut place, mut looked) = (from, 0);
         while let Some(part) = source.parts.get(place.part) {
             let Some((_, record, next)) = self.log.read_part(part, place.offset)? else {
@@ -331,7 +330,7 @@ impl Replica {
                 }
                 break;
             };
-            let full = records.len() + record.stride() > PIECE_BYTES && !records.is_empty();
+            let full = records.len() + record.stride() > most && !records.is_empty();
             if full || looked > LOOK_BYTES {
                 break;
             }

@@ -221,7 +221,7 @@ impl Files {
         self.waits.turn_ns = ns;
     }
 
-    /// Tells a source how much it may send, and a learner whether it may take in.
+    /// Tells a source how much it may send and how long a queue it may make, and a learner whether it may take in.
     fn let_copy<F: Fabric>(&mut self, fabric: &F, store: &mut Store, at: usize) {
         let now_ns = store.now.boot_ns;
         let replica = &store.replicas()[at];
@@ -231,7 +231,9 @@ impl Files {
         }
         let way = to.map_or(usize::MAX, |to| store.peers.copy_room(fabric, to));
         let room = if self.pace.is_open(now_ns) { way } else { 0 };
-        store.replicas()[at].let_copy(room);
+        let replica = &mut store.replicas()[at];
+        replica.let_copy(room);
+        replica.bound_copy(self.pace.way_bound_ns());
     }
 
     /// What time asks of replicas, and a slice of what may wait.

@@ -2,10 +2,10 @@
 //! and less when they do.
 //!
 //! What a foreground request waits for at a core is noted as it happens: in the queue of the turn before it, and for
-//! the votes of a write. What it waits for in the network is not seen here, but a copy's own pieces wait there too, so their
-//! trips are timed. Ten times a second the 99th percentile of that is compared with what it was while nothing was
+//! the votes of a write. Ten times a second the 99th percentile of that is compared with what it was while nothing was
 //! copied. Worse: half as fast, but never slower than the floor, so that every copy ends. As before: a step
-//! faster. Without foreground there is no bound at all.
+//! faster. Without foreground there is no bound at all. What requests wait for in the network is not seen here: the source
+//! keeps its queue there short while there is foreground.
 
 /// Between two looks.
 const LOOK_NS: u64 = 100_000_000;
@@ -32,8 +32,8 @@ pub struct Pace {
     notes: [u32; CLASSES],
     /// Looks that left them.
     few_looks: u32,
-    /// Trips of pieces since the last look, and those of them that took longer than the bound.
-    trips: (u32, u32),
+    /// There were requests lately.
+    foreground: bool,
     looked_ns: u64,
     /// Bytes moved since.
     moved: u64,
@@ -56,7 +56,7 @@ impl Pace {
             bound_ns,
             notes: [0; CLASSES],
             few_looks: 0,
-            trips: (0, 0),
+            foreground: false,
             looked_ns: 0,
             moved: 0,
             calm_looks: COPYING_LOOKS,
@@ -71,12 +71,6 @@ impl Pace {
     #[inline]
     pub fn note(&mut self, waited_ns: u64, requests: u32) {
         self.notes[class(waited_ns)] += requests;
-    }
-
-    /// A piece of a copy took so long to its learner and back.
-    pub fn trip(&mut self, ns: u64) {
-        self.trips.0 += 1;
-        self.trips.1 += u32::from(ns > self.bound_ns);
     }
 
     /// Bytes were moved by copies.
@@ -100,6 +94,11 @@ impl Pace {
         self.rate.unwrap_or(0)
     }
 
+    /// How much longer foreground requests may wait on their way because of copies; 0: there is no foreground.
+    pub fn way_bound_ns(&self) -> u64 {
+        if self.foreground { self.bound_ns } else { 0 }
+    }
+
     /// Looks at what was noted, when it is time.
     pub fn look(&mut self, now_ns: u64) {
         let past_ns = now_ns.saturating_sub(self.looked_ns);
@@ -109,7 +108,8 @@ impl Pace {
         self.looked_ns = now_ns;
         let p99_ns = self.take_p99();
         let moved = std::mem::take(&mut self.moved);
-        let (trips, long) = std::mem::take(&mut self.trips);
+        // Too few of them are judged later.
+        self.foreground = p99_ns.is_some() || (self.foreground && self.few_looks > 0);
         self.calm_looks = if moved > 0 { 0 } else { self.calm_looks.saturating_add(1) };
         if self.calm_looks >= COPYING_LOOKS {
             self.rate = None;
@@ -127,7 +127,7 @@ impl Pace {
         };
         let speed = (u128::from(moved) * 1_000_000_000 / u128::from(past_ns)) as u64;
         let suffers = p99_ns > self.bound_ns.max(self.calm_ns + self.calm_ns / 2);
-        if suffers || 2 * long > trips {
+        if suffers {
             let now = self.rate.map_or(speed, |rate| rate.min(speed));
             self.slow_down((now / 2).max(FLOOR), now_ns);
         } else if let Some(rate) = &mut self.rate {
@@ -246,22 +246,19 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_does_not_fill_the_way_that_foreground_needs() {
+    fn foreground_is_known_while_it_lasts() {
         let mut pace = Pace::new(1_000_000);
+        assert_eq!(pace.way_bound_ns(), 0);
         for look in 1..=30 {
-            pace.note(1_000, 100);
-            pace.moved(12 * MB);
-            pace.trip(8_000_000);
+            // Few requests are foreground too.
+            pace.note(1_000, 3);
             pace.look(look * LOOK_NS);
         }
-        assert_eq!(pace.bytes_per_second(), FLOOR);
-        // Nobody to wait behind it: it may.
+        assert_eq!(pace.way_bound_ns(), 1_000_000);
         for look in 31..=60 {
-            pace.moved(12 * MB);
-            pace.trip(8_000_000);
             pace.look(look * LOOK_NS);
         }
-        assert_eq!(pace.bytes_per_second(), 0);
+        assert_eq!(pace.way_bound_ns(), 0);
     }
 
     #[test]

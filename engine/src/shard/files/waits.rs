@@ -37,9 +37,6 @@ impl Waits {
             pace.note(waited_ns, came as u32);
         }
         self.note_votes(store, pace);
-        for trip_ns in store.replicas().iter_mut().filter_map(Replica::take_copy_trip) {
-            pace.trip(trip_ns);
-        }
         let moved = store.replicas().iter().map(Replica::copy_moved).sum();
         // (What a replica that is gone had moved is no news.)
         let news = u64::saturating_sub(moved, std::mem::replace(&mut self.moved, moved));
