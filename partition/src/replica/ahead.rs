@@ -25,8 +25,10 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    pub fn new() -> Self {
-        Self { pieces: MOST, bound_ns: 0, base_ns: 0, timed: None }
+    pub fn new(bound_ns: u64) -> Self {
+        let mut ahead = Self { pieces: MOST, bound_ns: 0, base_ns: 0, timed: None };
+        ahead.bound(bound_ns);
+        ahead
     }
 
     /// Pieces that may be sent and not known to have come.
@@ -118,14 +120,13 @@ mod tests {
 
     #[test]
     fn with_nobody_else_it_is_what_the_learner_takes() {
-        assert_eq!(run(&mut Ahead::new(), MS / 10, MS / 2).0, MOST as usize);
+        assert_eq!(run(&mut Ahead::new(0), MS / 10, MS / 2).0, MOST as usize);
     }
 
     #[test]
     fn with_foreground_the_queue_stays_short_and_the_link_busy() {
         for (way_ns, piece_ns) in [(MS / 10, MS / 2), (MS / 10, MS / 20), (2 * MS, MS / 2)] {
-            let mut ahead = Ahead::new();
-            ahead.bound(MS);
+            let mut ahead = Ahead::new(MS);
             let (most, longest) = run(&mut ahead, way_ns, piece_ns);
             assert!(
                 longest <= 2 * MS + 2 * piece_ns,
@@ -138,8 +139,7 @@ mod tests {
 
     #[test]
     fn a_way_that_became_longer_is_the_new_measure() {
-        let mut ahead = Ahead::new();
-        ahead.bound(MS);
+        let mut ahead = Ahead::new(MS);
         run(&mut ahead, MS / 10, MS / 2);
         ahead.lost();
         let (most, _) = run(&mut ahead, 20 * MS, MS / 2);

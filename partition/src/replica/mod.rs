@@ -150,6 +150,8 @@ pub struct Replica {
     sent_total: u64,
     /// Bytes that may be sent as a source; `None`: as many as there are.
     copy_room: Option<usize>,
+    /// How much longer foreground requests may wait on a copy's way; 0: there are none.
+    copy_bound_ns: u64,
 }
 
 #[derive(Debug)]
@@ -195,6 +197,7 @@ impl Replica {
             copied_total: 0,
             sent_total: 0,
             copy_room: None,
+            copy_bound_ns: 0,
         }
     }
 

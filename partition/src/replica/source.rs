@@ -154,7 +154,7 @@ impl Replica {
                 upto: 0,
                 begins: VecDeque::from([Place::default()]),
                 used_ns: now.boot_ns,
-                ahead: Ahead::new(),
+                ahead: Ahead::new(self.copy_bound_ns),
                 blocked_until: 0,
             }));
         }
@@ -221,6 +221,7 @@ impl Replica {
     /// Foreground requests share this replica's way to its learner: a copy may make them wait so much longer for it.
     /// 0: there are none.
     pub fn bound_copy(&mut self, bound_ns: u64) {
+        self.copy_bound_ns = bound_ns;
         if let Some(source) = &mut self.source {
             source.ahead.bound(bound_ns);
         }

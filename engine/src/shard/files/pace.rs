@@ -17,6 +17,8 @@ const STEP: u64 = 10_000_000;
 const NOTES_MIN: u32 = 20;
 /// of so many at most. Past that there is no foreground to speak of.
 const FEW_LOOKS: u32 = 10;
+/// Of what a request may wait, one part in so many is for its way.
+const WAY_PART: u64 = 4;
 /// What may be moved at once after a pause.
 const BURST_NS: u64 = 2_000_000;
 /// Something was moved in the last so many looks: a copy is going on.
@@ -96,7 +98,7 @@ impl Pace {
 
     /// How much longer foreground requests may wait on their way because of copies; 0: there is no foreground.
     pub fn way_bound_ns(&self) -> u64 {
-        if self.foreground { self.bound_ns } else { 0 }
+        if self.foreground { self.bound_ns / WAY_PART } else { 0 }
     }
 
     /// Looks at what was noted, when it is time.
@@ -254,7 +256,7 @@ mod tests {
             pace.note(1_000, 3);
             pace.look(look * LOOK_NS);
         }
-        assert_eq!(pace.way_bound_ns(), 1_000_000);
+        assert_eq!(pace.way_bound_ns(), 250_000);
         for look in 31..=60 {
             pace.look(look * LOOK_NS);
         }

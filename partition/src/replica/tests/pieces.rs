@@ -102,6 +102,22 @@ fn a_source_makes_no_piece_that_the_way_has_no_room_for() {
 }
 
 #[test]
+fn with_foreground_few_small_pieces_are_under_way() {
+    let mut net = with_some_megabytes(5);
+    net.replica(1).bound_copy(250_000);
+    until_pieces(&mut net, 4);
+    net.pass(1_000_000);
+    assert_eq!(pieces(&net), [0, 1, 2, 3]);
+    let piece = |s: &&Sent| peer(s, |p| matches!(p, Peer::CopyData { .. })) == Some(true);
+    assert!(net.sent.iter().filter(piece).all(|s| s.bytes.len() <= 17 << 10));
+    net.replica(1).bound_copy(0);
+    until_pieces(&mut net, 32);
+    assert_eq!(pieces(&net).len(), 32, "nobody else needs the way");
+    until_member(&mut net, 2);
+    net.check_equal();
+}
+
+#[test]
 fn a_learner_takes_nothing_in_while_it_may_not() {
     let mut net = with_some_megabytes(5);
     net.replica(2).let_copy(0);
