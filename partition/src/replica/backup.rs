@@ -48,7 +48,9 @@ pub(super) struct Follow {
     /// A vote is due although it says nothing new.
     pub vote_due: bool,
     gap: bool,
+    /// The primary was told that something cannot be stored, and from when on it is told again.
     full: bool,
+    full_again_ns: u64,
     inbox: VecDeque<(Version, Box<[u8]>)>,
     inbox_bytes: usize,
     /// When the primary was last asked for its commit watermark.
@@ -185,7 +187,14 @@ impl Replica {
         if !matches!(self.group.role, Role::Backup | Role::Learner) || self.group.damaged {
             return;
         }
-        if !self.group.follow.inbox.is_empty() {
+        let follow = &mut self.group.follow;
+        if follow.full && now.boot_ns >= follow.full_again_ns {
+            // Said as long as it is so: the primary takes a vote for anything new as the end of it, and a learner that has
+            // no room for what is copied votes for what is shipped.
+            follow.full = false;
+            follow.full_again_ns = now.boot_ns + super::primary::REPORT_NS;
+        }
+        if !follow.inbox.is_empty() {
             self.store_waiting(out);
         }
         self.finish_comparison(now, out);

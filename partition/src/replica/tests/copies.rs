@@ -453,3 +453,31 @@ fn a_clear_is_copied_as_what_it_hides_is_not() {
     assert_eq!(net.value(2, &key(1)), None);
     net.check_equal();
 }
+
+/// It has room for what is written meanwhile, and votes for that: this does not hide that the copy stands still.
+#[test]
+fn a_learner_without_room_for_the_copy_is_reported_until_it_is_dropped() {
+    let mut net = Net::new(2, 1, 3);
+    net.settle();
+    for n in 0..600 {
+        net.ask(1, &key(n), put(&[1; 900]), None);
+    }
+    net.settle();
+    let mut cfg = super::config(firebrick_log::Durability::Memory);
+    cfg.bytes_max = 256 << 10;
+    let small = crate::replica::Replica::new(firebrick_log::Log::in_heap(cfg), super::leaf());
+    net.bricks.get_mut(&2).unwrap().replica = Some(small);
+    net.learns(2);
+    net.tell_all();
+    for round in 0..10 {
+        net.reports.clear();
+        for _ in 0..10 {
+            net.ask(1, b"written", put(b"meanwhile"), None);
+            while net.step() {}
+            net.pass(20_000_000);
+        }
+        let epoch = net.group.epoch;
+        let silent = Report::Silent { partition: super::leaf().partition, epoch, brick: 2 };
+        assert!(net.reported(silent), "round {round}");
+    }
+}
