@@ -30,7 +30,7 @@ impl Replica {
         if self.log.manifest_saved() < self.group.ticket {
             return Err(AppendError::NotYet);
         }
-        if put {
+        if put || canary::is_on(Canary::RemovesNeedRoom) {
             let needs = (self.pending_bytes + len) as u64;
             let counted = self.group.peers.iter().filter(|p| p.counts());
             if counted.into_iter().any(|p| p.vote.below || p.vote.room < needs) {

@@ -160,7 +160,7 @@ impl Script {
             Some(Back::Failed) | None => Err(self.wrong(&format!("call {id} failed"))),
             Some(_) if self.world.now > end => {
                 let late = (self.world.now - end) / MS;
-                Err(format!("call {id} was answered {late} ms later than it may be"))
+                Err(self.wrong(&format!("call {id} was answered {late} ms later than it may be")))
             }
             Some(back) => Ok(back),
         }

@@ -91,7 +91,8 @@ impl World {
             machine
         });
         let machines = machines.collect();
-        let clients = (0..plan.clients).map(|at| Client::new(at, plan.open_max)).collect();
+        let clients =
+            (0..plan.clients).map(|at| Client::new(at, plan.open_max, plan.mistake)).collect();
         let keeper = Keeper::new(&mut random);
         let mut world = Self {
             random,
