@@ -57,6 +57,9 @@ pub(super) struct Follow {
     pub asked_ns: u64,
     pub waiting: VecDeque<WaitingRead>,
     pub copy: Option<Box<Copying>>,
+    /// The number of the last try that was given up in this epoch: a source may still have its listing, which lacks what the
+    /// next one begins behind.
+    pub copies: u32,
     pub finish: Finish,
     /// For people.
     pub progress: CopyFigure,

@@ -178,7 +178,9 @@ impl Replica {
         if old.is_none() {
             self.group.follow.progress = CopyFigure::default();
         }
-        let mut copy = old.unwrap_or_default();
+        let copies = self.group.follow.copies;
+        let mut copy =
+            old.unwrap_or_else(|| Box::new(Copying { copy: copies, ..Copying::default() }));
         if !keep {
             self.forget_all();
             *copy = Copying { copy: copy.copy, ..Copying::default() };
@@ -211,7 +213,8 @@ impl Replica {
     fn start_over(&mut self, out: &mut Actions) {
         let (to, epoch) = (self.group.primary(), self.route.epoch);
         self.send(to, &Peer::Refused { epoch, why: Why::Again }, out);
-        self.group.follow.copy = None;
+        let given_up = self.group.follow.copy.take();
+        self.group.follow.copies = given_up.map_or(0, |copy| copy.copy);
         self.group.follow.compared = Compared::No;
     }
 
