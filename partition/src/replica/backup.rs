@@ -57,14 +57,16 @@ pub(super) struct Follow {
     pub asked_ns: u64,
     pub waiting: VecDeque<WaitingRead>,
     pub copy: Option<Box<Copying>>,
-    /// The number of the last try that was given up in this epoch: a source may still have its listing, which lacks what the
-    /// next one begins behind.
+    /// The number of the newest try to copy in this epoch, also of one that was given up: a source may still have its
+    /// listing, which lacks what the next one begins behind.
     pub copies: u32,
     pub finish: Finish,
     /// For people.
     pub progress: CopyFigure,
-    /// The copy cannot go on from what is here.
+    /// The copy cannot go on from what is here, and the primary has not yet named another first record.
     pub over_due: bool,
+    /// When it is told again.
+    pub over_again_ns: u64,
 }
 
 /// How storing a frame ended.

@@ -150,7 +150,9 @@ impl Replica {
             }
             Why::Behind | Why::NoCopy => self.on_source_refused(now, from),
             Why::Again => {
-                let again = |p: &&mut PeerState| p.brick == from && p.learner && !p.counts();
+                // (Said again until it is heard; once is enough.)
+                let again =
+                    |p: &&mut PeerState| p.brick == from && p.learner && !p.counts() && p.compared;
                 if let Some(peer) = self.group.peers.iter_mut().find(again) {
                     *peer = PeerState::learner(from, now);
                 }
