@@ -174,6 +174,8 @@ impl World {
                 process.on_peer_up(now, brick);
             }),
             Event::Start { at } => self.start(at),
+            // (Not when it was put forward since.)
+            Event::Client { at } if self.now < self.client_due[at] => {}
             Event::Client { at } => {
                 self.client_due[at] = Ns::MAX;
                 self.client_turn(at);
@@ -406,6 +408,10 @@ impl World {
         if let Some(process) = &mut self.machines[at].process
             && !tick
         {
+            if self.now < process.wake {
+                // It was put forward since.
+                return;
+            }
             process.wake = u64::MAX;
         }
         self.turn(at, |process, now| process.on_wake(now, tick));
