@@ -55,6 +55,7 @@ impl World {
                 }
             }
             Fault::Drift { a } => {
+                self.cover.saw("a clock changes its rate");
                 self.machines[a].clock.drift_anew(self.now, &mut self.random);
             }
             // Messages have no connections here.
