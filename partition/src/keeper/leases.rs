@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Entry, Proof, Registration};
 use super::heartbeat::{CopyFigure, Figure, Heartbeat, LeaseAnswer, Report, Room};
+use super::register::has_lock_of;
 use super::state::Keepers;
 
 const MS: u64 = 1_000_000;
@@ -293,7 +294,7 @@ impl Leases {
         if old.incarnation == new.incarnation {
             return propose(replaces, Proof::First);
         }
-        if old.boot == new.boot && old.lock == new.lock {
+        if has_lock_of(new, old) {
             return propose(replaces, Proof::SameLock);
         }
         if own && keepers.endless {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use firebrick_partition::keeper::Heartbeat;
+use firebrick_partition::keeper::{Heartbeat, LeaseAnswer};
 
 use super::client::Client;
 use super::clock::{MS, Ns, US};
 use super::grip::Grip;
 use super::keeper::Keeper;
-use super::machine::Machine;
+use super::machine::{Crash, Machine};
 use super::message::{Message, Node};
 use super::mistake::Mistake;
 use super::net::{Net, Weather};
@@ -234,6 +234,15 @@ impl World {
                 self.turn(at, |process, now| process.on_request(now, client, tag, &bytes));
             }
             Message::Registered { incarnation, brick } => self.registered(at, incarnation, brick),
+            Message::Lease { incarnation, answer, .. }
+                if !matches!(*answer, LeaseAnswer::Granted { .. }) =>
+            {
+                if self.is_running(at, incarnation) {
+                    // It ends; whoever looks after it starts it again.
+                    self.cover.saw("a process is told to end");
+                    self.crash(at, Crash::Kill, 50 * MS);
+                }
+            }
             Message::Lease { incarnation, answer, sent } => self.turn(at, |process, now| {
                 if process.incarnation == incarnation {
                     process.on_lease(now, &answer, sent);
