@@ -128,6 +128,7 @@ pub(super) struct Seen {
     version: u64,
     endless: bool,
     room: Room,
+    copy_pace: u64,
     figures: BTreeMap<u32, Figure>,
     copies: BTreeMap<u32, Copying>,
     pid: u32,
@@ -175,7 +176,7 @@ impl Leases {
         self.seen.retain(|brick, _| keepers.brick(*brick).is_some());
         let seen = self.seen_of(brick, incarnation);
         (seen.heard, seen.version, seen.endless) = (now, heartbeat.version, heartbeat.endless);
-        seen.room = heartbeat.room;
+        (seen.room, seen.copy_pace) = (heartbeat.room, heartbeat.copy_pace);
         for figure in &heartbeat.figures {
             if keepers.group(figure.partition).is_some() {
                 seen.figures.insert(figure.partition, *figure);
@@ -389,6 +390,11 @@ impl Leases {
     /// A brick's memory, as it said last.
     pub fn room(&self, brick: u32) -> Option<Room> {
         self.seen.get(&brick).map(|seen| seen.room)
+    }
+
+    /// How fast a brick's copies may be, as it said last.
+    pub(super) fn copy_pace(&self, brick: u32) -> u64 {
+        self.seen.get(&brick).map_or(0, |seen| seen.copy_pace)
     }
 
     /// Version of the maps that all cores of a brick have applied.

@@ -235,13 +235,12 @@ impl World {
             }
             Message::Registered { incarnation, brick } => self.registered(at, incarnation, brick),
             Message::Lease { incarnation, answer, .. }
-                if !matches!(*answer, LeaseAnswer::Granted { .. }) =>
+                if !matches!(*answer, LeaseAnswer::Granted { .. })
+                    && self.is_running(at, incarnation) =>
             {
-                if self.is_running(at, incarnation) {
-                    // It ends; whoever looks after it starts it again.
-                    self.cover.saw("a process is told to end");
-                    self.crash(at, Crash::Kill, 50 * MS);
-                }
+                // It ends; whoever looks after it starts it again.
+                self.cover.saw("a process is told to end");
+                self.crash(at, Crash::Kill, 50 * MS);
             }
             Message::Lease { incarnation, answer, sent } => self.turn(at, |process, now| {
                 if process.incarnation == incarnation {

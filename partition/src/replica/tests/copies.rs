@@ -534,7 +534,9 @@ fn starts_over(lost: bool) {
         net.sent = rest;
         net.step();
     }
-    late.iter().for_each(|sent| net.deliver(sent));
+    for sent in &late {
+        net.deliver(sent);
+    }
     until_member(&mut net, 3);
     assert_eq!(net.value(3, b"late").as_deref(), Some(&b"late"[..]));
     net.check_equal();
