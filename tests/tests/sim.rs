@@ -36,7 +36,7 @@ const INTERESTING: &[&str] = &[
     "an operation ends in doubt",
 ];
 
-const LEVEL: Level = Level { run, plan: Plan::short, seeds: 1_000, interesting: INTERESTING };
+const LEVEL: Level = Level { run, plan: Plan::short, seeds: 2_000, interesting: INTERESTING };
 
 #[test]
 fn nothing_that_is_promised_breaks() {
