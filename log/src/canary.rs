@@ -28,6 +28,10 @@ pub enum Canary {
     RefuseAtOnce,
     /// A request that was answered before is executed again.
     ForgetAnswers,
+    /// Every commit waits for a learner from the first, not from when it holds everything.
+    LearnersCount,
+    /// A remove is refused where a put is.
+    RemovesNeedRoom,
 }
 
 #[cfg(feature = "canary")]

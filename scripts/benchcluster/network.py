@@ -21,9 +21,12 @@ class Network:
     """`count` namespaces with an address each; this script's own is at the bridge too."""
 
     all = []
+    made = 0
 
     def __init__(self, count):
-        mark = os.getpid()
+        # (Of each network its own: a namespace that was deleted keeps its ends of links until its last process is gone.)
+        Network.made += 1
+        mark = f"{os.getpid()}{chr(ord('a') + Network.made % 26)}"
         self.hub = f"fb{mark}"
         self.names = [f"fb{mark}-{n}" for n in range(count)]
         self.legs = [f"fb{mark}l{n}" for n in range(count)]

@@ -144,11 +144,8 @@ fn tombstone_rule_by_tail() {
     hunt("tombstones", Some(Canary::TombstonesByTail), plan);
 }
 
-#[test]
-fn no_epoch_match_before_a_vote() {
-    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[cut_off, storm, kill];
-    hunt("no match", Some(Canary::NoEpochMatch), |seed| busy(with(seed, faults)));
-}
+// ("No epoch match before a vote" is not found here: a primary ships only to whom it compared, which is a third guard. What
+// was found until lately was another mistake, a late registration. `replica/tests/groups.rs` has the guards alone.)
 
 #[test]
 fn the_primarys_own_vote_before_its_flush() {
@@ -234,6 +231,7 @@ named!(eight:
     what_one_replica_committed_all_commit, ForgetAnswers;
     what_was_read_once_stays, ServeBeforeTakeOver;
 );
+named!(with eight: a_dead_replica_costs_a_read_nothing_but_time, AsksOneOnly;);
 named!(with leases:
     a_backup_that_slept_does_not_answer_by_an_old_map, LeaseBeforeMap;
     a_primary_that_slept_does_not_answer_by_an_old_map, LeaseBeforeMap;
@@ -246,6 +244,9 @@ named!(with leases:
 named!(epochs: votes_count_from_zero_in_every_epoch, VotesKept;);
 // "Leaving a group without confirmation".
 named!(with epochs:
+    a_group_that_died_is_led_by_whoever_kept_everything, LeadWaitsForAll;
+    the_keepers_leader_dies_between_confirmation_and_entry, ReportsOnce;
+    two_that_do_not_hear_each_other_part, SilenceUnreported;
     a_partition_moves_away_from_a_brick_that_does_not_know, LeaveUnconfirmed;
     an_empty_brick_does_not_lead, ClaimsMemory;
 );
@@ -255,10 +256,20 @@ named!(once:
 );
 named!(with once: a_restarted_client_is_another_session, SessionKept;);
 named!(copies:
+    a_learner_that_stops_reading_delays_no_write, LearnersCount;
     a_learner_has_all_that_was_acked_when_it_becomes_a_member, PromoteBeforeRequire;
 );
-named!(durable: what_the_primary_did_not_flush_is_not_acked, VoteBeforeFlush;);
-named!(with durable: a_new_process_counts_nothing_as_flushed, NotFlushedAgain;);
+named!(with copies:
+    a_required_learner_that_falls_silent_blocks_nothing_for_good, SilenceUnreported;
+);
+named!(durable:
+    what_the_primary_did_not_flush_is_not_acked, VoteBeforeFlush;
+    a_full_store_can_be_emptied_and_takes_writes_again, RemovesNeedRoom;
+);
+named!(with durable:
+    a_new_process_counts_nothing_as_flushed, NotFlushedAgain;
+    a_replica_that_cannot_store_leaves_and_the_write_completes, SilenceUnreported;
+);
 
 /// "Old bytes after truncation": guarded twice (the bytes are destroyed, and a scan ends where an epoch falls or
 /// differs from the history), so both guards are off.

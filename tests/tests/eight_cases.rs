@@ -175,8 +175,11 @@ fn case_3_a_read_between_prepare_and_commit_gives_the_old_value_or_waits() {
     let first = hand(&cluster, &recorder, 1);
     let key = cluster.key_of(|group| group.len() == 3);
     assert!(first.put(&key, "old").is_some());
-    let mut waited = 0;
-    for round in 0..8 {
+    // (On a very busy machine the pause may cost a lease: then the write completes on the rest, and the round shows nothing.)
+    let (mut waited, mut round) = (0, 0);
+    while waited < 4 {
+        round += 1;
+        assert!(round <= 24, "the replica left the group in {} of 24 rounds", 24 - waited);
         let epoch = cluster.epoch_of(&key);
         let old = first.get(&key).expect("an answer").expect("a value");
         let new = format!("new-{round}");
@@ -199,7 +202,6 @@ fn case_3_a_read_between_prepare_and_commit_gives_the_old_value_or_waits() {
             },
         );
         let done = done.expect("it was acked");
-        // (On a very busy machine the pause may cost a lease: then the write completes on the rest.)
         if cluster.epoch_of(&key) == epoch {
             waited += 1;
             assert!(done >= reads, "acked without the vote of a replica");
@@ -207,7 +209,6 @@ fn case_3_a_read_between_prepare_and_commit_gives_the_old_value_or_waits() {
         }
         cluster.mend();
     }
-    assert!(waited > 0, "the replica left the group each time");
     judge(&recorder);
 }
 

@@ -12,11 +12,13 @@ const INTERESTING: &[&str] = &[
     "a backup hands a read to the primary",
     "a brick is emptied",
     "a brick is taken out",
+    "a clock changes its rate",
     "a hand-over is asked for",
     "a learner is promoted",
     "a live brick leaves",
     "a machine loses everything",
     "a machine loses its memory",
+    "a move is wished",
     "a prepared write is left to another primary",
     "a primary steps down",
     "a process is killed",
@@ -34,7 +36,7 @@ const INTERESTING: &[&str] = &[
     "an operation ends in doubt",
 ];
 
-const LEVEL: Level = Level { run, plan: Plan::short, seeds: 1_000, interesting: INTERESTING };
+const LEVEL: Level = Level { run, plan: Plan::short, seeds: 2_000, interesting: INTERESTING };
 
 #[test]
 fn nothing_that_is_promised_breaks() {

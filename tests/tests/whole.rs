@@ -11,6 +11,7 @@ const INTERESTING: &[&str] = &[
     "a brick is emptied",
     "a brick is taken out",
     "a clock changes its rate",
+    "a copy is slowed down",
     "a hand-over is asked for",
     "a learner is promoted",
     "a lease runs out between a read and its answer",

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use firebrick_partition::keeper::{LockFile, Registration};
 
 use crate::check::Plan;
+use crate::clock::boot_ns;
 use crate::config::BrickConfig;
 use crate::error::BrickError;
 use crate::keeper::{self, KeeperSetup};
@@ -31,6 +32,7 @@ pub(super) fn keeper_setup(
         incarnation: identity.nonce,
         boot: identity.boot_id.clone(),
         lock: LockFile { device, inode },
+        started_ns: boot_ns(),
         memory_intact: identity.memory == Memory::Intact,
         disk_intact: identity.memory != Memory::New,
         damaged: Vec::new(),

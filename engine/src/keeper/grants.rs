@@ -69,6 +69,7 @@ impl Grants {
         let endless = taken().map(|taken| taken.end_ns).any(|end| end == u64::MAX)
             || self.pushed.iter().any(|pushed| pushed.what.end_ns == u64::MAX);
         let used: u64 = board.cores().iter().map(|core| core.read().log_used_bytes).sum();
+        let paces = board.cores().iter().map(|core| core.read().copy_pace).filter(|pace| *pace > 0);
         let total_bytes = sender.memory_bytes;
         Heartbeat {
             brick: sender.brick,
@@ -80,6 +81,7 @@ impl Grants {
             room: Room { total_bytes, free_bytes: total_bytes.saturating_sub(used) },
             figures: news.figures,
             copies: news.copies,
+            copy_pace: paces.min().unwrap_or(0),
             pid: sender.pid,
         }
     }

@@ -104,6 +104,8 @@ fn brick_json(brick: &BrickView, told: bool, leader: Option<u32>) -> Value {
         "draining": brick.draining,
         "memory_bytes": memory.map(|room| room.total_bytes),
         "memory_free_bytes": memory.map(|room| room.free_bytes),
+        // Its copies move so much at most, because requests wait for them there; null: there is no bound.
+        "copy_pace_bytes_per_second": (told && brick.copy_pace > 0).then_some(brick.copy_pace),
         "primaries": brick.primaries,
         "backups": brick.backups,
         "learners": brick.learners,

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::KEEPERS_MAX;
 use super::entry::{Applied, Entry};
 use super::state::{Brick, Group, Keepers, Settings};
-use crate::maps::{Member, Replicas};
+use crate::maps::Replicas;
 
 /// What happened, or why nothing did.
 pub(super) type Outcome = Result<Applied, String>;
@@ -104,9 +104,7 @@ impl Keepers {
         let (version, wanted) = (self.version, self.groups.get(&partition).map(|g| self.wanted(g)));
         let (Some(group), Some(wanted)) = (self.groups.get_mut(&partition), wanted) else { return };
         let bricks = &self.bricks;
-        let runs =
-            |m: &Member| bricks.get(&m.brick).is_some_and(|b| b.incarnation == m.incarnation);
-        group.note_homes(runs);
+        group.note_homes(|brick| bricks.get(&brick).map(|b| (b.incarnation, b.cores)));
         change(&mut group.replicas);
         group.replicas.epoch += 1;
         group.replicas.intent = crate::maps::Intent::None;

@@ -28,6 +28,9 @@ pub struct Registration {
     pub boot: String,
     /// The lock file that it holds.
     pub lock: LockFile,
+    /// When it started, by the clock of that boot: what an earlier process asked may come late.
+    #[serde(default)]
+    pub started_ns: u64,
     /// Everything that the process before had in memory is there.
     pub memory_intact: bool,
     /// Everything that the process before had flushed is there.
@@ -59,7 +62,7 @@ pub enum Proof {
     First,
     /// The leader saw its lease end.
     LeaseEnded,
-    /// The new process holds the lock that it held, on the same boot of the same host.
+    /// The new process holds the lock that it held, on the same boot of the same host, and started after it.
     SameLock,
     /// It was its own only keeper, and the new process has the keepers' log.
     OwnKeeper,

@@ -206,12 +206,17 @@ impl Keepers {
 }
 
 impl Group {
-    /// Its replicas may be about to leave their cores. `runs`: that process acts for its brick.
-    pub(super) fn note_homes(&mut self, runs: impl Fn(&Member) -> bool) {
+    /// Its replicas may be about to leave their cores. `acts`: the process that acts for a brick, and its cores.
+    pub(super) fn note_homes(&mut self, acts: impl Fn(u32) -> Option<(u64, u16)>) {
         let now = self.replicas.members.iter().chain(&self.replicas.learners);
-        let now: Vec<Member> = now.copied().collect();
+        // Also of a member whose process is over, in a group that stopped: the brick's next one opens there what is left.
+        let now = now.filter_map(|m| {
+            let (incarnation, cores) = acts(m.brick)?;
+            (m.core < cores).then_some(Member { incarnation, ..*m })
+        });
+        let now: Vec<Member> = now.collect();
         self.homes.retain(|old| now.iter().all(|m| m.brick != old.brick));
         self.homes.extend(now);
-        self.homes.retain(runs);
+        self.homes.retain(|m| acts(m.brick).is_some_and(|(is, _)| is == m.incarnation));
     }
 }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Entry, Proof, Registration};
 use super::heartbeat::{CopyFigure, Figure, Heartbeat, LeaseAnswer, Report, Room};
+use super::register::has_lock_of;
 use super::state::Keepers;
 
 const MS: u64 = 1_000_000;
@@ -127,6 +128,7 @@ pub(super) struct Seen {
     version: u64,
     endless: bool,
     room: Room,
+    copy_pace: u64,
     figures: BTreeMap<u32, Figure>,
     copies: BTreeMap<u32, Copying>,
     pid: u32,
@@ -174,7 +176,7 @@ impl Leases {
         self.seen.retain(|brick, _| keepers.brick(*brick).is_some());
         let seen = self.seen_of(brick, incarnation);
         (seen.heard, seen.version, seen.endless) = (now, heartbeat.version, heartbeat.endless);
-        seen.room = heartbeat.room;
+        (seen.room, seen.copy_pace) = (heartbeat.room, heartbeat.copy_pace);
         for figure in &heartbeat.figures {
             if keepers.group(figure.partition).is_some() {
                 seen.figures.insert(figure.partition, *figure);
@@ -293,7 +295,7 @@ impl Leases {
         if old.incarnation == new.incarnation {
             return propose(replaces, Proof::First);
         }
-        if old.boot == new.boot && old.lock == new.lock {
+        if has_lock_of(new, old) {
             return propose(replaces, Proof::SameLock);
         }
         if own && keepers.endless {
@@ -388,6 +390,11 @@ impl Leases {
     /// A brick's memory, as it said last.
     pub fn room(&self, brick: u32) -> Option<Room> {
         self.seen.get(&brick).map(|seen| seen.room)
+    }
+
+    /// How fast a brick's copies may be, as it said last.
+    pub(super) fn copy_pace(&self, brick: u32) -> u64 {
+        self.seen.get(&brick).map_or(0, |seen| seen.copy_pace)
     }
 
     /// Version of the maps that all cores of a brick have applied.

@@ -59,6 +59,9 @@ pub struct BrickView {
     pub draining: bool,
     /// Memory for records, as it said last.
     pub memory: Option<Room>,
+    /// Bytes a second that its copies may move, because requests wait for them there; 0: there is no bound.
+    #[serde(default)]
+    pub copy_pace: u64,
     /// Partitions that it leads.
     pub primaries: u32,
     /// Partitions that it holds without leading them.
@@ -201,6 +204,7 @@ fn view(now: u64, keepers: &Keepers, leases: &Leases, brick: &Brick, held: Held)
         keeper: keepers.keepers().contains(&brick.id),
         draining: brick.draining,
         memory: leases.room(brick.id).filter(|room| room.total_bytes > 0),
+        copy_pace: leases.copy_pace(brick.id),
         primaries: held.primaries,
         backups: held.backups,
         learners: held.learners,

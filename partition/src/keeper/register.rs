@@ -36,7 +36,7 @@ impl Keepers {
         }
         match proof {
             Proof::LeaseEnded if !self.endless => {}
-            Proof::SameLock if old.boot == new.boot && old.lock == new.lock => {}
+            Proof::SameLock if has_lock_of(new, &old) => {}
             Proof::OwnKeeper if self.endless => {}
             _ => {
                 return Err(format!(
@@ -165,6 +165,12 @@ pub(super) fn lose(group: &mut Group, brick: u32) {
     }
 }
 
+/// The lock that `old` held is held by `new`, so `old` is over. (What an earlier process than `old` asked may come after
+/// what `old` did, from a keeper that stood still.)
+pub(super) fn has_lock_of(new: &Registration, old: &Brick) -> bool {
+    old.boot == new.boot && old.lock == new.lock && old.started_ns <= new.started_ns
+}
+
 fn brick_from(new: &Registration, id: u32, draining: bool) -> Brick {
     Brick {
         id,
@@ -173,6 +179,7 @@ fn brick_from(new: &Registration, id: u32, draining: bool) -> Brick {
         incarnation: new.incarnation,
         boot: new.boot.clone(),
         lock: new.lock,
+        started_ns: new.started_ns,
         cores: new.cores,
         memory_bytes: new.memory_bytes,
         host: new.host.clone(),

@@ -54,6 +54,9 @@ pub struct Brick {
     pub boot: String,
     /// The lock that that process holds.
     pub lock: LockFile,
+    /// When it started, by the clock of its boot.
+    #[serde(default)]
+    pub started_ns: u64,
     /// Its data cores.
     pub cores: u16,
     /// Memory for replicas, by which partitions are spread.

@@ -48,18 +48,25 @@ pub(super) struct Follow {
     /// A vote is due although it says nothing new.
     pub vote_due: bool,
     gap: bool,
+    /// The primary was told that something cannot be stored, and from when on it is told again.
     full: bool,
+    full_again_ns: u64,
     inbox: VecDeque<(Version, Box<[u8]>)>,
     inbox_bytes: usize,
     /// When the primary was last asked for its commit watermark.
     pub asked_ns: u64,
     pub waiting: VecDeque<WaitingRead>,
     pub copy: Option<Box<Copying>>,
+    /// The number of the newest try to copy in this epoch, also of one that was given up: a source may still have its
+    /// listing, which lacks what the next one begins behind.
+    pub copies: u32,
     pub finish: Finish,
     /// For people.
     pub progress: CopyFigure,
-    /// The copy cannot go on from what is here.
+    /// The copy cannot go on from what is here, and the primary has not yet named another first record.
     pub over_due: bool,
+    /// When it is told again.
+    pub over_again_ns: u64,
 }
 
 /// How storing a frame ended.
@@ -185,7 +192,14 @@ impl Replica {
         if !matches!(self.group.role, Role::Backup | Role::Learner) || self.group.damaged {
             return;
         }
-        if !self.group.follow.inbox.is_empty() {
+        let follow = &mut self.group.follow;
+        if follow.full && now.boot_ns >= follow.full_again_ns {
+            // Said as long as it is so: the primary takes a vote for anything new as the end of it, and a learner that has
+            // no room for what is copied votes for what is shipped.
+            follow.full = false;
+            follow.full_again_ns = now.boot_ns + super::primary::REPORT_NS;
+        }
+        if !follow.inbox.is_empty() {
             self.store_waiting(out);
         }
         self.finish_comparison(now, out);

@@ -156,6 +156,7 @@ impl Replica {
         theirs: Vec<Version>,
     ) {
         let (commit, old) = (self.log.commit(), self.group.follow.copy.take());
+        self.group.follow.over_due = false;
         let finish = std::mem::take(&mut self.group.follow.finish);
         let whole = self.log.manifest().complete || finish != Finish::Done;
         // A copy that goes on keeps what it brought: all of it is committed.
@@ -178,7 +179,9 @@ impl Replica {
         if old.is_none() {
             self.group.follow.progress = CopyFigure::default();
         }
-        let mut copy = old.unwrap_or_default();
+        let copies = self.group.follow.copies;
+        let mut copy =
+            old.unwrap_or_else(|| Box::new(Copying { copy: copies, ..Copying::default() }));
         if !keep {
             self.forget_all();
             *copy = Copying { copy: copy.copy, ..Copying::default() };
@@ -207,12 +210,16 @@ impl Replica {
         debug_assert!(self.pending.is_empty(), "what is prepared was dropped");
     }
 
-    /// It cannot go on from what it has: the primary names another first record.
-    fn start_over(&mut self, out: &mut Actions) {
+    /// It cannot go on from what it has: the primary names another first record. It is told until it does.
+    fn start_over(&mut self, now: Now, out: &mut Actions) {
+        let follow = &mut self.group.follow;
+        (follow.copy, follow.compared) = (None, Compared::No);
+        if now.boot_ns < follow.over_again_ns {
+            return;
+        }
+        follow.over_again_ns = now.boot_ns + RETRY_NS;
         let (to, epoch) = (self.group.primary(), self.route.epoch);
         self.send(to, &Peer::Refused { epoch, why: Why::Again }, out);
-        self.group.follow.copy = None;
-        self.group.follow.compared = Compared::No;
     }
 
     pub(super) fn on_copy_told(&mut self, now: Now, from: u32, message: &Peer<'_>) {
@@ -280,11 +287,14 @@ impl Replica {
 
     /// A turn's worth of copying.
     pub(super) fn copy_some(&mut self, now: Now, out: &mut Actions) {
-        if self.group.role != Role::Learner || self.group.follow.compared != Compared::Yes {
+        if self.group.role != Role::Learner {
             return;
         }
-        if std::mem::take(&mut self.group.follow.over_due) {
-            return self.start_over(out);
+        if self.group.follow.over_due {
+            return self.start_over(now, out);
+        }
+        if self.group.follow.compared != Compared::Yes {
+            return;
         }
         self.finish_copy();
         let Some(mut copy) = self.group.follow.copy.take() else { return };
@@ -322,6 +332,7 @@ impl Replica {
         copy.source = members[at];
         copy.tries += 1;
         copy.retry_at = now.boot_ns + RETRY_NS;
+        self.group.follow.copies = copy.copy;
         let s0 = self.log.manifest().below.seq + 1;
         let (epoch, n, have) = (self.route.epoch, copy.copy, copy.have);
         self.send(copy.source, &Peer::CopyStart { epoch, copy: n, have, s0 }, out);

@@ -30,7 +30,7 @@ impl Replica {
         if self.log.manifest_saved() < self.group.ticket {
             return Err(AppendError::NotYet);
         }
-        if put {
+        if put || canary::is_on(Canary::RemovesNeedRoom) {
             let needs = (self.pending_bytes + len) as u64;
             let counted = self.group.peers.iter().filter(|p| p.counts());
             if counted.into_iter().any(|p| p.vote.below || p.vote.room < needs) {
@@ -150,7 +150,9 @@ impl Replica {
             }
             Why::Behind | Why::NoCopy => self.on_source_refused(now, from),
             Why::Again => {
-                let again = |p: &&mut PeerState| p.brick == from && p.learner && !p.counts();
+                // (Said again until it is heard; once is enough.)
+                let again =
+                    |p: &&mut PeerState| p.brick == from && p.learner && !p.counts() && p.compared;
                 if let Some(peer) = self.group.peers.iter_mut().find(again) {
                     *peer = PeerState::learner(from, now);
                 }

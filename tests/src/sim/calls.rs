@@ -3,7 +3,6 @@
 use super::client::Wish;
 use super::clock::US;
 use super::message::{Message, Node};
-use super::mistake::Mistake;
 use super::workload;
 use super::world::{Event, World};
 use crate::check::{Back, Call, Line};
@@ -55,10 +54,7 @@ impl World {
 
     /// A client's process ends, and another begins. What it had open stays without an answer.
     pub(super) fn restart_client(&mut self, at: usize) {
-        let keeps = self.plan.mistake == Mistake::SessionKept;
-        let old = &self.clients[at];
-        let next = old.restarted(keeps);
-        self.clients[at] = next;
+        self.clients[at] = self.clients[at].restarted();
         self.fetch_maps(at);
     }
 

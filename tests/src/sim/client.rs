@@ -13,6 +13,7 @@ use firebrick_partition::wire::{self, Message as Wire};
 use firebrick_partition::{hash_key, maps};
 
 use super::clock::{MS, Ns};
+use super::mistake::Mistake;
 use super::workload::{self, back_of};
 use crate::check::{Back, Call, Version};
 use crate::random::Random;
@@ -87,6 +88,7 @@ pub enum Wish {
 pub struct Client {
     at: usize,
     open_max: usize,
+    mistake: Mistake,
     version: u64,
     places: BTreeMap<u32, Place>,
     table: Option<firebrick_partition::maps::TableMap>,
@@ -100,10 +102,11 @@ pub struct Client {
 
 impl Client {
     /// A client that knows nothing.
-    pub fn new(at: usize, open_max: usize) -> Self {
+    pub fn new(at: usize, open_max: usize, mistake: Mistake) -> Self {
         Self {
             at,
             open_max,
+            mistake,
             version: 0,
             places: BTreeMap::new(),
             table: None,
@@ -116,12 +119,12 @@ impl Client {
         }
     }
 
-    /// The next process of the same client. `keeps`: with its sessions, in which it numbers from 1 again.
-    pub fn restarted(&self, keeps: bool) -> Self {
-        let mut next = Self::new(self.at, self.open_max);
+    /// The next process of the same client.
+    pub fn restarted(&self) -> Self {
+        let mut next = Self::new(self.at, self.open_max, self.mistake);
         // (Tags are of the simulation: none is used twice.)
         next.next_tag = self.next_tag;
-        if keeps {
+        if self.mistake == Mistake::SessionKept {
             let of = |n: &Numbers| Numbers { session: n.session, next: 1, ..Numbers::default() };
             next.numbers = self.numbers.iter().map(|(p, n)| (*p, of(n))).collect();
         }
@@ -322,6 +325,9 @@ impl Client {
         self.next_tag += 1;
         let is_read = op.is_read();
         let operation = &mut self.operations[at];
+        if self.mistake == Mistake::AsksOneOnly && is_read {
+            operation.pinned = Some(brick);
+        }
         operation.tries += 1;
         operation.loose += u32::from(!is_read);
         operation.tag = Some(tag);

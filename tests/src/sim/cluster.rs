@@ -18,7 +18,8 @@ impl World {
             return self.push(until, Event::Beat { at, incarnation });
         }
         let period = self.plan.lease_ms * MS / BEATS_IN_A_LEASE;
-        let unreachable = self.unreachable(at);
+        let tells = self.plan.mistake != Mistake::SilenceUnreported;
+        let unreachable = if tells { self.unreachable(at) } else { Vec::new() };
         let now = self.machines[at].now(self.now);
         let Some(process) = &mut self.machines[at].process else { return };
         let message = match process.heartbeat(now, unreachable) {
@@ -107,6 +108,9 @@ impl World {
     }
 
     pub(super) fn apply(&mut self, id: u64) {
+        if self.plan.mistake == Mistake::LeadWaitsForAll && self.leads_before_all_are_back(id) {
+            return self.keeper.forget(id);
+        }
         let Some((flying, applied)) = self.keeper.apply(id) else { return };
         if let Some(why) = applied.refusal() {
             self.trace
@@ -130,6 +134,16 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// Only for [`Mistake::LeadWaitsForAll`].
+    fn leads_before_all_are_back(&self, id: u64) -> bool {
+        let flying = self.keeper.flying.iter().find(|flying| flying.id == id);
+        let Some(Entry::Lead { partition, .. }) = flying.map(|f| &f.entry) else { return false };
+        let down =
+            |brick| self.bricks.get(&brick).is_none_or(|&at| self.machines[at].process.is_none());
+        let group = self.keeper.state.group(*partition);
+        group.is_some_and(|group| group.kept.iter().any(|kept| down(kept.brick)))
     }
 
     pub(super) fn on_registered(&mut self, at: Option<usize>, incarnation: u64, brick: u32) {

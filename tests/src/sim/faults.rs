@@ -55,6 +55,7 @@ impl World {
                 }
             }
             Fault::Drift { a } => {
+                self.cover.saw("a clock changes its rate");
                 self.machines[a].clock.drift_anew(self.now, &mut self.random);
             }
             // Messages have no connections here.
@@ -132,8 +133,7 @@ impl World {
     /// Empties a brick for a while; then it takes replicas again, whatever becomes of the keepers' leader meanwhile.
     fn drain_for(&mut self, a: usize, on: bool, for_ns: Ns) {
         let brick = self.bricks.iter().find(|(_, machine)| **machine == a).map(|(brick, _)| *brick);
-        let is_on = brick.and_then(|id| self.keeper.state.brick(id)).is_some_and(|b| b.draining);
-        if on || is_on {
+        if on || brick.is_some_and(|brick| self.keeper.is_emptied(brick)) {
             self.drain(a, on);
             let for_ns = if on { for_ns } else { 100 * MS };
             self.push(self.now + for_ns, Event::Fault(Fault::Drain { a, on: false, for_ns }));

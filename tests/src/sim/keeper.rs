@@ -120,6 +120,13 @@ impl Keeper {
         Some((flying, applied))
     }
 
+    /// An entry that is applied nowhere.
+    pub fn forget(&mut self, id: u64) {
+        if let Some(at) = self.flying.iter().position(|f| f.id == id) {
+            self.leases.settled(self.flying.remove(at).ticket);
+        }
+    }
+
     /// Of every group, another member of the last active one, that is one now too, has kept everything.
     pub fn has_others(&self, has_memory: impl Fn(u32) -> bool) -> bool {
         self.state.groups().all(|(_, group)| {
@@ -127,6 +134,13 @@ impl Keeper {
             let mut kept = group.kept.iter();
             kept.any(|k| k.intact && is_member(k.brick) && has_memory(k.brick))
         })
+    }
+
+    /// The brick is being emptied, or will be as soon as what is on its way is applied.
+    pub fn is_emptied(&self, brick: u32) -> bool {
+        let is_it =
+            |f: &Flying| matches!(f.entry, Entry::Drain { brick: of, on: true } if of == brick);
+        self.state.brick(brick).is_some_and(|b| b.draining) || self.flying.iter().any(is_it)
     }
 
     /// The entry that asks the primary of a partition (by its place in the maps) to step down.

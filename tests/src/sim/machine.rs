@@ -197,6 +197,7 @@ impl Machine {
             incarnation,
             boot: format!("boot-{n}-{}", self.boots),
             lock: LockFile { device: n, inode: n },
+            started_ns: incarnation,
             memory_intact: self.memory_intact,
             disk_intact: self.disk_intact,
             damaged,

@@ -25,6 +25,14 @@ pub enum Mistake {
     NotFlushedAgain,
     /// A brick that lost its memory says that it is there.
     ClaimsMemory,
+    /// A read that was not answered is asked for again at the same replica.
+    AsksOneOnly,
+    /// A group that stopped is led when all its members are back, not when one that kept everything is.
+    LeadWaitsForAll,
+    /// A brick tells the keepers once what they should know, not until they have done something about it.
+    ReportsOnce,
+    /// Nobody tells the keepers whom it cannot reach, or whose vote is missing.
+    SilenceUnreported,
     /// A client's next process goes on with its session, and numbers from 1.
     SessionKept,
 }

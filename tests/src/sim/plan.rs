@@ -181,11 +181,6 @@ impl Plan {
             match random.below(12) {
                 0 => *fault = Fault::Sever { a, b },
                 1 => *fault = Fault::Stuck { a, core, for_ns },
-                2 | 3 => {
-                    let partition = random.below(u64::from(plan.partitions)) as usize;
-                    *fault = Fault::Move { partition };
-                }
-                4 => *fault = Fault::Drift { a },
                 _ => {}
             }
         }
@@ -213,7 +208,7 @@ pub fn fault(random: &mut Random, plan: &Plan) -> Fault {
     let b = (a + 1 + random.below(plan.machines as u64 - 1) as usize) % plan.machines;
     let lease = plan.lease_ms * MS;
     let for_ns = length(random, 5 * MS, 4 * lease);
-    match random.below(21) {
+    match random.below(24) {
         0..=2 => Fault::Cut { a, b, both: random.below(2) == 0, for_ns },
         3 | 4 => {
             let which = random.below(3);
@@ -231,6 +226,8 @@ pub fn fault(random: &mut Random, plan: &Plan) -> Fault {
         17 => Fault::SlowDisk { a, for_ns },
         18 => Fault::CutOff { a, for_ns },
         19 => Fault::Drain { a, on: true, for_ns },
+        20 => Fault::Drift { a },
+        21 | 22 => Fault::Move { partition: random.below(u64::from(plan.partitions)) as usize },
         _ => Fault::HandOver { partition: random.below(u64::from(plan.partitions)) as usize },
     }
 }

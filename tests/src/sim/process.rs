@@ -3,7 +3,7 @@
 //! This stands for the production shard, rule by rule as PROTOCOL.md has them: routes before the lease,
 //! no answer without one, the clock looked at after the values were read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use firebrick_log::{Ask, Log, LogConfig};
 use firebrick_partition::hash_key;
@@ -105,6 +105,8 @@ pub struct Process {
     withheld: Vec<Ready>,
     out: Actions,
     pub effects: Vec<Effect>,
+    /// Only for [`Mistake::ReportsOnce`].
+    told: BTreeSet<Report>,
     /// Only for [`Mistake::LeaseBeforeMap`].
     late_maps: Option<MapDelta>,
     /// True time of the wake-up that is due.
@@ -137,6 +139,7 @@ impl Process {
             withheld: Vec::new(),
             out: Actions::default(),
             effects: Vec::new(),
+            told: BTreeSet::new(),
             late_maps: None,
             wake: u64::MAX,
             mistake,
@@ -292,6 +295,8 @@ impl Process {
                     replica.log().unpin(body.loc);
                     self.effects.push(Effect::Peer { to, bytes: head });
                 }
+                Action::Report(replica::Report::Silent { .. })
+                    if self.mistake == Mistake::SilenceUnreported => {}
                 Action::Report(report) => {
                     self.reports.insert(translate(report), now.boot_ns);
                 }
@@ -349,6 +354,10 @@ impl Process {
     pub fn heartbeat(&mut self, now: Now, unreachable: Vec<u32>) -> Option<Heartbeat> {
         let brick = self.brick?;
         self.reports.retain(|_, at| now.boot_ns < *at + REPORT_NS);
+        let mut reports: Vec<Report> = self.reports.keys().copied().collect();
+        if self.mistake == Mistake::ReportsOnce {
+            reports.retain(|report| self.told.insert(*report));
+        }
         let figures = self.replicas.iter().map(|(partition, replica)| {
             let tail = replica.log().tail();
             let bytes = replica.keys() * 64;
@@ -359,7 +368,7 @@ impl Process {
             incarnation: self.incarnation,
             version: self.maps.version,
             endless: self.lease_end == u64::MAX,
-            reports: self.reports.keys().copied().collect(),
+            reports,
             unreachable,
             room: Room { total_bytes: 1 << 30, free_bytes: 1 << 29 },
             figures: figures.collect(),

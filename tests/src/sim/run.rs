@@ -7,7 +7,7 @@ use firebrick_partition::maps::{Intent, Replicas};
 
 use super::clock::MS;
 use super::plan::Plan;
-use super::trace::{Coverage, Trace};
+use super::trace::{Coverage, Trace, lines_wanted};
 use super::world::World;
 use crate::check::{Call, Checked, check};
 
@@ -65,9 +65,8 @@ pub fn outcome<W>(
             (Checked::default(), Some(format!("panic: {}", text.unwrap_or_default())))
         }
     };
-    let lines = std::env::var("FIREBRICK_SIM_LINES").ok().and_then(|text| text.parse().ok());
     let (trace, cover) = seen(world);
-    let tail = || trace.tail(lines.unwrap_or(SHOWN));
+    let tail = || trace.tail(lines_wanted().unwrap_or(SHOWN));
     let failure = wrong.map(|what| Failure { what, trace: tail() });
     Outcome { plan, hash: trace.hash(), cover: cover.clone(), checked, failure }
 }

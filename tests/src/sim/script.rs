@@ -8,6 +8,7 @@ use super::machine::Crash;
 use super::message::Node;
 use super::plan::{Fault, Plan};
 use super::run::{conclude, set_up};
+use super::trace::lines_wanted;
 use super::world::World;
 use crate::check::{Back, Call};
 
@@ -29,7 +30,7 @@ impl Script {
     /// A whole cluster with one partition, and clients that know the maps.
     pub fn begin(plan: Plan) -> Result<Self, String> {
         let mut world = World::new(plan);
-        world.trace.verbose = std::env::var_os("FIREBRICK_SIM_LINES").is_some();
+        world.trace.verbose = lines_wanted().is_some();
         set_up(&mut world)?;
         let partition = world.keeper.state.groups().next().map_or(0, |(partition, _)| partition);
         for at in 0..world.clients.len() {
@@ -65,8 +66,7 @@ impl Script {
 
     /// What is wrong, with what happened before if `$FIREBRICK_SIM_LINES` asks for it.
     pub fn wrong(&self, what: &str) -> String {
-        let lines = std::env::var("FIREBRICK_SIM_LINES").ok().and_then(|text| text.parse().ok());
-        match lines {
+        match lines_wanted() {
             Some(lines) => format!("{}\n{what}", self.world.trace.tail(lines)),
             None => what.to_owned(),
         }
@@ -160,7 +160,7 @@ impl Script {
             Some(Back::Failed) | None => Err(self.wrong(&format!("call {id} failed"))),
             Some(_) if self.world.now > end => {
                 let late = (self.world.now - end) / MS;
-                Err(format!("call {id} was answered {late} ms later than it may be"))
+                Err(self.wrong(&format!("call {id} was answered {late} ms later than it may be")))
             }
             Some(back) => Ok(back),
         }
@@ -183,8 +183,7 @@ impl Script {
 
     /// Everything is let go and mended; the cluster becomes whole, and the history is checked.
     pub fn end(mut self) -> Story {
-        if let Some(lines) = std::env::var("FIREBRICK_SIM_LINES").ok().and_then(|t| t.parse().ok())
-        {
+        if let Some(lines) = lines_wanted() {
             println!("{}", self.world.trace.tail(lines));
         }
         self.world.let_go();

@@ -5,13 +5,19 @@ use std::fmt;
 
 use super::clock::Ns;
 
-/// Lines kept.
+/// Lines that are kept, unless more are asked for.
 const LINES: usize = 20_000;
+
+/// Lines that `$FIREBRICK_SIM_LINES` asks for.
+pub fn lines_wanted() -> Option<usize> {
+    std::env::var("FIREBRICK_SIM_LINES").ok().and_then(|text| text.parse().ok())
+}
 
 /// The newest lines, and a hash of all.
 #[derive(Debug)]
 pub struct Trace {
     lines: VecDeque<String>,
+    kept: usize,
     hash: u64,
     /// Lines of messages too.
     pub verbose: bool,
@@ -19,7 +25,8 @@ pub struct Trace {
 
 impl Default for Trace {
     fn default() -> Self {
-        Self { lines: VecDeque::new(), hash: 0xcbf2_9ce4_8422_2325, verbose: false }
+        let kept = lines_wanted().unwrap_or(0).max(LINES);
+        Self { lines: VecDeque::new(), kept, hash: 0xcbf2_9ce4_8422_2325, verbose: false }
     }
 }
 
@@ -37,7 +44,7 @@ impl Trace {
             let word = chunk.iter().fold(0u64, |word, &b| word << 8 | u64::from(b));
             self.mix(word);
         }
-        if self.lines.len() == LINES {
+        if self.lines.len() == self.kept {
             self.lines.pop_front();
         }
         self.lines.push_back(line);

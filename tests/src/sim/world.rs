@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use firebrick_partition::keeper::Heartbeat;
+use firebrick_partition::keeper::{Heartbeat, LeaseAnswer};
 
 use super::client::Client;
 use super::clock::{MS, Ns, US};
 use super::grip::Grip;
 use super::keeper::Keeper;
-use super::machine::Machine;
+use super::machine::{Crash, Machine};
 use super::message::{Message, Node};
 use super::mistake::Mistake;
 use super::net::{Net, Weather};
@@ -91,7 +91,8 @@ impl World {
             machine
         });
         let machines = machines.collect();
-        let clients = (0..plan.clients).map(|at| Client::new(at, plan.open_max)).collect();
+        let clients =
+            (0..plan.clients).map(|at| Client::new(at, plan.open_max, plan.mistake)).collect();
         let keeper = Keeper::new(&mut random);
         let mut world = Self {
             random,
@@ -173,6 +174,8 @@ impl World {
                 process.on_peer_up(now, brick);
             }),
             Event::Start { at } => self.start(at),
+            // (Not when it was put forward since.)
+            Event::Client { at } if self.now < self.client_due[at] => {}
             Event::Client { at } => {
                 self.client_due[at] = Ns::MAX;
                 self.client_turn(at);
@@ -231,6 +234,14 @@ impl World {
                 self.turn(at, |process, now| process.on_request(now, client, tag, &bytes));
             }
             Message::Registered { incarnation, brick } => self.registered(at, incarnation, brick),
+            Message::Lease { incarnation, answer, .. }
+                if !matches!(*answer, LeaseAnswer::Granted { .. })
+                    && self.is_running(at, incarnation) =>
+            {
+                // It ends; whoever looks after it starts it again.
+                self.cover.saw("a process is told to end");
+                self.crash(at, Crash::Kill, 50 * MS);
+            }
             Message::Lease { incarnation, answer, sent } => self.turn(at, |process, now| {
                 if process.incarnation == incarnation {
                     process.on_lease(now, &answer, sent);
@@ -405,6 +416,10 @@ impl World {
         if let Some(process) = &mut self.machines[at].process
             && !tick
         {
+            if self.now < process.wake {
+                // It was put forward since.
+                return;
+            }
             process.wake = u64::MAX;
         }
         self.turn(at, |process, now| process.on_wake(now, tick));

@@ -200,6 +200,15 @@ fn copies(status: &Value) -> String {
             copy_text(copy),
         );
     }
+    let slowed = |brick: &&Value| brick["copy_pace_bytes_per_second"].as_u64().is_some();
+    for brick in items(&status["bricks"]).iter().filter(slowed) {
+        let _ = writeln!(
+            out,
+            "  copies at {} move at most {}/s, because requests wait for them there",
+            word(&brick["name"]),
+            size(number(&brick["copy_pace_bytes_per_second"])),
+        );
+    }
     let moves = items(&status["moves"]);
     if !moves.is_empty() {
         let _ = writeln!(out, "\n{} moves wished", moves.len());
@@ -335,7 +344,7 @@ mod tests {
                 "name": name, "pid": 7, "listen": "127.0.0.1:7400", "live": live, "lease_ms": 480,
                 "heard_ms": 9_100, "keeper": true, "leads": name == "a", "draining": name == "b",
                 "memory_bytes": 1 << 30, "memory_free_bytes": 1 << 29, "primaries": 2, "backups": 1,
-                "learners": 0,
+                "learners": 0, "copy_pace_bytes_per_second": (name == "a").then_some(10 << 20),
             })
         };
         let partition = |n: u64, members: &[&str], active: u64| {
@@ -375,6 +384,7 @@ mod tests {
             "        2  t                     4  a, + b (copy); begins\n",
             "1 copies under way, 2.0 MiB/s in all\n",
             "  partition 2 of t to b (repair): 1.0 MiB, 2.0 MiB/s, 1.50 s left\n",
+            "  copies at a move at most 10.0 MiB/s, because requests wait for them there\n",
             "  partition 1 is handed over to \"b\"\n",
             "! c has not been heard for 9 s\n",
             "! partitions 3 serve nothing",

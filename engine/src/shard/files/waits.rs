@@ -65,3 +65,41 @@ impl Waits {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use firebrick_partition::replica::Me;
+
+    use super::*;
+    use crate::mesh::Mesh;
+    use crate::shard::peers::Peers;
+
+    const LOOK_NS: u64 = 100_000_000;
+    const LONG_NS: u64 = 5_000_000;
+
+    /// A core that copies while it is asked `asked` gets a look, each in a turn behind one of `turn_ns`; its pace in the end.
+    fn pace_of(asked: u64, turn_ns: u64) -> u64 {
+        let mesh = Mesh::connect(1).pop().expect("a core");
+        let peers = Peers::new(Me { brick: 1, incarnation: 1 });
+        let mut store = Store::new(mesh, Arc::default(), peers);
+        let (mut waits, mut pace) = (Waits::default(), Pace::new(1_000_000));
+        for look in 1..=20 {
+            store.now.boot_ns = look * LOOK_NS;
+            pace.moved(12_000_000);
+            store.counts.gets += asked;
+            waits.turn_ns = turn_ns;
+            waits.note(&mut store, &mut pace);
+        }
+        pace.bytes_per_second()
+    }
+
+    #[test]
+    fn requests_that_came_during_a_long_turn_waited_for_it() {
+        assert_eq!(pace_of(100, 0), 0);
+        assert!(pace_of(100, LONG_NS) > 0);
+        // A long turn that nobody waited for says nothing.
+        assert_eq!(pace_of(0, LONG_NS), 0);
+    }
+}

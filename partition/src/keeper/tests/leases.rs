@@ -140,6 +140,27 @@ fn a_new_process_waits_for_the_old_ones_lease_unless_it_has_its_lock() {
     assert_eq!(beat(&mut leases, at + 2 * LEASE, &keepers, 2), None);
 }
 
+/// A brick asks again and again until it is registered, at one keeper and another: what one of them that stood still passes
+/// on may come when the brick's next process acts, has a lease, and would not be asked. (Level one, seed 17267704774810.)
+#[test]
+fn what_an_earlier_process_asked_and_comes_late_replaces_nobody() {
+    let mut keepers = group_of(2);
+    let (mut leases, _, at) = leader(&keepers);
+    let started = |started_ns, incarnation| Registration { started_ns, ..process(2, incarnation) };
+    let (first, next) = (started(5, 201), started(7, 202));
+    for registration in [&first, &next] {
+        let gate = leases.register(at, &keepers, registration, false);
+        let Gate::Propose(entry) = gate else { panic!("{gate:?}") };
+        done(&mut keepers, &entry);
+    }
+    beat(&mut leases, at, &keepers, 2);
+    let lost = Registration { memory_intact: false, ..first };
+    assert_eq!(leases.register(at, &keepers, &lost, false), Gate::NotBefore(at + LEASE));
+    let (registration, replaces) = (Box::new(lost), Some(202));
+    let entry = Entry::Register { registration, replaces, proof: Proof::SameLock };
+    refused(&mut keepers, &entry, "nothing says that process ca of brick");
+}
+
 #[test]
 fn a_process_that_was_just_let_in_has_the_time_for_a_heartbeat() {
     let mut keepers = group_of(2);

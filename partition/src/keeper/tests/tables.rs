@@ -73,6 +73,38 @@ fn a_replica_comes_back_to_the_core_that_may_have_it_still() {
     assert_eq!([2, 1].map(|partition| core(&keepers, partition)), [Some(0), Some(1)]);
 }
 
+/// The last member comes back without what it had: its new process opens what is left, where the stopped group names it.
+/// (The simulator of whole bricks, seed 165512672565751: two cores had the same files open, and both took part.)
+#[test]
+fn a_member_of_a_stopped_group_comes_back_to_the_core_that_the_map_named() {
+    let mut keepers = Keepers::default();
+    (1..=2).for_each(|n| join(&mut keepers, n));
+    create(&mut keepers, "t", options(2, 2));
+    let of = |keepers: &Keepers, partition| keepers.group(partition).unwrap().replicas.clone();
+    let core = |keepers: &Keepers, partition| of(keepers, partition).of(2).map(|m| m.core);
+    let before = [1, 2].map(|partition| core(&keepers, partition));
+    assert_ne!(before[0], before[1]);
+    done(&mut keepers, &Entry::TakeOut { brick: 1, incarnation: 100 });
+    let groups = [1, 2].map(|partition| (partition, of(&keepers, partition).epoch)).to_vec();
+    done(&mut keepers, &Entry::Active { brick: 2, incarnation: 200, groups });
+    let registration = Box::new(Registration { memory_intact: false, ..process(2, 201) });
+    let proof = Proof::SameLock;
+    let entry = Entry::Register { registration, replaces: Some(200), proof };
+    assert_eq!(done(&mut keepers, &entry), Applied::Registered { brick: 2, stopped: vec![1, 2] });
+    for partition in [1, 2] {
+        let epoch = of(&keepers, partition).epoch;
+        let (brick, incarnation, accept_loss) = (1, 100, true);
+        done(&mut keepers, &Entry::Lead { partition, epoch, brick, incarnation, accept_loss });
+    }
+    // The first one would go to core 0.
+    let order = if before[0] == Some(0) { [2, 1] } else { [1, 2] };
+    for partition in order {
+        let epoch = of(&keepers, partition).epoch;
+        done(&mut keepers, &Entry::NameLearner { partition, epoch, brick: 2, incarnation: 201 });
+    }
+    assert_eq!([1, 2].map(|partition| core(&keepers, partition)), before);
+}
+
 #[test]
 fn ids_are_never_used_twice_and_what_cannot_be_done_is_said() {
     let mut keepers = Keepers::default();

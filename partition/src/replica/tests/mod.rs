@@ -1,6 +1,7 @@
 //! One replica against a model: what it answers, what it keeps through a crash, and what it never
 //! shows.
 
+mod anew;
 mod copies;
 mod counts;
 mod disks;

@@ -57,10 +57,10 @@ pub fn a_new_process_counts_nothing_as_flushed(mistake: Mistake) -> Story {
     s.end()
 }
 
-/// Number 19: One replica cannot store a prepared record: the write completes on the rest and is never reported as
-/// failed.
-pub fn a_replica_that_cannot_store_leaves_and_the_write_completes() -> Story {
-    let plan = Plan { ration: Some((2, 3)), ..Plan::scripted(3) };
+/// Number 19: One replica cannot store a prepared record: its vote is missed, the write completes on the rest and is
+/// never reported as failed.
+pub fn a_replica_that_cannot_store_leaves_and_the_write_completes(mistake: Mistake) -> Story {
+    let plan = Plan { ration: Some((2, 3)), mistake, ..Plan::scripted(3) };
     let mut s = Script::begin(plan)?;
     let partition = s.partition;
     // The primary does not hear how little room there is.

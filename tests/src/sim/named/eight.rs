@@ -2,6 +2,7 @@
 
 use super::super::machine::Crash;
 use super::super::message::Node;
+use super::super::mistake::Mistake;
 use super::super::plan::Plan;
 use super::super::script::{Script, Story, commit, tail};
 use super::BLOCKED_MS;
@@ -92,8 +93,8 @@ pub fn a_dead_backup_delays_a_write_by_a_lease() -> Story {
 }
 
 /// Number 5: A replica crashes just before a read: the read is answered by another replica.
-pub fn a_dead_replica_costs_a_read_nothing_but_time() -> Story {
-    let mut s = Script::begin(Plan::scripted(3))?;
+pub fn a_dead_replica_costs_a_read_nothing_but_time(mistake: Mistake) -> Story {
+    let mut s = Script::begin(Plan { mistake, ..Plan::scripted(3) })?;
     s.put(0, "r0", "0")?;
     let group = s.group();
     s.down(group[1], Crash::Kill);

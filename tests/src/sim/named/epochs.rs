@@ -14,9 +14,9 @@ use super::SILENT_MS;
 use crate::check::Call;
 
 /// Number 15: A, B, C die within 50 ms, C's host for good: A or B leads when it is back.
-pub fn a_group_that_died_is_led_by_whoever_kept_everything() -> Story {
+pub fn a_group_that_died_is_led_by_whoever_kept_everything(mistake: Mistake) -> Story {
     for back in [&[0][..], &[1], &[1, 0]] {
-        let mut s = Script::begin(Plan::scripted(3))?;
+        let mut s = Script::begin(Plan { mistake, ..Plan::scripted(3) })?;
         s.put(0, "r0", "0")?;
         let members = s.group();
         s.down(members[0], Crash::Kill);
@@ -75,8 +75,8 @@ pub fn a_partition_moves_away_from_a_brick_that_does_not_know(mistake: Mistake) 
 }
 
 /// Number 16: The keepers' leader dies between the confirmation and the entry: the move goes on, and no request fails.
-pub fn the_keepers_leader_dies_between_confirmation_and_entry() -> Story {
-    let (mut s, _, to) = a_move(Mistake::None)?;
+pub fn the_keepers_leader_dies_between_confirmation_and_entry(mistake: Mistake) -> Story {
+    let (mut s, _, to) = a_move(mistake)?;
     let partition = s.partition;
     s.until("the intent", |world| intent(world, partition) != Intent::None)?;
     s.world.grip.hold_entries = true;
@@ -100,8 +100,8 @@ pub fn the_keepers_leader_dies_between_confirmation_and_entry() -> Story {
 }
 
 /// Number 23: A and C do not hear each other while both reach the keepers: a write completes without one of them.
-pub fn two_that_do_not_hear_each_other_part() -> Story {
-    let mut s = Script::begin(Plan::scripted(3))?;
+pub fn two_that_do_not_hear_each_other_part(mistake: Mistake) -> Story {
+    let mut s = Script::begin(Plan { mistake, ..Plan::scripted(3) })?;
     let members = s.group();
     s.cut(members[0], members[2]);
     let write = s.call(0, "r0", Call::Put { value: "1".into() });

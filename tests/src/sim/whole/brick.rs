@@ -136,6 +136,7 @@ impl Brick {
             incarnation,
             boot: format!("boot-{n}-{}", self.boots),
             lock: LockFile { device: n, inode: n },
+            started_ns: incarnation,
             memory_intact: self.settled,
             disk_intact: self.known,
             cores: self.cores,

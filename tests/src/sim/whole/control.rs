@@ -136,6 +136,9 @@ impl World {
             return;
         }
         let Some(heartbeat) = process.heartbeat(since_ns) else { return };
+        if heartbeat.copy_pace > 0 {
+            self.cover.saw("a copy is slowed down");
+        }
         process.asks += 1;
         let ask = process.asks;
         process.asked = Some(Asked { number: ask, since_ns });

@@ -183,8 +183,7 @@ impl World {
     /// Empties a brick for a while.
     fn drain_for(&mut self, a: usize, on: bool, for_ns: Ns) {
         let Some((&brick, _)) = self.ids.iter().find(|(_, at)| **at == a) else { return };
-        let is_on = self.keeper.state.brick(brick).is_some_and(|b| b.draining);
-        if !on && !is_on {
+        if !on && !self.keeper.is_emptied(brick) {
             return;
         }
         if self.keeper.is_up(self.now) {

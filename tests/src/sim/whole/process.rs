@@ -97,6 +97,7 @@ pub struct Process {
     queue: Queue,
     said: mpsc::Receiver<String>,
     notices: Notices,
+    folder: String,
     /// Of the cores, until they are made.
     fabrics: Vec<Fake>,
     pub storage: Storage,
@@ -135,6 +136,7 @@ impl Process {
             queue: Queue::default(),
             said,
             notices,
+            folder: dir.display().to_string(),
             fabrics,
             storage: storage.expect("the folders of a simulated brick"),
             identity,
@@ -259,9 +261,9 @@ impl Process {
         (gone, urgent)
     }
 
-    /// What it says to its operator.
+    /// What it says to its operator, without the folder, whose name is another one in each run.
     pub fn sentences(&mut self) -> Vec<String> {
-        self.said.try_iter().collect()
+        self.said.try_iter().map(|sentence| sentence.replace(&self.folder, "")).collect()
     }
 
     /// Gives the cores what they may be given now.
