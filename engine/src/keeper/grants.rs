@@ -114,7 +114,7 @@ impl Grants {
         if self.maps.version == before {
             return Ok(false);
         }
-        let routes = Routes::new(&self.maps, brick).map_err(|error| {
+        let routes = self.routes.after(&self.maps, delta, brick).map_err(|error| {
             // These maps must not be built upon.
             self.whole = true;
             self.maps = Maps::default();

@@ -1,90 +1,10 @@
 //! The maps, whole and as changes since a version.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
-
 use super::state::{Brick, Keepers, Table};
-use crate::maps::{BrickEntry, Maps, Replicas, RgMap, TableMap};
+use crate::maps::{BrickEntry, GroupDelta, MapDelta, Maps, RgMap, TableMap};
 
 /// Drops of tables that are remembered one by one.
 pub(super) const GONE_MAX: usize = 1024;
-
-/// A group that changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct GroupDelta {
-    /// Its table.
-    pub table: u32,
-    /// The partition.
-    pub partition: u32,
-    /// As it is now.
-    pub replicas: Replicas,
-}
-
-/// What changed between two versions of the maps.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MapDelta {
-    /// What it is to be applied to; `None`: to nothing, these are all maps.
-    pub since: Option<u64>,
-    /// What comes of it.
-    pub version: u64,
-    /// Tables that are new, whole.
-    pub tables: Vec<TableMap>,
-    /// Groups that changed in other tables.
-    pub groups: Vec<GroupDelta>,
-    /// Tables that are gone.
-    pub dropped: Vec<u32>,
-    /// All bricks, when any changed.
-    pub bricks: Option<Vec<BrickEntry>>,
-}
-
-impl MapDelta {
-    /// Nothing changed.
-    pub fn is_empty(&self) -> bool {
-        self.since == Some(self.version)
-    }
-
-    /// Brings maps up to date. Maps that are newer than what this leads to stay as they are.
-    pub fn apply_to(&self, maps: &mut Maps) -> Result<(), String> {
-        let Some(since) = self.since else {
-            if self.version >= maps.version {
-                let bricks = self.bricks.clone().unwrap_or_default();
-                *maps = Maps { version: self.version, tables: self.tables.clone(), bricks };
-            }
-            return Ok(());
-        };
-        if since > maps.version {
-            return Err(format!(
-                "changes since version {since} do not fit maps of version {}: fetch the maps again",
-                maps.version
-            ));
-        }
-        if self.version <= maps.version {
-            return Ok(());
-        }
-        let at: BTreeMap<u32, usize> =
-            maps.tables.iter().enumerate().map(|(at, table)| (table.id, at)).collect();
-        for group in &self.groups {
-            let Some(table) = at.get(&group.table).map(|at| &mut maps.tables[*at]) else {
-                return Err(format!(
-                    "the maps of version {} lack table {}: fetch the maps again",
-                    maps.version, group.table
-                ));
-            };
-            table.groups.set(group.partition, group.replicas.clone());
-        }
-        let replaced =
-            |id: u32| self.dropped.contains(&id) || self.tables.iter().any(|t| t.id == id);
-        maps.tables.retain(|table| !replaced(table.id));
-        maps.tables.extend(self.tables.iter().cloned());
-        maps.tables.sort_by_key(|table| table.id);
-        if let Some(bricks) = &self.bricks {
-            maps.bricks.clone_from(bricks);
-        }
-        maps.version = self.version;
-        Ok(())
-    }
-}
 
 impl Keepers {
     /// All maps.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::delta::MapDelta;
+use crate::maps::MapDelta;
 
 /// What a replica has to say to the keepers; said again until the map shows that it took effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,12 +1,14 @@
 //! The maps: which partition a hash belongs to (DP map), which bricks hold a partition (RG map), and
 //! what a data core looks routes up in.
 
+mod changes;
 mod dp;
 mod routes;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub use changes::{GroupDelta, MapDelta};
 pub use dp::{DEPTH_MAX, DpMap, Leaf};
 pub use routes::{RouteCheck, RouteEntry, RouteTable, Routes, check};
 pub use table::ArchivedMaps;

@@ -1,10 +1,14 @@
 //! All routes of a brick, ready to be looked up: what a data core holds by `Arc`.
 
+use super::changes::MapDelta;
 use super::dp::{DpMap, Leaf};
 use super::table::{
     BrickEntry, Durability, MapError, Maps, Replicas, RgMap, TableMap, TableOptions, fingerprint,
 };
 use crate::op::Route;
+
+/// Tables that went, remembered one by one.
+pub(super) const GONE_MAX: usize = 64;
 
 /// One partition as requests find it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +25,8 @@ pub struct RouteEntry {
     pub here: bool,
     /// The data core of this brick that owns the partition, or else the primary's on its own brick.
     pub core: u16,
+    /// No map older than this is known to have the same group. See [`Routes::after`].
+    pub changed: u64,
 }
 
 /// What a request's route is, against the map.
@@ -50,6 +56,8 @@ pub struct RouteTable {
     mask: u64,
     /// In SCAN's order.
     entries: Vec<RouteEntry>,
+    /// As an entry's, for all of the table but its groups.
+    changed: u64,
 }
 
 impl RouteTable {
@@ -73,6 +81,7 @@ impl RouteTable {
                 mine: mine.map(|at| at as u8),
                 here: own.is_some(),
                 core,
+                changed: 0,
             });
         }
         let size = 1u64 << dp.depth();
@@ -84,16 +93,37 @@ impl RouteTable {
             }
         }
         let (id, name, options) = (map.id, map.name.clone(), map.options);
-        Ok(Self { id, name, options, slots, mask: size - 1, entries })
+        Ok(Self { id, name, options, slots, mask: size - 1, entries, changed: 0 })
     }
 
-    fn to_map(&self) -> TableMap {
+    pub(super) fn to_map(&self) -> TableMap {
         let leaves = self.entries.iter().map(|e| e.leaf).collect();
         let mut groups = RgMap::default();
         for entry in &self.entries {
             groups.set(entry.route.partition, entry.replicas.clone());
         }
         TableMap { id: self.id, name: self.name.clone(), options: self.options, leaves, groups }
+    }
+
+    /// Marks all of it.
+    fn mark(&mut self, version: u64) {
+        self.changed = version;
+        for entry in &mut self.entries {
+            entry.changed = version;
+        }
+    }
+
+    /// Marks it as it was marked in an older map that has the same leaves.
+    fn mark_as(&mut self, before: &Self) {
+        self.changed = before.changed;
+        for (entry, old) in self.entries.iter_mut().zip(&before.entries) {
+            entry.changed = old.changed;
+        }
+    }
+
+    /// See [`RouteEntry::changed`].
+    pub(super) fn changed(&self) -> u64 {
+        self.changed
     }
 
     /// The partition of a hash: one masked load, one more for the entry.
@@ -121,6 +151,11 @@ pub struct Routes {
     tables: Vec<RouteTable>,
     /// (partition id, table index, entry index), by partition id.
     partitions: Vec<(u32, u32, u32)>,
+    /// What changed since this version is known, and nothing of before.
+    pub(super) floor: u64,
+    pub(super) bricks_changed: u64,
+    /// Tables that went, by the version of which that is known; the oldest first.
+    pub(super) gone: Vec<(u64, u32)>,
 }
 
 impl Routes {
@@ -138,7 +173,50 @@ impl Routes {
             }
         }
         partitions.sort_unstable();
-        Ok(Self { version: maps.version, bricks: maps.bricks.clone(), tables, partitions })
+        for table in &mut tables {
+            table.mark(maps.version);
+        }
+        let (version, bricks) = (maps.version, maps.bricks.clone());
+        let (floor, bricks_changed, gone) = (version, version, Vec::new());
+        Ok(Self { version, bricks, tables, partitions, floor, bricks_changed, gone })
+    }
+
+    /// From newer checked maps, which came of these by `delta`, and remembers what changed. A brick may skip
+    /// versions: then a change counts as of the version with which it came, later than it was, so that who asks for
+    /// changes gets some that it has, never too few. The delta is asked, not the maps compared: a table or a brick
+    /// that came and went in between is in neither map, and somebody else may have seen it.
+    pub fn after(&self, maps: &Maps, delta: &MapDelta, brick: u32) -> Result<Self, MapError> {
+        let mut next = Self::new(maps, brick)?;
+        let fits = delta.version == maps.version && self.version <= maps.version;
+        if self.version == 0 || !fits || delta.since.is_none_or(|since| since > self.version) {
+            return Ok(next);
+        }
+        for table in &mut next.tables {
+            let is_new = delta.tables.iter().any(|t| t.id == table.id);
+            if let Some(before) = self.table(table.id).filter(|_| !is_new) {
+                table.mark_as(before);
+            }
+        }
+        for group in &delta.groups {
+            next.mark_group(group.partition);
+        }
+        if delta.bricks.is_none() {
+            next.bricks_changed = self.bricks_changed;
+        }
+        let went = delta.dropped.iter().map(|table| (maps.version, *table));
+        next.gone = self.gone.iter().copied().chain(went).collect();
+        next.floor = self.floor;
+        let more = next.gone.len().saturating_sub(GONE_MAX);
+        for (version, _) in next.gone.drain(..more) {
+            next.floor = version;
+        }
+        Ok(next)
+    }
+
+    fn mark_group(&mut self, partition: u32) {
+        let Ok(at) = self.partitions.binary_search_by_key(&partition, |p| p.0) else { return };
+        let (_, table, entry) = self.partitions[at];
+        self.tables[table as usize].entries[entry as usize].changed = self.version;
     }
 
     /// The version of the maps.

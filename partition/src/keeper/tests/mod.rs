@@ -1,6 +1,7 @@
 //! The keepers against bricks that crash, pause, lose memory and do not reach each other.
 
 mod apart;
+mod changes;
 mod convergence;
 mod entries;
 mod leases;
