@@ -438,6 +438,15 @@ fn the_deadline_names_the_brick() {
     }
 }
 
+#[test]
+fn a_client_fetches_the_whole_map_once_and_then_changes() {
+    let weather = Weather { hand_over: 20, news: 400, ..Weather::default() };
+    let mut world = World::new(11, weather, true);
+    increments(&mut world, 400);
+    let (whole, changed) = (world.cluster.whole_maps, world.cluster.changed_maps);
+    assert!(whole == 1 && changed > 10, "{whole} whole maps, {changed} times changes");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -477,5 +486,7 @@ proptest! {
         increments(&mut world, 200);
         let failed: Vec<_> = world.results.iter().filter(|r| r.1.1.is_err()).collect();
         prop_assert!(failed.is_empty(), "{:?}", failed);
+        // (What a cut takes away is asked for again.)
+        prop_assert!(cut > 0 || world.cluster.whole_maps == 1, "the whole map once, then changes");
     }
 }

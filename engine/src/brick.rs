@@ -7,6 +7,7 @@
 //! belongs to this incarnation.
 
 mod cores;
+mod info;
 mod registration;
 #[cfg(test)]
 mod tests;
@@ -18,17 +19,15 @@ use std::time::Duration;
 
 use firebrick_net::Waker;
 use firebrick_net::poll::{Mode, Poller};
-use firebrick_partition::log::limits as log_limits;
 use firebrick_partition::log::manifest::Incarnation;
 use firebrick_partition::log::storage::{Done, Job, Storage};
 use firebrick_partition::maps::Routes;
-use firebrick_partition::wire::{Limits, Welcome};
 use rtrb::Producer;
 
 use crate::check::{self, Host, Plan};
 use crate::config::{BrickConfig, KEYS, Poll};
 use crate::control::{ControlAnswer, ControlThread, Cores, Queue, Setup, Started};
-use crate::counters::{Board, CoreState, Counts, Published};
+use crate::counters::{Board, CoreState, Published};
 use crate::error::BrickError;
 use crate::keeper::KeeperSetup;
 use crate::lock::{BrickLock, Identity, boot_id};
@@ -38,80 +37,13 @@ use crate::runtime::CoreThread;
 use crate::shard::{FilesSetup, FromControl, control_rings};
 use crate::storage::{Desk, StorageThread};
 use cores::{Rest, Waiting, ports_are_free, start_cores};
+pub use info::Info;
 use registration::keeper_setup;
 
 /// Between two looks at whether the cores have ended.
 const ENDED_EVERY: Duration = Duration::from_millis(10);
 /// Between two looks at whether the brick is told to stop before it has started.
 const STARTED_EVERY: Duration = Duration::from_millis(50);
-
-/// What a brick is, for whoever asks it.
-pub struct Info {
-    /// Its name.
-    pub name: String,
-    /// Its id in the maps.
-    pub brick: u32,
-    /// Differs in every process that ran as this brick.
-    pub incarnation: u64,
-    /// Data cores.
-    pub cores: u16,
-    /// The RESP port, or 0.
-    pub resp_port: u16,
-    /// Requests in flight on one native connection.
-    pub in_flight_max: u32,
-    /// The configuration as CONFIG GET shows it.
-    pub settings: Vec<(String, String)>,
-    /// The figures.
-    pub board: Arc<Board>,
-    /// Where damage is told.
-    pub notices: Notices,
-}
-
-impl Info {
-    fn new(
-        plan: &Plan,
-        identity: &Identity,
-        brick: u32,
-        resp: Option<SocketAddr>,
-        board: &Arc<Board>,
-        notices: Notices,
-    ) -> Self {
-        Self {
-            name: plan.config.name.clone(),
-            brick,
-            incarnation: identity.nonce,
-            cores: plan.cores.len() as u16,
-            resp_port: resp.map_or(0, |a| a.port()),
-            in_flight_max: plan.config.limits.in_flight_max,
-            settings: settings(plan),
-            board: Arc::clone(board),
-            notices,
-        }
-    }
-
-    /// The answer to a client's first message.
-    pub fn welcome(&self, routes: &Routes, core: u16) -> Welcome<'_> {
-        Welcome {
-            name: &self.name,
-            brick: self.brick,
-            incarnation: self.incarnation,
-            cores: self.cores,
-            core,
-            map_version: routes.version(),
-            features: 0,
-            limits: Limits {
-                key_bytes: log_limits::KEY_BYTES_MAX as u32,
-                value_bytes: log_limits::VALUE_BYTES_MAX as u32,
-                in_flight: self.in_flight_max,
-            },
-        }
-    }
-
-    /// A figure, summed over all cores.
-    pub fn total(&self, figure: impl Fn(&Counts) -> u64) -> u64 {
-        self.board.cores().iter().map(|core| figure(&core.read())).sum()
-    }
-}
 
 /// What a start found in memory_dir or data_dir.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -306,7 +238,8 @@ impl Brick {
             // Refused: the next start removes them anew.
             let _ = port.removed(started.dropped.clone());
         }
-        let info = Arc::new(Info::new(&plan, &identity, started.brick, resp, &board, notices));
+        let who = (started.cluster, started.brick);
+        let info = Arc::new(Info::new(&plan, &identity, who, resp, &board, notices));
         let files = files_setup(&plan, incarnation(&identity, &boot), &info);
         let routes = &started.routes;
         let parts =

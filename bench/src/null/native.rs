@@ -1,7 +1,7 @@
 //! The native protocol with fixed answers.
 
 use firebrick_net::{Ep, Fabric, Rx, Tcp, Token};
-use firebrick_partition::maps::{Durability, Maps, TableMap, TableOptions};
+use firebrick_partition::maps::{Durability, MapDelta, Maps, TableMap, TableOptions};
 use firebrick_partition::op::{Answer, Failure, Op, SessionId, Version};
 use firebrick_partition::wire::{self, Limits, Message, Welcome};
 
@@ -50,7 +50,7 @@ fn answer(maps: &Maps, message: &Message<'_>, out: &mut Vec<u8>) -> bool {
             wire::answer(out, *slot, &fixed(&request.op));
         }
         Message::Hello { slot, .. } => wire::welcome(out, *slot, &welcome()),
-        Message::FetchMap { slot, .. } => wire::map(out, *slot, maps),
+        Message::FetchMap { slot, .. } => wire::map(out, *slot, 1, MapDelta::whole(maps)),
         Message::Control { slot, .. } => {
             wire::control_answer(out, *slot, r#"{"error":"a null brick has no tables"}"#);
         }

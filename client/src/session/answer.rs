@@ -40,10 +40,11 @@ impl Session {
                 if !matches!(self.slots.get(index).ask, Ask::FetchMap) {
                     return Err(another_kind());
                 }
-                let maps = maps.to_maps().map_err(|e| Error::Protocol(e.to_string().into()))?;
-                let fetched = self.routes.replace(&maps)?;
+                let changes = maps.to_changes();
+                let changes = changes.map_err(|e| Error::Protocol(e.to_string().into()))?;
+                let fetched = self.routes.take(maps.cluster(), &changes)?;
                 self.finish(now_ns, index, Ok(Reply::Map), sink);
-                self.handle_map(now_ns, fetched, &maps, sink);
+                self.handle_map(now_ns, fetched, sink);
             }
             Ok(Message::ControlAnswer { slot, json }) => {
                 let Some(index) = self.sent_on(link, slot) else { return Ok(()) };

@@ -1,7 +1,5 @@
 //! What a fetched map changes: who is where, and what has to go elsewhere for it.
 
-use firebrick_partition::maps::Maps;
-
 use super::place::Hint;
 use super::routes::Fetched;
 use super::slot::{State, Target};
@@ -13,20 +11,14 @@ const PAUSE_MIN_NS: u64 = 4_000_000;
 const PAUSE_MAX_NS: u64 = 100_000_000;
 
 impl Session {
-    pub(super) fn handle_map(
-        &mut self,
-        now_ns: u64,
-        fetched: Fetched,
-        maps: &Maps,
-        sink: &mut dyn Sink,
-    ) {
+    pub(super) fn handle_map(&mut self, now_ns: u64, fetched: Fetched, sink: &mut dyn Sink) {
         self.map_pause_ns = match fetched {
             Fetched::Newer => PAUSE_MIN_NS,
             _ => (self.map_pause_ns * 2).clamp(PAUSE_MIN_NS, PAUSE_MAX_NS),
         };
         self.map_at_ns = now_ns + self.map_pause_ns;
         if fetched == Fetched::Newer {
-            self.take_bricks(now_ns, maps, sink);
+            self.take_bricks(now_ns, sink);
             self.move_sent(now_ns);
             self.wake_paused(now_ns);
             for at in self.peers.indices() {
@@ -47,8 +39,8 @@ impl Session {
     }
 
     /// Addresses that the map does not have any more are given up; a dead one is not kept.
-    fn take_bricks(&mut self, now_ns: u64, maps: &Maps, sink: &mut dyn Sink) {
-        for (_, peer) in self.peers.update(&maps.bricks) {
+    fn take_bricks(&mut self, now_ns: u64, sink: &mut dyn Sink) {
+        for (_, peer) in self.peers.update(self.routes.bricks()) {
             for link in self.peers.links() {
                 let is_its = |l: &super::peers::Line| {
                     let index = l.link.index() as u32;

@@ -1,7 +1,8 @@
-//! The client's copy of the maps: fetched whole, then repaired by the answers of bricks.
+//! The client's copy of the maps: fetched whole, then what changed, and repaired by the answers of bricks.
 
 use firebrick_partition::Route;
-use firebrick_partition::maps;
+use firebrick_partition::maps::{self, MapDelta, Maps};
+use firebrick_partition::wire::Known;
 
 pub(super) use firebrick_partition::hash::hash_key as hash;
 
@@ -36,7 +37,10 @@ struct Table {
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     known: bool,
-    version: u64,
+    /// Whose maps these are; 0: nobody's.
+    cluster: u64,
+    /// As they were fetched: what changes are applied to.
+    maps: Maps,
     /// By id.
     tables: Vec<Table>,
 }
@@ -115,16 +119,38 @@ impl Routes {
         true
     }
 
-    /// Takes a whole map. An older one than is known (from a brick that lags) is not taken; newer
-    /// routes learnt from answers are kept.
-    pub fn replace(&mut self, map: &maps::Maps) -> Result<Fetched> {
-        if self.known && map.version < self.version {
-            return Ok(Fetched::Older);
+    /// What to ask changes since.
+    pub fn known(&self) -> Known {
+        Known { cluster: self.cluster, version: self.maps.version }
+    }
+
+    /// All bricks of the map.
+    pub fn bricks(&self) -> &[maps::BrickEntry] {
+        &self.maps.bricks
+    }
+
+    /// Takes what changed in the map, or all of it. What is older than the map known (from a brick that lags) is not
+    /// taken; newer routes learnt from answers are kept. After an error nothing is known any more.
+    pub fn take(&mut self, cluster: u64, changes: &MapDelta) -> Result<Fetched> {
+        if cluster != self.cluster {
+            if changes.since.is_some() {
+                // Asked for when another cluster's brick had this address.
+                return Ok(Fetched::Older);
+            }
+            *self = Self { cluster, ..Self::default() };
         }
-        let checked = maps::Routes::new(map, u32::MAX)
-            .map_err(|e| Error::Protocol(format!("its map is damaged: {e}").into()))?;
-        let fetched =
-            if self.known && map.version == self.version { Fetched::Same } else { Fetched::Newer };
+        let before = self.maps.version;
+        if self.known && changes.version <= before {
+            return Ok(if changes.version == before { Fetched::Same } else { Fetched::Older });
+        }
+        let taken = changes.apply_to(&mut self.maps).and_then(|()| {
+            maps::Routes::new(&self.maps, u32::MAX).map_err(|e| format!("its map is damaged: {e}"))
+        });
+        let checked = taken.map_err(|why| {
+            self.cluster = 0;
+            self.maps = Maps::default();
+            Error::Protocol(why.into())
+        })?;
         let mut tables: Vec<Table> = checked.tables().iter().map(Table::new).collect();
         for home in tables.iter_mut().flat_map(|t| &mut t.homes) {
             if let Some((known, _)) = self.of_partition(home.route.table, home.route.partition)
@@ -133,8 +159,8 @@ impl Routes {
                 home.route = known;
             }
         }
-        *self = Self { known: true, version: map.version, tables };
-        Ok(fetched)
+        (self.known, self.tables) = (true, tables);
+        Ok(Fetched::Newer)
     }
 }
 
@@ -165,5 +191,86 @@ impl Table {
     fn home(&self, home: &Home) -> (Route, &[u32]) {
         let first = home.first as usize;
         (home.route, &self.members[first..first + home.count as usize])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use firebrick_partition::maps::{Durability, GroupDelta, TableMap, TableOptions};
+    use firebrick_partition::wire::{self, Message};
+
+    use super::*;
+
+    fn maps(version: u64, partitions: u32) -> Maps {
+        let options = TableOptions { durability: Durability::Memory, partitions, replicas: 3 };
+        let table = TableMap::on_one_brick(1, "default", options, 1, 1, 1, 1).unwrap();
+        Maps { version, tables: vec![table], bricks: Vec::new() }
+    }
+
+    /// One group of epoch `epoch`.
+    fn change(since: u64, epoch: u32) -> MapDelta {
+        let Maps { tables, .. } = maps(1, 4);
+        let (partition, replicas) = tables[0].groups.iter().next().unwrap();
+        let replicas = maps::Replicas { epoch, ..replicas.clone() };
+        let groups = vec![GroupDelta { table: 1, partition, replicas }];
+        MapDelta { since: Some(since), version: since + 1, groups, ..MapDelta::default() }
+    }
+
+    fn bytes_of(changes: &MapDelta) -> usize {
+        let mut out = Vec::new();
+        wire::map(&mut out, 1, 7, changes.clone());
+        let Ok(Message::Map { maps, .. }) = wire::decode(&out) else { panic!("no map") };
+        assert_eq!(maps.to_changes().as_ref(), Ok(changes));
+        out.len()
+    }
+
+    #[test]
+    fn one_change_is_a_few_bytes_of_a_large_map() {
+        let (whole, one) = (bytes_of(&MapDelta::whole(&maps(1, 4096))), bytes_of(&change(1, 9)));
+        assert!(one < 300 && whole > 100_000, "{one} of {whole} bytes");
+    }
+
+    #[test]
+    fn changes_are_taken_and_old_maps_are_not() {
+        let mut routes = Routes::default();
+        assert_eq!(routes.take(7, &MapDelta::whole(&maps(5, 4))).unwrap(), Fetched::Newer);
+        assert_eq!(routes.take(7, &change(5, 9)).unwrap(), Fetched::Newer);
+        assert_eq!(routes.known(), Known { cluster: 7, version: 6 });
+        assert_eq!(routes.of_partition(1, 1).unwrap().0.epoch, 9);
+        assert_eq!(routes.take(7, &change(5, 8)).unwrap(), Fetched::Same);
+        assert_eq!(routes.take(7, &MapDelta::whole(&maps(5, 4))).unwrap(), Fetched::Older);
+        assert_eq!(routes.of_partition(1, 1).unwrap().0.epoch, 9);
+    }
+
+    #[test]
+    fn another_cluster_begins_anew_whatever_its_version() {
+        let mut routes = Routes::default();
+        routes.take(7, &MapDelta::whole(&maps(5, 4))).unwrap();
+        routes.take(7, &change(5, 9)).unwrap();
+        assert_eq!(routes.take(8, &MapDelta::whole(&maps(2, 4))).unwrap(), Fetched::Newer);
+        assert_eq!(routes.known(), Known { cluster: 8, version: 2 });
+        assert_eq!(routes.of_partition(1, 1).unwrap().0.epoch, 1, "the other's is forgotten");
+        assert_eq!(routes.take(7, &change(6, 10)).unwrap(), Fetched::Older, "asked for before");
+        assert_eq!(routes.of_partition(1, 1).unwrap().0.epoch, 1);
+    }
+
+    #[test]
+    fn after_changes_that_do_not_fit_all_is_asked_for() {
+        let no_such_table = |mut changes: MapDelta| {
+            changes.groups[0].table = 2;
+            changes
+        };
+        let no_such_partition = |mut changes: MapDelta| {
+            changes.groups[0].partition = 77;
+            changes
+        };
+        for bad in [change(8, 9), no_such_table(change(5, 9)), no_such_partition(change(5, 9))] {
+            let mut routes = Routes::default();
+            routes.take(7, &MapDelta::whole(&maps(5, 4))).unwrap();
+            assert!(routes.take(7, &bad).is_err(), "{bad:?}");
+            assert_eq!(routes.known(), Known::default());
+            assert!(routes.of_hash(1, 5).is_some(), "what was known serves meanwhile");
+            assert_eq!(routes.take(7, &MapDelta::whole(&maps(5, 4))).unwrap(), Fetched::Newer);
+        }
     }
 }

@@ -120,7 +120,9 @@ impl Session {
                 let request = Request { route, numbered, key: slot.key(), op };
                 wire::request(out, id.tag(), &request);
             }
-            None if matches!(slot.ask, Ask::FetchMap) => wire::fetch_map(out, id.tag(), ""),
+            None if matches!(slot.ask, Ask::FetchMap) => {
+                wire::fetch_map(out, id.tag(), self.routes.known());
+            }
             None => wire::control(out, id.tag(), slot.text()),
         }
     }

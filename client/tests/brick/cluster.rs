@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use firebrick_partition::Failure;
-use firebrick_partition::maps::{BrickEntry, Maps, Member, Routes};
+use firebrick_partition::maps::{BrickEntry, GroupDelta, MapDelta, Maps, Member, Routes};
 use firebrick_partition::op::{Answer, Request};
-use firebrick_partition::wire::{self, Limits, Message, Welcome};
+use firebrick_partition::wire::{self, Known, Limits, Message, Welcome};
 use firebrick_partition::{hash_key, maps};
 
 use crate::replicas::Replicas;
@@ -32,6 +32,11 @@ pub struct Cluster {
     pub asked_primary: u64,
     /// The keepers do nothing.
     pub frozen: bool,
+    /// Maps as they were told, by version.
+    told: BTreeMap<u64, Maps>,
+    /// How often all of them were told, and changes only.
+    pub whole_maps: u64,
+    pub changed_maps: u64,
 }
 
 impl Cluster {
@@ -44,6 +49,9 @@ impl Cluster {
             ask_primary: 0,
             asked_primary: 0,
             frozen: false,
+            told: BTreeMap::new(),
+            whole_maps: 0,
+            changed_maps: 0,
         };
         for _ in 0..bricks {
             cluster.add();
@@ -194,6 +202,33 @@ impl Cluster {
         routes.route(3, hash_key(key)).unwrap().replicas.members[0].brick
     }
 
+    /// What a brick's maps have that those the client knows have not.
+    fn changes(&mut self, brick: u32, known: Known) -> MapDelta {
+        let maps = &self.bricks[&brick].maps;
+        self.told.entry(maps.version).or_insert_with(|| maps.clone());
+        let old = self.told.get(&known.version).filter(|_| known.cluster == 1);
+        let Some(old) = old else {
+            self.whole_maps += 1;
+            return MapDelta::whole(maps);
+        };
+        self.changed_maps += 1;
+        let nothing = MapDelta { since: Some(old.version), ..MapDelta::default() };
+        if maps.version <= old.version {
+            return MapDelta { version: old.version, ..nothing };
+        }
+        assert_eq!(maps.tables.len(), old.tables.len(), "no tables come and go here");
+        let groups = maps.tables.iter().zip(&old.tables).flat_map(|(table, before)| {
+            let news = table.groups.iter().filter(|(p, now)| before.groups.get(*p) != Some(*now));
+            news.map(|(partition, now)| GroupDelta {
+                table: table.id,
+                partition,
+                replicas: now.clone(),
+            })
+        });
+        let bricks = (maps.bricks != old.bricks).then(|| maps.bricks.clone());
+        MapDelta { version: maps.version, groups: groups.collect(), bricks, ..nothing }
+    }
+
     pub fn handle(&mut self, brick: u32, payload: &[u8], dice: u64, out: &mut Vec<u8>) {
         match wire::decode(payload).expect("a client sends what can be read") {
             Message::Hello { slot, .. } => {
@@ -211,7 +246,10 @@ impl Cluster {
                 };
                 wire::welcome(out, slot, &welcome);
             }
-            Message::FetchMap { slot, .. } => wire::map(out, slot, &self.bricks[&brick].maps),
+            Message::FetchMap { slot, known } => {
+                let changes = self.changes(brick, known);
+                wire::map(out, slot, 1, changes);
+            }
             Message::Request { slot, request } => match self.refusal(brick, &request, dice) {
                 Some(answer) => wire::answer(out, slot, &answer),
                 None => self.replicas.handle(payload, out),

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use firebrick_log::{Durability, Log, LogConfig};
-use firebrick_partition::maps::{self, Maps, TableMap, TableOptions, fingerprint};
+use firebrick_partition::maps::{self, MapDelta, Maps, TableMap, TableOptions, fingerprint};
 use firebrick_partition::op::{Answer, Now, Op, Request, Route, SessionId};
 use firebrick_partition::replica::{Action, Actions, Budget, Me, Outcome, Recovering, Replica};
 use firebrick_partition::wire::{self, Limits, Message, Welcome};
@@ -142,7 +142,7 @@ impl Replicas {
                 };
                 wire::welcome(out, slot, &welcome);
             }
-            Message::FetchMap { slot, .. } => wire::map(out, slot, &self.maps),
+            Message::FetchMap { slot, .. } => wire::map(out, slot, 1, MapDelta::whole(&self.maps)),
             Message::Request { slot, request } => self.request(slot, &request, out),
             other => panic!("not in these tests: {other:?}"),
         }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use firebrick_partition::maps::{
-    BrickEntry, Durability, Maps, Member, Replicas, TableMap, TableOptions, fingerprint,
+    BrickEntry, Durability, MapDelta, Maps, Member, Replicas, TableMap, TableOptions, fingerprint,
 };
 use firebrick_partition::op::{
     Answer, Condition, Numbered, Op, Request, Route, SessionId, Version,
@@ -137,7 +137,7 @@ impl Store {
                 };
                 wire::welcome(out, slot, &welcome);
             }
-            Message::FetchMap { slot, .. } => wire::map(out, slot, &self.maps),
+            Message::FetchMap { slot, .. } => wire::map(out, slot, 1, MapDelta::whole(&self.maps)),
             Message::Control { slot, json } => {
                 let json = match json {
                     r#"{"do":"status"}"# => r#"{"name":"test"}"#,

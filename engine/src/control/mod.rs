@@ -80,6 +80,8 @@ pub struct Setup {
 
 /// A brick that the keepers know.
 pub struct Started {
+    /// Its cluster's id.
+    pub cluster: u64,
     /// Its id in the maps.
     pub brick: u32,
     /// The routes to begin with; what comes later comes through [`Cores`].
@@ -351,6 +353,11 @@ async fn begin(
         shown: beats.shown(),
         brick: begun.node.brick(),
     };
-    let first = Started { brick: begun.node.brick(), routes, dropped: begun.dropped.clone() };
+    let first = Started {
+        cluster: begun.node.cluster,
+        brick: begun.node.brick(),
+        routes,
+        dropped: begun.dropped.clone(),
+    };
     Ok((begun, beats, office, first))
 }

@@ -70,7 +70,7 @@ pub(crate) struct NodeSetup<'a> {
 pub(crate) struct Node {
     pub(super) brick: u32,
     pub(super) incarnation: u64,
-    pub(super) cluster: u64,
+    pub(crate) cluster: u64,
     pub(super) raft: Raft,
     pub(super) shown: Shown,
     pub(super) links: Links,

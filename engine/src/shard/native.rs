@@ -78,8 +78,8 @@ impl<F: Fabric> Shard<F> {
                 let welcome = self.info.welcome(&self.store.routes, self.store.core());
                 wire::welcome(&mut reply, slot, &welcome);
             }
-            Ok(Message::FetchMap { slot, table }) => {
-                wire::map(&mut reply, slot, &self.store.routes.to_maps(table));
+            Ok(Message::FetchMap { slot, known }) => {
+                self.info.tell_map(&mut reply, slot, &self.store.routes, known);
             }
             Ok(Message::Control { slot, json }) => {
                 let asker = Asker::Native { conn: ConnId::new(ep), slot };

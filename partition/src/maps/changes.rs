@@ -2,13 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use rkyv::{Archive, Deserialize, Serialize};
 
 use super::routes::Routes;
 use super::table::{BrickEntry, Maps, Replicas, TableMap};
 
 /// A group that changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    PartialEq,
+    Eq,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct GroupDelta {
     /// Its table.
     pub table: u32,
@@ -19,7 +29,18 @@ pub struct GroupDelta {
 }
 
 /// What changed between two versions of the maps.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Archive,
+    Serialize,
+    Deserialize,
+    serde::Serialize,
+    serde::Deserialize,
+)]
 pub struct MapDelta {
     /// What it is to be applied to; `None`: to nothing, these are all maps.
     pub since: Option<u64>,
@@ -36,6 +57,12 @@ pub struct MapDelta {
 }
 
 impl MapDelta {
+    /// All maps, for somebody who has none.
+    pub fn whole(maps: &Maps) -> Self {
+        let Maps { version, tables, bricks } = maps.clone();
+        Self { version, tables, bricks: Some(bricks), ..Self::default() }
+    }
+
     /// Nothing changed.
     pub fn is_empty(&self) -> bool {
         self.since == Some(self.version)
@@ -68,6 +95,12 @@ impl MapDelta {
                     maps.version, group.table
                 ));
             };
+            if table.groups.get(group.partition).is_none() {
+                return Err(format!(
+                    "table {} has no partition {}: fetch the maps again",
+                    group.table, group.partition
+                ));
+            }
             table.groups.set(group.partition, group.replicas.clone());
         }
         let replaced =
@@ -92,8 +125,7 @@ impl Routes {
             return MapDelta { since: Some(since), version: since, ..MapDelta::default() };
         }
         if since == 0 || since < self.floor {
-            let Maps { version, tables, bricks } = self.to_maps("");
-            return MapDelta { version, tables, bricks: Some(bricks), ..MapDelta::default() };
+            return MapDelta::whole(&self.to_maps());
         }
         let (old, new): (Vec<_>, Vec<_>) = self.tables().iter().partition(|t| t.changed() <= since);
         let changed = old.iter().flat_map(|t| t.entries()).filter(|e| e.changed > since);

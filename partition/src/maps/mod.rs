@@ -11,7 +11,6 @@ mod tests;
 pub use changes::{GroupDelta, MapDelta};
 pub use dp::{DEPTH_MAX, DpMap, Leaf};
 pub use routes::{RouteCheck, RouteEntry, RouteTable, Routes, check};
-pub use table::ArchivedMaps;
 pub use table::{
     BrickEntry, Durability, Intent, MapError, Maps, Member, NAME_BYTES_MAX, REPLICAS_MAX, Replicas,
     RgMap, TableMap, TableOptions, even_leaves, fingerprint,

@@ -254,10 +254,9 @@ impl Routes {
         Some(&self.tables[table as usize].entries[entry as usize])
     }
 
-    /// The maps of all tables (empty name) or of one, to be sent to a client.
-    pub fn to_maps(&self, name: &str) -> Maps {
-        let wanted = |t: &&RouteTable| name.is_empty() || t.name == name;
-        let tables = self.tables.iter().filter(wanted).map(RouteTable::to_map).collect();
+    /// The maps that these routes were made of.
+    pub(super) fn to_maps(&self) -> Maps {
+        let tables = self.tables.iter().map(RouteTable::to_map).collect();
         Maps { version: self.version, tables, bricks: self.bricks.clone() }
     }
 

@@ -7,7 +7,7 @@ use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::{Kind, Message, WireError, access, archive, prefix};
-use crate::maps::{ArchivedMaps, Maps};
+use crate::maps::MapDelta;
 
 /// A client's first message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,20 +82,41 @@ struct Text<'a> {
     text: &'a str,
 }
 
-/// Checked maps, not yet copied out of their frame.
+/// What an asker knows of the maps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize)]
+pub struct Known {
+    /// Of this cluster's maps; 0: it knows none.
+    pub cluster: u64,
+    /// This version; 0: none.
+    pub version: u64,
+}
+
+#[derive(Archive, Serialize, Deserialize)]
+struct MapRoot {
+    cluster: u64,
+    changes: MapDelta,
+}
+
+/// Checked changes of the maps, not yet copied out of their frame.
 #[derive(Clone, Copy)]
-pub struct MapView<'a>(&'a ArchivedMaps);
+pub struct MapView<'a>(&'a ArchivedMapRoot);
 
 impl MapView<'_> {
+    /// Whose maps these are.
+    pub fn cluster(&self) -> u64 {
+        self.0.cluster.to_native()
+    }
+
     /// An owned copy. Its tables are for [`crate::maps::TableMap::check`] to judge.
-    pub fn to_maps(&self) -> Result<Maps, WireError> {
-        rkyv::deserialize::<Maps, Rejected>(self.0).map_err(|_| WireError::Archive(Kind::Map))
+    pub fn to_changes(&self) -> Result<MapDelta, WireError> {
+        rkyv::deserialize::<MapDelta, Rejected>(&self.0.changes)
+            .map_err(|_| WireError::Archive(Kind::Map))
     }
 }
 
 impl fmt::Debug for MapView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MapView(version {})", self.0.version)
+        write!(f, "MapView(version {})", self.0.changes.version)
     }
 }
 
@@ -117,11 +138,16 @@ pub(super) fn encode_text(out: &mut Vec<u8>, kind: Kind, slot: u32, text: &str) 
     archive(&Text { text }, out);
 }
 
-pub(super) fn encode_map(out: &mut Vec<u8>, slot: u32, maps: &Maps) {
+pub(super) fn encode_fetch_map(out: &mut Vec<u8>, slot: u32, known: Known) {
+    prefix(out, Kind::FetchMap, 0, 0, slot);
+    archive(&known, out);
+}
+
+pub(super) fn encode_map(out: &mut Vec<u8>, slot: u32, cluster: u64, changes: MapDelta) {
     prefix(out, Kind::Map, 0, 0, slot);
     // Rare and nested: this one may allocate scratch space.
     let bytes = std::mem::take(out);
-    let done = rkyv::api::high::to_bytes_in::<_, Rejected>(maps, bytes);
+    let done = rkyv::api::high::to_bytes_in::<_, Rejected>(&MapRoot { cluster, changes }, bytes);
     let Ok(bytes) = done else { unreachable!("serialising into a Vec does not fail") };
     *out = bytes;
 }
@@ -151,11 +177,15 @@ pub(super) fn decode(
             Message::Hello { slot, hello }
         }
         Kind::Welcome => Message::Welcome { slot, welcome: welcome(kind, body)? },
-        Kind::FetchMap => Message::FetchMap { slot, table: text(kind, body)? },
+        Kind::FetchMap => {
+            let root = access::<ArchivedKnown>(kind, body)?;
+            let (cluster, version) = (root.cluster.to_native(), root.version.to_native());
+            Message::FetchMap { slot, known: Known { cluster, version } }
+        }
         Kind::Control => Message::Control { slot, json: text(kind, body)? },
         Kind::ControlAnswer => Message::ControlAnswer { slot, json: text(kind, body)? },
         Kind::Map => {
-            let maps = rkyv::access::<ArchivedMaps, Rejected>(body);
+            let maps = rkyv::access::<ArchivedMapRoot, Rejected>(body);
             Message::Map { slot, maps: MapView(maps.map_err(|_| WireError::Archive(kind))?) }
         }
         other => return Err(WireError::NotSpoken(other)),

@@ -19,14 +19,14 @@ use rkyv::rancor::{Failure as Rejected, Strategy};
 use rkyv::ser::allocator::SubAllocator;
 use rkyv::ser::{Serializer, sharing::Unshare};
 
-use crate::maps::Maps;
+use crate::maps::MapDelta;
 use crate::op::{Answer, Request};
 
-pub use hello::{Hello, Limits, MapView, Welcome};
+pub use hello::{Hello, Known, Limits, MapView, Welcome};
 pub use peer::Peer;
 
 /// The version of the messages, exchanged in the fabric's handshake.
-pub const WIRE_VERSION: u16 = 1;
+pub const WIRE_VERSION: u16 = 2;
 /// Bytes before the archive.
 pub const PREFIX_BYTES: usize = 8;
 
@@ -143,18 +143,18 @@ pub enum Message<'a> {
         /// It.
         answer: Answer<'a>,
     },
-    /// Asks for the maps of all tables (empty name) or of one.
+    /// Asks for what changed in the maps.
     FetchMap {
         /// The asker's number.
         slot: u32,
-        /// Its name.
-        table: &'a str,
+        /// Since what.
+        known: Known,
     },
     /// Answer to `FetchMap`.
     Map {
         /// The asker's number.
         slot: u32,
-        /// The maps.
+        /// What changed.
         maps: MapView<'a>,
     },
     /// A rare command.
@@ -270,14 +270,14 @@ pub fn welcome(out: &mut Vec<u8>, slot: u32, welcome: &Welcome<'_>) {
     hello::encode_welcome(out, slot, welcome);
 }
 
-/// Asks for the maps of all tables (empty name) or of one.
-pub fn fetch_map(out: &mut Vec<u8>, slot: u32, table: &str) {
-    hello::encode_text(out, Kind::FetchMap, slot, table);
+/// Asks for what changed in the maps since what is known.
+pub fn fetch_map(out: &mut Vec<u8>, slot: u32, known: Known) {
+    hello::encode_fetch_map(out, slot, known);
 }
 
-/// Appends the maps.
-pub fn map(out: &mut Vec<u8>, slot: u32, maps: &Maps) {
-    hello::encode_map(out, slot, maps);
+/// Appends what changed in a cluster's maps.
+pub fn map(out: &mut Vec<u8>, slot: u32, cluster: u64, changes: MapDelta) {
+    hello::encode_map(out, slot, cluster, changes);
 }
 
 /// Appends a rare command, as JSON.

@@ -3,8 +3,10 @@
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::{Hello, Limits, Message, Welcome, decode};
-use crate::maps::{BrickEntry, Durability, Maps, TableMap, TableOptions};
+use super::{Hello, Known, Limits, Message, Welcome, decode};
+use crate::maps::{
+    BrickEntry, Durability, GroupDelta, MapDelta, Maps, Replicas, TableMap, TableOptions,
+};
 use crate::op::{
     Answer, Condition, ExpireWhen, Expiry, Failure, Numbered, Op, Request, RequestId, Route,
     SessionId, Version,
@@ -117,12 +119,31 @@ fn maps() -> Maps {
     }
 }
 
+/// What may become of `maps`.
+fn delta() -> MapDelta {
+    let Maps { tables, .. } = maps();
+    let (partition, replicas) = tables[0].groups.iter().next().unwrap();
+    let replicas = Replicas { epoch: replicas.epoch + 1, ..replicas.clone() };
+    MapDelta {
+        since: Some(9),
+        version: 12,
+        tables: vec![TableMap { id: 5, ..tables[0].clone() }],
+        groups: vec![GroupDelta { table: 3, partition, replicas }],
+        dropped: vec![4],
+        bricks: None,
+    }
+}
+
 /// Decodes and uses what came out.
 fn touch(payload: &[u8]) -> bool {
     match decode(payload) {
         Ok(Message::Map { maps, .. }) => {
-            for table in &maps.to_maps().unwrap().tables {
-                let _ = table.check();
+            let changes = maps.to_changes().unwrap();
+            let mut whole = self::maps();
+            for maps in [&mut whole, &mut Maps::default()] {
+                if changes.apply_to(maps).is_ok() {
+                    let _ = crate::maps::Routes::new(maps, 1);
+                }
             }
             true
         }
@@ -174,7 +195,7 @@ proptest! {
         match which {
             0 => super::request(&mut out, 7, &sent),
             1 => super::answer(&mut out, 7, &back),
-            _ => super::map(&mut out, 7, &maps()),
+            _ => super::map(&mut out, 7, 1, delta()),
         }
         for (at, byte) in hits {
             let at = at.index(out.len());
@@ -225,7 +246,7 @@ fn corpus() -> Vec<Vec<u8>> {
         };
         super::welcome(&mut rare[1], 2, &welcome);
         super::control(&mut rare[2], 3, "{}");
-        super::map(&mut rare[3], 4, &maps());
+        super::map(&mut rare[3], 4, 1, MapDelta::whole(&maps()));
         all.append(&mut rare);
     }
     all
@@ -295,9 +316,15 @@ fn rare_messages_arrive() {
     assert_eq!(json, "{\"status\":{}}");
 
     out.clear();
-    super::map(&mut out, 4, &maps());
+    let known = Known { cluster: u64::MAX, version: 7 };
+    super::fetch_map(&mut out, 5, known);
+    let Ok(Message::FetchMap { slot: 5, known: got }) = decode(&out) else { panic!("no question") };
+    assert_eq!(got, known);
+
+    out.clear();
+    super::map(&mut out, 4, 77, MapDelta::whole(&maps()));
     let Ok(Message::Map { slot: 4, maps: got }) = decode(&out) else { panic!("no map") };
-    assert_eq!(got.to_maps().unwrap(), maps());
+    assert_eq!((got.cluster(), got.to_changes().unwrap()), (77, MapDelta::whole(&maps())));
 }
 
 /// The layout is a format: these bytes may only change with `WIRE_VERSION`.

@@ -343,6 +343,7 @@ impl Rig {
 fn info(build: Build, nonce: u64, board: &Arc<Board>, notices: &Notices) -> Arc<Info> {
     Arc::new(Info {
         name: "test".into(),
+        cluster: 1,
         brick: 1,
         incarnation: nonce,
         cores: build.cores,

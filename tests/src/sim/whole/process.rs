@@ -156,6 +156,7 @@ impl Process {
         let wakers: Vec<_> = bells.iter().map(Bell::waker).collect();
         let info = Arc::new(Info {
             name: self.registration.name.clone(),
+            cluster: 1,
             brick: self.brick.unwrap_or_default(),
             incarnation: self.incarnation,
             cores: fabrics.len() as u16,
