@@ -144,8 +144,11 @@ fn tombstone_rule_by_tail() {
     hunt("tombstones", Some(Canary::TombstonesByTail), plan);
 }
 
-// ("No epoch match before a vote" is not found here: a primary ships only to whom it compared, which is a third guard. What
-// was found until lately was another mistake, a late registration. `replica/tests/groups.rs` has the guards alone.)
+#[test]
+fn no_epoch_match_before_a_vote() {
+    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[cut_off, storm, kill];
+    hunt("no match", Some(Canary::NoEpochMatch), |seed| busy(with(seed, faults)));
+}
 
 #[test]
 fn the_primarys_own_vote_before_its_flush() {
