@@ -13,7 +13,9 @@ pub enum Canary {
     ServeBeforeTakeOver,
     /// A learner is reported although no commit waits for its vote.
     PromoteBeforeRequire,
-    /// Records are stored without comparing the logs, behind whatever is there.
+    /// Logs are not compared: a primary ships to its backups from its commit watermark on, and they store what it ships
+    /// behind whatever is there, and vote for it. (Three guards are off: whom a primary ships to, whether a backup
+    /// has compared, and behind what it stores.)
     NoEpochMatch,
     /// The primary of a `sync` table counts its own vote before its flush.
     VoteBeforeFlush,

@@ -181,6 +181,14 @@ impl Replica {
         for peer in self.group.peers.iter_mut().filter(|_| canary::is_on(Canary::VotesKept)) {
             peer.vote.seq = old_votes.iter().find(|v| v.0 == peer.brick).map_or(0, |v| v.1);
         }
+        if canary::is_on(Canary::NoEpochMatch)
+            && let Some(cursor) = self.cursor_behind(self.log.commit())
+        {
+            for peer in &mut self.group.peers {
+                peer.compared = true;
+                peer.start_at(cursor);
+            }
+        }
     }
 
     /// What may change within an epoch.

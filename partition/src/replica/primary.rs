@@ -97,7 +97,7 @@ impl Replica {
     }
 
     /// The place behind record `seq`, which is at or above the commit watermark.
-    fn cursor_behind(&self, seq: u64) -> Option<firebrick_log::Cursor> {
+    pub(super) fn cursor_behind(&self, seq: u64) -> Option<firebrick_log::Cursor> {
         if seq >= self.log.tail().seq {
             return (seq == self.log.tail().seq).then(|| self.log.cursor_at_end());
         }
