@@ -166,9 +166,7 @@ fn check(options: &KvOptions) -> Result<(), BenchError> {
 
 /// Puts in flight while keys are stored before a run.
 const PRELOAD_IN_FLIGHT: usize = 256;
-/// The longest wait for answers in one turn.
-const LONGEST: Duration = Duration::from_millis(200);
-/// Between two calls of `progress`.
+/// Between two calls of `progress`; so no turn waits longer.
 const PROGRESS: Duration = Duration::from_millis(200);
 
 /// One request in flight.
@@ -250,7 +248,7 @@ impl<'a> Load<'a> {
                     while direct.in_flight() < self.options.in_flight {
                         self.submit(direct, Instant::now())?;
                     }
-                    LONGEST
+                    PROGRESS
                 }
                 Some(rate) => {
                     let intended = |nth: u64| begin + Duration::from_secs_f64(nth as f64 / rate);
@@ -259,13 +257,13 @@ impl<'a> Load<'a> {
                         self.submit(direct, intended(sent))?;
                         sent += 1;
                     }
-                    if sent < due { LONGEST } else { intended(sent) - now }
+                    if sent < due { PROGRESS } else { intended(sent) - now }
                 }
             };
             self.poll(direct, longest)?;
         }
         while direct.in_flight() > 0 {
-            self.poll(direct, LONGEST)?;
+            self.poll(direct, PROGRESS)?;
         }
         Ok(())
     }

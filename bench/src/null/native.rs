@@ -50,7 +50,7 @@ fn answer(maps: &Maps, message: &Message<'_>, out: &mut Vec<u8>) -> bool {
             wire::answer(out, *slot, &fixed(&request.op));
         }
         Message::Hello { slot, .. } => wire::welcome(out, *slot, &welcome()),
-        Message::FetchMap { slot, .. } => wire::map(out, *slot, 1, MapDelta::whole(maps)),
+        Message::FetchMap { slot, .. } => wire::map(out, *slot, 1, MapDelta::whole(maps.clone())),
         Message::Control { slot, .. } => {
             wire::control_answer(out, *slot, r#"{"error":"a null brick has no tables"}"#);
         }

@@ -226,28 +226,28 @@ mod tests {
 
     #[test]
     fn one_change_is_a_few_bytes_of_a_large_map() {
-        let (whole, one) = (bytes_of(&MapDelta::whole(&maps(1, 4096))), bytes_of(&change(1, 9)));
+        let (whole, one) = (bytes_of(&MapDelta::whole(maps(1, 4096))), bytes_of(&change(1, 9)));
         assert!(one < 300 && whole > 100_000, "{one} of {whole} bytes");
     }
 
     #[test]
     fn changes_are_taken_and_old_maps_are_not() {
         let mut routes = Routes::default();
-        assert_eq!(routes.take(7, &MapDelta::whole(&maps(5, 4))).unwrap(), Fetched::Newer);
+        assert_eq!(routes.take(7, &MapDelta::whole(maps(5, 4))).unwrap(), Fetched::Newer);
         assert_eq!(routes.take(7, &change(5, 9)).unwrap(), Fetched::Newer);
         assert_eq!(routes.known(), Known { cluster: 7, version: 6 });
         assert_eq!(routes.of_partition(1, 1).unwrap().0.epoch, 9);
         assert_eq!(routes.take(7, &change(5, 8)).unwrap(), Fetched::Same);
-        assert_eq!(routes.take(7, &MapDelta::whole(&maps(5, 4))).unwrap(), Fetched::Older);
+        assert_eq!(routes.take(7, &MapDelta::whole(maps(5, 4))).unwrap(), Fetched::Older);
         assert_eq!(routes.of_partition(1, 1).unwrap().0.epoch, 9);
     }
 
     #[test]
     fn another_cluster_begins_anew_whatever_its_version() {
         let mut routes = Routes::default();
-        routes.take(7, &MapDelta::whole(&maps(5, 4))).unwrap();
+        routes.take(7, &MapDelta::whole(maps(5, 4))).unwrap();
         routes.take(7, &change(5, 9)).unwrap();
-        assert_eq!(routes.take(8, &MapDelta::whole(&maps(2, 4))).unwrap(), Fetched::Newer);
+        assert_eq!(routes.take(8, &MapDelta::whole(maps(2, 4))).unwrap(), Fetched::Newer);
         assert_eq!(routes.known(), Known { cluster: 8, version: 2 });
         assert_eq!(routes.of_partition(1, 1).unwrap().0.epoch, 1, "the other's is forgotten");
         assert_eq!(routes.take(7, &change(6, 10)).unwrap(), Fetched::Older, "asked for before");
@@ -266,11 +266,11 @@ mod tests {
         };
         for bad in [change(8, 9), no_such_table(change(5, 9)), no_such_partition(change(5, 9))] {
             let mut routes = Routes::default();
-            routes.take(7, &MapDelta::whole(&maps(5, 4))).unwrap();
+            routes.take(7, &MapDelta::whole(maps(5, 4))).unwrap();
             assert!(routes.take(7, &bad).is_err(), "{bad:?}");
             assert_eq!(routes.known(), Known::default());
             assert!(routes.of_hash(1, 5).is_some(), "what was known serves meanwhile");
-            assert_eq!(routes.take(7, &MapDelta::whole(&maps(5, 4))).unwrap(), Fetched::Newer);
+            assert_eq!(routes.take(7, &MapDelta::whole(maps(5, 4))).unwrap(), Fetched::Newer);
         }
     }
 }

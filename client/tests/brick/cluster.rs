@@ -209,12 +209,12 @@ impl Cluster {
         let old = self.told.get(&known.version).filter(|_| known.cluster == 1);
         let Some(old) = old else {
             self.whole_maps += 1;
-            return MapDelta::whole(maps);
+            return MapDelta::whole(maps.clone());
         };
         self.changed_maps += 1;
-        let nothing = MapDelta { since: Some(old.version), ..MapDelta::default() };
+        let nothing = MapDelta::nothing(old.version);
         if maps.version <= old.version {
-            return MapDelta { version: old.version, ..nothing };
+            return nothing;
         }
         assert_eq!(maps.tables.len(), old.tables.len(), "no tables come and go here");
         let groups = maps.tables.iter().zip(&old.tables).flat_map(|(table, before)| {

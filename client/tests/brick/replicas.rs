@@ -142,7 +142,9 @@ impl Replicas {
                 };
                 wire::welcome(out, slot, &welcome);
             }
-            Message::FetchMap { slot, .. } => wire::map(out, slot, 1, MapDelta::whole(&self.maps)),
+            Message::FetchMap { slot, .. } => {
+                wire::map(out, slot, 1, MapDelta::whole(self.maps.clone()));
+            }
             Message::Request { slot, request } => self.request(slot, &request, out),
             other => panic!("not in these tests: {other:?}"),
         }

@@ -137,7 +137,9 @@ impl Store {
                 };
                 wire::welcome(out, slot, &welcome);
             }
-            Message::FetchMap { slot, .. } => wire::map(out, slot, 1, MapDelta::whole(&self.maps)),
+            Message::FetchMap { slot, .. } => {
+                wire::map(out, slot, 1, MapDelta::whole(self.maps.clone()));
+            }
             Message::Control { slot, json } => {
                 let json = match json {
                     r#"{"do":"status"}"# => r#"{"name":"test"}"#,

@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use firebrick_partition::keeper::{Heartbeat, MapDelta, Room};
-use firebrick_partition::maps::{Maps, Routes};
+use firebrick_partition::keeper::{Heartbeat, Room};
+use firebrick_partition::maps::{MapDelta, Maps, Routes};
 
 use super::news::Taken as News;
 use crate::counters::{Board, Published, Taken};

@@ -15,11 +15,10 @@ impl Keepers {
     /// What changed since a version that a brick or a client has (0: it has none).
     pub fn changes_since(&self, since: u64) -> MapDelta {
         if since == self.version && since > 0 {
-            return MapDelta { since: Some(since), version: since, ..MapDelta::default() };
+            return MapDelta::nothing(since);
         }
         if since == 0 || since < self.gone_floor || since > self.version {
-            let Maps { version, tables, bricks } = self.maps();
-            return MapDelta { version, tables, bricks: Some(bricks), ..MapDelta::default() };
+            return MapDelta::whole(self.maps());
         }
         let old = |id: u32| self.tables.get(&id).is_some_and(|table| table.changed <= since);
         let changed = self.groups.iter().filter(|(_, g)| g.changed > since && old(g.table));

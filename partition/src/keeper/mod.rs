@@ -24,7 +24,6 @@ mod tables;
 mod tests;
 mod wishes;
 
-pub use crate::maps::{GroupDelta, MapDelta};
 pub use entry::{Applied, Entry, LockFile, Proof, Registration};
 pub use heartbeat::{CopyFigure, Figure, Heartbeat, LeaseAnswer, Report, Room};
 pub use leases::{Gate, Leases, Ticket};

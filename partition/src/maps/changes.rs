@@ -58,9 +58,14 @@ pub struct MapDelta {
 
 impl MapDelta {
     /// All maps, for somebody who has none.
-    pub fn whole(maps: &Maps) -> Self {
-        let Maps { version, tables, bricks } = maps.clone();
+    pub fn whole(maps: Maps) -> Self {
+        let Maps { version, tables, bricks } = maps;
         Self { version, tables, bricks: Some(bricks), ..Self::default() }
+    }
+
+    /// For somebody who has this version already.
+    pub fn nothing(version: u64) -> Self {
+        Self { since: Some(version), version, ..Self::default() }
     }
 
     /// Nothing changed.
@@ -122,10 +127,10 @@ impl Routes {
     pub fn changes_since(&self, since: u64) -> MapDelta {
         let version = self.version();
         if since >= version && since > 0 {
-            return MapDelta { since: Some(since), version: since, ..MapDelta::default() };
+            return MapDelta::nothing(since);
         }
         if since == 0 || since < self.floor {
-            return MapDelta::whole(&self.to_maps());
+            return MapDelta::whole(self.to_maps());
         }
         let (old, new): (Vec<_>, Vec<_>) = self.tables().iter().partition(|t| t.changed() <= since);
         let changed = old.iter().flat_map(|t| t.entries()).filter(|e| e.changed > since);

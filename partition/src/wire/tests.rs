@@ -246,7 +246,7 @@ fn corpus() -> Vec<Vec<u8>> {
         };
         super::welcome(&mut rare[1], 2, &welcome);
         super::control(&mut rare[2], 3, "{}");
-        super::map(&mut rare[3], 4, 1, MapDelta::whole(&maps()));
+        super::map(&mut rare[3], 4, 1, MapDelta::whole(maps()));
         all.append(&mut rare);
     }
     all
@@ -322,9 +322,9 @@ fn rare_messages_arrive() {
     assert_eq!(got, known);
 
     out.clear();
-    super::map(&mut out, 4, 77, MapDelta::whole(&maps()));
+    super::map(&mut out, 4, 77, MapDelta::whole(maps()));
     let Ok(Message::Map { slot: 4, maps: got }) = decode(&out) else { panic!("no map") };
-    assert_eq!((got.cluster(), got.to_changes().unwrap()), (77, MapDelta::whole(&maps())));
+    assert_eq!((got.cluster(), got.to_changes().unwrap()), (77, MapDelta::whole(maps())));
 }
 
 /// The layout is a format: these bytes may only change with `WIRE_VERSION`.

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use firebrick_log::{Ask, Log, LogConfig};
 use firebrick_partition::hash_key;
-use firebrick_partition::keeper::{
-    Figure, Heartbeat, LeaseAnswer, MapDelta, Registration, Report, Room,
+use firebrick_partition::keeper::{Figure, Heartbeat, LeaseAnswer, Registration, Report, Room};
+use firebrick_partition::maps::{
+    Durability, Leaf, MapDelta, Maps, Replicas, RouteCheck, check, fingerprint,
 };
-use firebrick_partition::maps::{Durability, Leaf, Maps, Replicas, RouteCheck, check, fingerprint};
 use firebrick_partition::op::{Answer, Failure, Now, Route};
 use firebrick_partition::replica::Replica;
 use firebrick_partition::replica::{self, Action, Actions, Me, Outcome};

@@ -1,9 +1,9 @@
 //! Messages of the control port.
 
 use firebrick_partition::keeper::{
-    Applied, Heartbeat, LeaseAnswer, MapDelta, Overview, Registration, Settings,
+    Applied, Heartbeat, LeaseAnswer, Overview, Registration, Settings,
 };
-use firebrick_partition::maps::TableOptions;
+use firebrick_partition::maps::{MapDelta, TableOptions};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
