@@ -272,14 +272,14 @@ impl Segment {
         (len >= crate::HEADER_BYTES && len <= self.end.saturating_sub(at)).then_some(len)
     }
 
-    /// The put at `at` is dead from now on.
+    /// The record at `at`, a put or `Sessions`, is dead from now on.
     #[inline]
     pub fn set_dead(&self, at: usize) {
         let word = &self.dead_puts[at / (HEADER_BYTES * 64)];
         word.set(word.get() | 1 << (at / HEADER_BYTES % 64));
     }
 
-    /// Whether there is a put at `at` that is dead.
+    /// Whether there is a put or `Sessions` at `at` that is dead.
     #[inline]
     pub fn is_dead(&self, at: usize) -> bool {
         self.dead_puts[at / (HEADER_BYTES * 64)].get() >> (at / HEADER_BYTES % 64) & 1 == 1

@@ -153,10 +153,26 @@ impl Log {
             match self.clean_some(&mut left, cleaner) {
                 Ok(()) => {}
                 Err(AppendError::NotYet) => return CleanProgress::NotYet,
+                Err(AppendError::NoSpace) if self.empty_spent(cleaner) => {
+                    return CleanProgress::NotYet;
+                }
                 Err(AppendError::NoSpace) => return CleanProgress::NoSpace,
             }
         }
         CleanProgress::More
+    }
+
+    /// There is no room to move to: what has nothing to move goes out of its turn, and makes some.
+    fn empty_spent<C: Cleaner + ?Sized>(&mut self, cleaner: &C) -> bool {
+        let victim = self.cleaning.victim.map(|victim| victim.slot);
+        let counted = self.live_puts() >= cleaner.live_puts();
+        let spent = |slot: &u32| counted && Some(*slot) != victim && self.segment(*slot).is_spent();
+        let spent: Vec<u32> = self.cleanable(cleaner.covered()).filter(spent).collect();
+        for &slot in &spent {
+            self.goes(slot, self.commit);
+        }
+        self.advance_frees();
+        !spent.is_empty()
     }
 
     /// The segment with the largest dead share, if all of them together are over the bound. Only those
@@ -287,7 +303,7 @@ impl Log {
         if counted {
             segment.count_dead(Some(kind), stride);
         }
-        if needs_judgement(kind) {
+        if needs_judgement(kind) && !segment.is_dead(from.offset()) {
             segment.count_judged();
         }
     }
@@ -390,13 +406,14 @@ impl Log {
         let live = self.segment(victim.slot).live.get();
         debug_assert!(live == 0 || !victim.counted, "{live} bytes left behind count as live");
         self.cleaning.victim = None;
-        self.cleaning.emptied.push(Emptied {
-            slot: victim.slot,
-            copies_at: self.flush.settled_written,
-            judged_at: self.commit.max(victim.judged_at),
-            ticket: None,
-        });
+        self.goes(victim.slot, self.commit.max(victim.judged_at));
         self.advance_frees();
+    }
+
+    /// Nothing in it is wanted any more.
+    fn goes(&mut self, slot: u32, judged_at: u64) {
+        let copies_at = self.flush.settled_written;
+        self.cleaning.emptied.push(Emptied { slot, copies_at, judged_at, ticket: None });
     }
 
     /// Appends a record to the settled segments: a `Sessions` record before cleaning, stamped with the

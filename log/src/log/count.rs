@@ -31,7 +31,7 @@ pub struct SegmentCount {
     pub live_bytes: u64,
     /// Puts that count as live.
     pub live_puts: u64,
-    /// Records that only a judgement can leave behind: tombstones and sessions'.
+    /// Records that only a judgement can leave behind: tombstones and sessions' (but superseded `Sessions`).
     pub unjudged: u64,
 }
 
@@ -122,6 +122,11 @@ impl Log {
         }
         if kind.is_some_and(Kind::is_put) {
             segment.set_dead(loc.offset());
+        }
+        if kind == Some(Kind::Sessions) {
+            // There is a newer one: that is its judgement.
+            segment.set_dead(loc.offset());
+            segment.count_judged();
         }
     }
 

@@ -126,12 +126,14 @@ impl Replica {
         }
         // What goes may hold the only trace of a request: the sessions are written down first. What a
         // half cleaned segment says was written down before it was chosen.
+        let mut written = Ok(true);
         if self.log.is_between_victims() {
-            match self.write_sessions() {
-                Ok(true) => {}
+            written = self.write_sessions();
+            match written {
+                // Without room what the last one speaks of may still go, and make some.
+                Ok(true) | Err(AppendError::NoSpace) => {}
                 Ok(false) => return CleanProgress::More,
                 Err(AppendError::NotYet) => return CleanProgress::NotYet,
-                Err(AppendError::NoSpace) => return CleanProgress::NoSpace,
             }
         }
         let mut judge = Judge {
@@ -139,7 +141,10 @@ impl Replica {
             sessions: &mut self.sessions_record,
             cleared: self.cleared,
         };
-        self.log.clean(budget_bytes, idle, &mut judge)
+        match self.log.clean(budget_bytes, idle, &mut judge) {
+            CleanProgress::Nothing if written.is_err() => CleanProgress::NoSpace,
+            progress => progress,
+        }
     }
 
     /// A slice of a `Sessions` record, unless the newest one says the same; whether it is there.

@@ -38,7 +38,9 @@ pub(super) fn recount(replica: &mut Replica) {
             let live = counts(replica, counted.name.kind, loc, &record);
             found.live_bytes += if live { record.stride() as u64 } else { 0 };
             found.live_puts += u64::from(live && kind.is_put());
-            found.unjudged += u64::from(!kind.is_put() && kind != Kind::TakeOver);
+            let decided =
+                kind.is_put() || kind == Kind::TakeOver || (kind == Kind::Sessions && !live);
+            found.unjudged += u64::from(!decided);
             let waits = replica.pending.iter().any(|p| p.loc == loc);
             prepared += u64::from(waits && kind.is_put());
         }
