@@ -49,7 +49,7 @@ impl Core for DataCore {
         let mut load = fabric.load();
         if turn.awaits_disk {
             // Waiting for several requests would hold back the answers of a flush that has ended.
-            load.active = load.active.min(1);
+            load.answers = load.answers.min(1);
         }
         let left_ns = turn.next_ns.saturating_sub(now.boot_ns);
         let done = match self.poller.after(now.boot_ns, turn.work, load, left_ns) {

@@ -99,8 +99,8 @@ pub struct Full;
 pub struct Load {
     /// Endpoints with output that the next flush sends; each is a completion soon.
     pub sends: u32,
-    /// Endpoints that received something in the last millisecond or two.
-    pub active: u32,
+    /// What they will bring back soon: who is answered asks again, who is asked answers.
+    pub answers: u32,
 }
 
 /// What a fabric did since it was made. Plain numbers; the owner publishes them.

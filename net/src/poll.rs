@@ -11,7 +11,7 @@ use crate::fabric::Load;
 pub const BATCH_WAIT_NS: u64 = 50_000;
 /// How long `adaptive` spins after the last work, unless configured otherwise.
 pub const SPIN_US: u32 = 50;
-/// Receives waited for at most.
+/// Answers waited for at most.
 const BATCH_MAX: u32 = 16;
 
 /// What a core does when it has nothing to do.
@@ -124,7 +124,7 @@ impl Poller {
         }
         // A send completes at once, as a rule, so one completion more than the sends is the first receive. The
         // rule's exceptions (a peer that does not read) cost one short wait: the next turn sends nothing.
-        let want = load.sends + (load.active / 2).clamp(1, BATCH_MAX);
+        let want = load.sends + load.answers.clamp(1, BATCH_MAX);
         let timeout_ns = if want > 1 { timer_ns.min(BATCH_WAIT_NS) } else { timer_ns };
         Next::Wait { want, timeout_ns }
     }

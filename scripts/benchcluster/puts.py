@@ -11,7 +11,7 @@ import time
 
 from benchpeers.figures import log, row
 from benchpeers.servers import Failed, _die_with_parent, folder, free_port, pinned
-from .bricks import Cluster
+from .bricks import Cluster, Load
 from .network import Network
 
 CONNECTIONS = 16
@@ -27,30 +27,6 @@ def fill(cluster, table, megabytes):
 
 def key(number):
     return b"key:%012d" % (number * 7919 % KEYS)
-
-
-class Resp:
-    """SET, and perhaps WAIT behind it in the same write."""
-
-    def __init__(self, waits):
-        self.waits = waits
-
-    def hello(self):
-        return b""
-
-    def request(self, number, _nth):
-        put = b"*3\r\n$3\r\nSET\r\n$16\r\n%s\r\n$64\r\n%s\r\n" % (key(number), VALUE)
-        return put + (b"*3\r\n$4\r\nWAIT\r\n$1\r\n2\r\n$1\r\n0\r\n" if self.waits else b"")
-
-    def is_whole(self, got):
-        """Whether the answer is there; an error ends the run."""
-        wanted = b"+OK\r\n:2\r\n" if self.waits else b"+OK\r\n"
-        if len(got) >= len(wanted) and got != wanted:
-            raise Failed(f"a put was answered with {got[:80]!r}")
-        return got == wanted
-
-    def more(self, _got):
-        return b""
 
 
 class Etcd:
@@ -108,16 +84,16 @@ class Etcd:
         return answer
 
 
-def load(protocol, ports, seconds):
+def load_etcd(port, seconds):
     """Puts a second over 16 connections with one request in flight each, and how busy this process's CPU was."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {sorted(before)[-1]})
+    protocol, before = Etcd(), os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {load_cpu()})
     selector = selectors.EpollSelector()
     for number in range(CONNECTIONS):
-        connection = socket.create_connection(("127.0.0.1", ports[number % len(ports)]), timeout=10)
+        connection = socket.create_connection(("127.0.0.1", port), timeout=10)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.sendall(protocol.hello())
-        state = [connection, 0, b"", number]
+        state = [connection, 0, b""]
         selector.register(connection, selectors.EVENT_READ, state)
         connection.sendall(protocol.request(number, 0))
     done, begin, used, counted = 0, time.monotonic(), time.process_time(), 0
@@ -127,7 +103,7 @@ def load(protocol, ports, seconds):
             state = chosen.data
             chunk = state[0].recv(1 << 16)
             if not chunk:
-                raise Failed("a server closed a connection of the load")
+                raise Failed("etcd closed a connection of the load")
             state[2] += chunk
             if protocol.is_whole(state[2]):
                 number += 1
@@ -145,6 +121,18 @@ def load(protocol, ports, seconds):
         chosen.fileobj.close()
     os.sched_setaffinity(0, before)
     return (done - counted) / (now - begin), busy
+
+
+def load_cpu():
+    return sorted(os.sched_getaffinity(0))[-1]
+
+
+def load_redis(binary, port, seconds, *more):
+    """The same with `firebrick bench redis`, which spins: no server pays for waking it."""
+    command = ["taskset", "-c", str(load_cpu()), binary, "bench", "redis", "--connect", f"127.0.0.1:{port}", "--mix",
+               "put", "--connections", str(CONNECTIONS), "--keys", str(KEYS), "--value", "64", "--poll", "busy", "--time",
+               f"{int(seconds * 1000)}ms", "--json", *more]
+    return Load(command).result()["ops_per_second"]
 
 
 class Servers:
@@ -216,55 +204,76 @@ def leader_of(ports):
     raise Failed("etcd has no leader")
 
 
+def one_leader(cluster, table="default"):
+    """Makes the first brick the primary of all partitions, as the peers have one leader."""
+    name, begin = cluster.bricks[0].name, time.monotonic()
+    while True:
+        others = [p["partition"] for p in cluster.status()["partitions"]
+                  if p["table"] == table and p["members"][0] != name]
+        if not others:
+            return
+        if time.monotonic() > begin + 20:
+            raise Failed(f"partitions {others} have no primary at {name} after 20 s")
+        for partition in others:
+            cluster.cli("hand-over", "--partition", str(partition), "--to", name, check=False)
+
+
 def firebrick_puts(setting, seconds):
-    """Puts a second of three bricks on one CPU: this script's load over RESP, and the native client's."""
+    """Puts a second of three bricks on one CPU, over RESP and with the native client: with primaries at all bricks, and
+    with all at the one that the load is connected to."""
     cluster = Cluster(setting.binary, 3, None, cpus=(0,), memory="512MiB")
     cluster.whole()
-    ports = [int(brick.resp.split(":")[1]) for brick in cluster.bricks]
-    cpu = sorted(os.sched_getaffinity(0))[-1]
-    plain, native = [], []
-    for _ in range(setting.size(setting.repeats, 1)):
-        plain.append(load(Resp(False), ports[:1], seconds))
-        report = cluster.bench(cpu, mix="put", in_flight=CONNECTIONS, time=f"{int(seconds * 1000)}ms", keys=KEYS).result()
-        native.append(report["ops_per_second"])
+    port = int(cluster.bricks[0].resp.split(":")[1])
+
+    def run():
+        found = []
+        for _ in range(setting.size(setting.repeats, 1)):
+            resp = load_redis(setting.binary, port, seconds)
+            native = cluster.bench(load_cpu(), mix="put", in_flight=CONNECTIONS, time=f"{int(seconds * 1000)}ms",
+                                   keys=KEYS, poll="busy").result()["ops_per_second"]
+            found.append((resp, native))
+        return [statistics.median(rates) for rates in zip(*found)]
+    spread = run()
+    one_leader(cluster)
+    led = run()
     cluster.stop()
-    best = lambda runs: statistics.median(rate for rate, _ in runs)
-    log(f"firebrick, 3 replicas: {best(plain):,.0f}/s over RESP (the load's CPU {plain[-1][1]:.0%} busy), "
-        f"{statistics.median(native):,.0f}/s natively, 16 in flight")
-    return best(plain), statistics.median(native), plain[-1][1]
+    log(f"firebrick, 3 replicas: {led[0]:,.0f}/s over RESP, {led[1]:,.0f}/s natively; primaries at all bricks "
+        f"{spread[0]:,.0f} and {spread[1]:,.0f}")
+    return led, spread
 
 
-def against(setting, figure, bar, peer, busy, note):
-    seconds = setting.size(3, 0.5)
-    resp, native, ours_busy = firebrick_puts(setting, seconds)
-    # The bar is about one load on both sides; the native client is another load.
-    return [row(figure, peer, resp, resp / peer, bar, ">=",
-                f"this script's load on both sides, over RESP here; its CPU was {ours_busy:.0%} busy, at the peer {busy:.0%}; "
-                f"{note}"),
-            row(f"{figure}, with the native client here", peer, native, native / peer, None, ">=",
-                f"{CONNECTIONS} in flight on one connection: another load")]
+def against(setting, figure, bar, peer, note):
+    (resp, native), spread = firebrick_puts(setting, setting.size(3, 0.5))
+    return [row(figure, peer, resp, resp / peer, bar, ">=", note),
+            row(f"{figure}, native client", peer, native, native / peer, None, ">=",
+                f"{CONNECTIONS} in flight on one connection: another load"),
+            *(row(f"{figure}, {how}, primaries at all three bricks", peer, rate, rate / peer, None, ">=", "")
+              for how, rate in zip(("RESP", "native client"), spread))]
 
 
 def wait(setting):
     """Acknowledged puts of 64 B against redis with two replicas and `WAIT 2 0`."""
     servers, ports = redis_with_replicas(setting)
-    runs = [load(Resp(True), ports[:1], setting.size(3, 0.5)) for _ in range(setting.size(setting.repeats, 1))]
+    seconds = setting.size(3, 0.5)
+    runs = [load_redis(setting.binary, ports[0], seconds, "--replicas", "2")
+            for _ in range(setting.size(setting.repeats, 1))]
     servers.stop()
-    peer = statistics.median(rate for rate, _ in runs)
-    log(f"redis, WAIT 2 0: {peer:,.0f}/s, the load's CPU {runs[-1][1]:.0%} busy")
+    peer = statistics.median(runs)
+    log(f"redis, WAIT 2 0: {peer:,.0f}/s")
     return against(setting, "Replicated puts/s, 64 B, 16 connections, against redis with `WAIT 2 0`", 2, peer,
-                   runs[-1][1], "all servers on CPU 0")
+                   "`bench redis` over RESP on both sides, at the leader; all servers on CPU 0, the load spins on CPU 1")
 
 
 def etcd(setting):
     """The same against three etcd members on tmpfs."""
     servers, _, leader = etcd_cluster(setting)
-    runs = [load(Etcd(), [leader], setting.size(3, 0.5)) for _ in range(setting.size(setting.repeats, 1))]
+    runs = [load_etcd(leader, setting.size(3, 0.5)) for _ in range(setting.size(setting.repeats, 1))]
     servers.stop()
     peer = statistics.median(rate for rate, _ in runs)
     log(f"etcd: {peer:,.0f}/s, the load's CPU {runs[-1][1]:.0%} busy")
-    return against(setting, "Replicated puts/s, 64 B, 16 connections, against etcd", 10, peer, runs[-1][1],
-                   "3 members on tmpfs and CPU 0, load at the leader")
+    return against(setting, "Replicated puts/s, 64 B, 16 connections, against etcd", 10, peer,
+                   f"this script's gRPC load at etcd's leader, its CPU {runs[-1][1]:.0%} busy; `bench redis` here; 3 members on "
+                   "tmpfs, all servers on CPU 0")
 
 
 def latency(setting):

@@ -89,12 +89,16 @@ pub enum BenchError {
     Pin(usize, io::Error),
     /// The brick cannot be reached, or the first requests failed.
     Client(Error),
+    /// The server of [`redis`](crate::redis) cannot be reached, or is none.
+    Server(String),
+    /// The load's own ring failed.
+    Ring(String),
 }
 
 impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Option(text) => f.write_str(text),
+            Self::Option(text) | Self::Server(text) | Self::Ring(text) => f.write_str(text),
             Self::Pin(cpu, error) => {
                 write!(f, "cannot run on CPU {cpu}: {error}; choose another with --core")
             }
@@ -297,24 +301,12 @@ impl<'a> Load<'a> {
     }
 
     fn report(self, elapsed: Duration, poll: Mode) -> KvReport {
-        let (gets, puts, all) = self.tally.latencies();
-        let seconds = elapsed.as_secs_f64();
-        KvReport {
-            ops_per_second: all.count as f64 / seconds,
-            seconds,
-            all,
-            gets,
-            puts,
-            misses: self.tally.misses,
-            errors: self.tally.errors,
-            first_error: self.tally.first_error,
-            rate_wanted: self.options.rate,
-            in_flight: self.options.in_flight,
-            poll: poll.to_string(),
-            keys: self.options.keys,
-            value_bytes: self.options.value_bytes,
-            read_share: self.options.read_share,
-        }
+        let options = self.options;
+        let mut report = KvReport::of(self.tally, elapsed, poll.to_string());
+        (report.rate_wanted, report.in_flight) = (options.rate, options.in_flight);
+        (report.keys, report.value_bytes) = (options.keys, options.value_bytes);
+        report.read_share = options.read_share;
+        report
     }
 }
 

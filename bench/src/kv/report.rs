@@ -110,6 +110,11 @@ impl Tally {
         self.first_error.get_or_insert_with(|| error.to_string());
     }
 
+    /// Answers and failures so far.
+    pub fn count(&self) -> u64 {
+        self.gets.len() + self.puts.len() + self.errors
+    }
+
     /// Gets, puts and both.
     pub fn latencies(&self) -> (Latency, Latency, Latency) {
         let mut all = self.gets.clone();
@@ -127,6 +132,28 @@ impl Default for Tally {
 }
 
 impl KvReport {
+    /// What a run counted in this time; how it was made is left to be filled in.
+    pub fn of(tally: Tally, elapsed: Duration, poll: String) -> Self {
+        let (gets, puts, all) = tally.latencies();
+        let seconds = elapsed.as_secs_f64();
+        Self {
+            ops_per_second: all.count as f64 / seconds,
+            seconds,
+            all,
+            gets,
+            puts,
+            misses: tally.misses,
+            errors: tally.errors,
+            first_error: tally.first_error,
+            rate_wanted: None,
+            in_flight: 0,
+            poll,
+            keys: 0,
+            value_bytes: 0,
+            read_share: 0.0,
+        }
+    }
+
     /// The measured time.
     pub fn time(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)

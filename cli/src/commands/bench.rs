@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand, ValueEnum};
 use firebrick_bench::kv::{self, BenchError, Distribution, KvOptions, KvReport, Latency};
 use firebrick_bench::null::{Null, NullError, NullOptions};
+use firebrick_bench::redis::{self, RedisOptions};
 use serde_json::json;
 
 use crate::args::DEFAULT_CONNECT;
@@ -24,6 +25,8 @@ use crate::units::{count, parse_duration, parse_size};
 pub enum BenchCommand {
     /// Gets and puts against a running brick: throughput and latency.
     Kv(KvArgs),
+    /// The same over the Redis protocol, against a brick, redis, valkey or dragonfly.
+    Redis(RedisArgs),
     /// Run a brick without a store, on the same ring driver and frames: the floor to compare with.
     Null(NullArgs),
 }
@@ -52,6 +55,20 @@ pub struct KvArgs {
     /// The table.
     #[arg(long, value_name = "NAME", default_value = "default")]
     pub table: String,
+    /// What all loads share.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Requests in flight.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub in_flight: usize,
+    /// Requests a second; without it, as many as are answered.
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+}
+
+/// What is sent, whichever protocol carries it.
+#[derive(Args, Debug, Clone)]
+pub struct LoadArgs {
     /// Which requests.
     #[arg(long, value_enum, value_name = "MIX", default_value = "mixed")]
     pub mix: Mix,
@@ -70,12 +87,6 @@ pub struct KvArgs {
     /// Bytes of a value.
     #[arg(long, value_name = "SIZE", default_value = "64", value_parser = parse_size)]
     pub value: u64,
-    /// Requests in flight.
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub in_flight: usize,
-    /// Requests a second; without it, as many as are answered.
-    #[arg(long, value_name = "N")]
-    pub rate: Option<f64>,
     /// The load's CPU.
     #[arg(long, value_name = "CPU")]
     pub core: Option<usize>,
@@ -85,6 +96,27 @@ pub struct KvArgs {
     /// Chooses the keys and the order of gets and puts.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+}
+
+/// Flags of `bench redis`.
+#[derive(Args, Debug, Clone)]
+#[command(after_help = "\
+Each connection has one request under way. With --replicas each SET has a WAIT behind it in the same
+write, and the next leaves when both are answered.
+The keys (key:000000000000 and on) stay in the server: give the benchmark one of its own.")]
+pub struct RedisArgs {
+    /// The server.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7379")]
+    pub connect: String,
+    /// What all loads share.
+    #[command(flatten)]
+    pub load: LoadArgs,
+    /// Connections.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub connections: usize,
+    /// Behind each put `WAIT N 0`; fewer replicas are a failure.
+    #[arg(long, value_name = "N")]
+    pub replicas: Option<u32>,
 }
 
 /// Flags of `bench null`.
@@ -115,36 +147,75 @@ fn parse_skew(text: &str) -> Result<f64, String> {
 pub fn run(command: &BenchCommand, out: &Out) -> Result<Output, CliError> {
     match command {
         BenchCommand::Kv(args) => run_kv(args, out),
+        BenchCommand::Redis(args) => run_redis(args, out),
         BenchCommand::Null(args) => wait_for(run_null(args, out)),
     }
 }
 
+impl LoadArgs {
+    fn read_share(&self) -> f64 {
+        match self.mix {
+            Mix::Get => 1.0,
+            Mix::Put => 0.0,
+            Mix::Mixed => 0.5,
+        }
+    }
+
+    fn distribution(&self) -> Distribution {
+        self.zipf.map_or(Distribution::Uniform, |theta| Distribution::Zipf { theta })
+    }
+
+    fn value_bytes(&self) -> usize {
+        usize::try_from(self.value).unwrap_or(usize::MAX)
+    }
+}
+
 fn run_kv(args: &KvArgs, out: &Out) -> Result<Output, CliError> {
+    let load = &args.load;
     let options = KvOptions {
         connect: args.connect.clone(),
         table: args.table.clone(),
         in_flight: args.in_flight,
         rate: args.rate,
-        read_share: match args.mix {
-            Mix::Get => 1.0,
-            Mix::Put => 0.0,
-            Mix::Mixed => 0.5,
-        },
-        keys: args.keys,
-        distribution: match args.zipf {
-            None => Distribution::Uniform,
-            Some(theta) => Distribution::Zipf { theta },
-        },
-        value_bytes: usize::try_from(args.value).unwrap_or(usize::MAX),
-        warm_up: args.warm_up,
-        time: args.time,
-        core: args.core,
-        poll: mode(args.poll)?,
+        read_share: load.read_share(),
+        keys: load.keys,
+        distribution: load.distribution(),
+        value_bytes: load.value_bytes(),
+        warm_up: load.warm_up,
+        time: load.time,
+        core: load.core,
+        poll: mode(load.poll)?,
         preload: true,
-        seed: args.seed,
+        seed: load.seed,
     };
+    measure(out, |progress| kv::run(&options, progress))
+}
+
+fn run_redis(args: &RedisArgs, out: &Out) -> Result<Output, CliError> {
+    let load = &args.load;
+    let options = RedisOptions {
+        connect: args.connect.clone(),
+        connections: args.connections,
+        replicas: args.replicas,
+        read_share: load.read_share(),
+        keys: load.keys,
+        distribution: load.distribution(),
+        value_bytes: load.value_bytes(),
+        warm_up: load.warm_up,
+        time: load.time,
+        core: load.core,
+        poll: mode(load.poll)?,
+        seed: load.seed,
+    };
+    measure(out, |progress| redis::run(&options, progress))
+}
+
+fn measure(
+    out: &Out,
+    run: impl FnOnce(&mut dyn FnMut(f64)) -> Result<KvReport, BenchError>,
+) -> Result<Output, CliError> {
     let bar = progress::part(out, "measuring");
-    let report = kv::run(&options, &mut |part| bar.set_position((part * 100.0) as u64));
+    let report = run(&mut |part| bar.set_position((part * 100.0) as u64));
     bar.finish_and_clear();
     let report = report.map_err(from_bench)?;
     let json = serde_json::to_value(&report)
@@ -191,7 +262,9 @@ fn from_bench(error: BenchError) -> CliError {
     match error {
         BenchError::Client(error) => from_client(error),
         BenchError::Option(text) => CliError::Usage(text),
-        BenchError::Pin(..) => CliError::Failed(error.to_string()),
+        BenchError::Pin(..) | BenchError::Server(_) | BenchError::Ring(_) => {
+            CliError::Failed(error.to_string())
+        }
     }
 }
 

@@ -477,7 +477,7 @@ impl Fabric for Fake {
     }
 
     fn load(&self) -> Load {
-        Load { sends: self.dirty.len() as u32, active: 0 }
+        Load { sends: self.dirty.len() as u32, answers: 0 }
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
-const BUSY_LOAD: Load = Load { sends: 5, active: 20 };
-const IDLE: Load = Load { sends: 0, active: 0 };
+const BUSY_LOAD: Load = Load { sends: 5, answers: 5 };
+const IDLE: Load = Load { sends: 0, answers: 0 };
 const TIMER: u64 = 10_000_000;
 
 #[test]
@@ -32,17 +32,20 @@ fn an_adaptive_core_spins_after_work_and_then_blocks_until_its_timer() {
 #[test]
 fn a_parked_core_waits_for_several_under_load_but_not_long() {
     let mut poller = Poller::new(Mode::Park);
-    let batch = Next::Wait { want: 5 + 10, timeout_ns: BATCH_WAIT_NS };
+    let batch = Next::Wait { want: 5 + 5, timeout_ns: BATCH_WAIT_NS };
     assert_eq!(poller.after(0, 9, BUSY_LOAD, TIMER), batch);
-    let most = Load { sends: 0, active: 1000 };
-    assert_eq!(poller.after(0, 9, most, TIMER), Next::Wait { want: 16, timeout_ns: BATCH_WAIT_NS });
+    let most = Load { sends: 1000, answers: 1000 };
+    assert_eq!(
+        poller.after(0, 9, most, TIMER),
+        Next::Wait { want: 1000 + 16, timeout_ns: BATCH_WAIT_NS }
+    );
 }
 
 #[test]
-fn one_active_connection_waits_for_its_next_request_only() {
+fn what_was_sent_to_one_is_waited_for_and_no_other() {
     let mut poller = Poller::new(Mode::Park);
-    let one = Load { sends: 1, active: 1 };
+    let one = Load { sends: 1, answers: 1 };
     assert_eq!(poller.after(0, 1, one, TIMER), Next::Wait { want: 2, timeout_ns: BATCH_WAIT_NS });
-    let quiet = Load { sends: 0, active: 1 };
+    let quiet = Load { sends: 0, answers: 0 };
     assert_eq!(poller.after(0, 0, quiet, TIMER), Next::Wait { want: 1, timeout_ns: TIMER });
 }

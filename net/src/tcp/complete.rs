@@ -154,15 +154,10 @@ impl Tcp {
     }
 
     fn on_receive(&mut self, ep: Ep, result: i32, flags: u32, out: &mut Vec<Event>) {
-        let window = self.activity.window;
         let endpoint = self.table.at(ep.slot);
         assert_eq!(endpoint.generation, ep.generation, "a slot outlives its operations");
         if !cqueue::more(flags) {
             endpoint.receiving = false;
-        }
-        if endpoint.window != window {
-            endpoint.window = window;
-            self.activity.this += 1;
         }
         let wanted = endpoint.takes_input();
         if let Some(buffer) = cqueue::buffer_select(flags) {

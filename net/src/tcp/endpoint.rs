@@ -63,8 +63,6 @@ pub struct Endpoint {
     pub swept: bool,
     /// The caller was told "full" and is owed a [`crate::Event::Drained`]. A cell, because asking for room tells.
     pub owed: Cell<bool>,
-    /// The window of time in which it last received, for counting active endpoints.
-    pub window: u32,
     pub reason: CloseReason,
     pub input: Input,
     pub output: Output,
@@ -90,7 +88,6 @@ impl Endpoint {
             dirty: false,
             swept: false,
             owed: Cell::new(false),
-            window: 0,
             reason: CloseReason::Finished,
             input: Input::Stream,
             output: Output::default(),

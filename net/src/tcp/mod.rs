@@ -69,14 +69,6 @@ struct Disk {
     flushed: Option<i32>,
 }
 
-/// Endpoints with traffic lately, counted in windows of a millisecond.
-#[derive(Default)]
-struct Activity {
-    window: u32,
-    this: u32,
-    last: u32,
-}
-
 /// TCP on `io_uring`. Made on its core's thread and not `Send`.
 pub struct Tcp {
     // Fields are dropped in this order: the ring goes before the memory that the kernel may use through it.
@@ -105,7 +97,6 @@ pub struct Tcp {
     ready: Vec<Event>,
     taken: Vec<cqueue::Entry>,
     assembling: usize,
-    activity: Activity,
     /// What went wrong in a poll, which cannot say so; the next flush or wait does.
     failed: Option<io::Error>,
     now: u64,
@@ -138,7 +129,6 @@ impl Tcp {
             ready: Vec::new(),
             taken: Vec::with_capacity(CQES_PER_POLL_MAX),
             assembling: 0,
-            activity: Activity::default(),
             failed: None,
             now: socket::boot_ns(),
             counters: Counters::default(),
@@ -195,17 +185,6 @@ impl Tcp {
         let queues = [self.greetings.front(), self.drains.front()];
         queues.into_iter().flatten().map(|(due, _)| *due).chain(retry).min()
     }
-
-    fn turn_window(&mut self) {
-        let window = (self.now >> 20) as u32;
-        let activity = &mut self.activity;
-        if window != activity.window {
-            let next = window == activity.window.wrapping_add(1);
-            activity.last = if next { activity.this } else { 0 };
-            activity.this = 0;
-            activity.window = window;
-        }
-    }
 }
 
 impl Fabric for Tcp {
@@ -230,7 +209,6 @@ impl Fabric for Tcp {
 
     fn poll(&mut self, boot_ns: u64, out: &mut Vec<Event>) {
         self.now = self.now.max(boot_ns);
-        self.turn_window();
         let before = out.len();
         if self.bell.answer() {
             out.push(Event::Woken);
@@ -412,7 +390,8 @@ impl Fabric for Tcp {
     }
 
     fn load(&self) -> Load {
-        Load { sends: self.dirty.len() as u32, active: self.activity.this.max(self.activity.last) }
+        let sends = self.dirty.len() as u32;
+        Load { sends, answers: sends }
     }
 }
 
