@@ -9,6 +9,9 @@ use crate::fabric::Load;
 
 /// The longest wait for more completions when one is enough to go on.
 pub const BATCH_WAIT_NS: u64 = 50_000;
+/// The longest wait for the first answer behind sends that may not have completed. Short of it a core that answered
+/// its only client would wake for nothing.
+const SENT_WAIT_NS: u64 = 500_000;
 /// How long `adaptive` spins after the last work, unless configured otherwise.
 pub const SPIN_US: u32 = 50;
 /// Answers waited for at most.
@@ -124,9 +127,13 @@ impl Poller {
         }
         // A send completes at once, as a rule, so one completion more than the sends is the first receive. The
         // rule's exceptions (a peer that does not read) cost one short wait: the next turn sends nothing.
-        let want = load.sends + load.answers.clamp(1, BATCH_MAX);
-        let timeout_ns = if want > 1 { timer_ns.min(BATCH_WAIT_NS) } else { timer_ns };
-        Next::Wait { want, timeout_ns }
+        let answers = load.answers.clamp(1, BATCH_MAX);
+        let limit_ns = match (load.sends, answers) {
+            (0, 1) => u64::MAX,
+            (_, 1) => SENT_WAIT_NS,
+            _ => BATCH_WAIT_NS,
+        };
+        Next::Wait { want: load.sends + answers, timeout_ns: timer_ns.min(limit_ns) }
     }
 }
 

@@ -22,8 +22,17 @@ pub struct Native {
     pub late_bytes: usize,
     /// Requests without an answer.
     pub in_flight: u32,
-    /// The brick at the other end; 0: a client.
+    /// The brick at the other end; 0: a client, or a brick that has not greeted yet.
     pub brick: u32,
+    /// This core dialled it.
+    pub dialled: bool,
+}
+
+impl Native {
+    /// Another brick is, or is to be, at its other end.
+    pub fn is_brick(&self) -> bool {
+        self.dialled || self.brick != 0
+    }
 }
 
 /// A RESP connection and how it goes on.

@@ -287,6 +287,9 @@ impl<F: Fabric> Shard<F> {
             for rx in native.held.drain(..) {
                 self.fabric.release(rx);
             }
+            if native.is_brick() {
+                self.lose_forwards(ep);
+            }
         }
     }
 
@@ -362,8 +365,8 @@ impl<F: Fabric> Shard<F> {
         if self.store.now.boot_ns >= self.published_ns + PUBLISH_NS {
             self.publish();
         }
-        let votes = self.store.replicas().iter().any(Replica::awaits_votes);
-        let awaits_disk = votes && !self.files.is_gathering();
+        let awaits_disk =
+            !self.files.is_gathering() && self.store.replicas().iter().any(Replica::awaits_disk);
         Turn { work, next_ns, background, awaits_disk, stopped: self.is_stopped() }
     }
 

@@ -17,10 +17,12 @@ impl<F: Fabric> Shard<F> {
     pub(super) fn on_frame(&mut self, ep: Ep, rx: Rx) {
         let room = self.fabric.room(ep);
         let Some(native) = self.conns.native(ep) else {
-            self.on_dialled_frame(ep, rx);
+            self.on_probe_frame(ep, rx);
             return;
         };
-        if room == 0 || !native.held.is_empty() || !native.late.is_empty() {
+        // What bricks say to each other needs no room here, and two of them must not wait for each other's.
+        let full = room == 0 || !native.held.is_empty() || !native.late.is_empty();
+        if full && !native.is_brick() {
             native.held.push_back(rx);
             return;
         }
@@ -49,7 +51,7 @@ impl<F: Fabric> Shard<F> {
         let mut reply = std::mem::take(&mut self.reply);
         reply.clear();
         let bytes = self.fabric.bytes(&rx);
-        let mut whole = true;
+        let (mut whole, mut came) = (true, 0);
         match wire::decode(bytes) {
             Ok(Message::Request { slot, request }) => {
                 let Some(native) = self.conns.native(ep) else { return };
@@ -71,13 +73,7 @@ impl<F: Fabric> Shard<F> {
                     }
                 }
             }
-            Ok(Message::Hello { slot, hello }) => {
-                if let Some(native) = self.conns.native(ep) {
-                    native.brick = hello.brick;
-                }
-                let welcome = self.info.welcome(&self.store.routes, self.store.core());
-                wire::welcome(&mut reply, slot, &welcome);
-            }
+            Ok(Message::Hello { .. }) => (whole, came) = self.greeted(ep, &rx, &mut reply),
             Ok(Message::FetchMap { slot, known }) => {
                 self.info.tell_map(&mut reply, slot, &self.store.routes, known);
             }
@@ -89,11 +85,10 @@ impl<F: Fabric> Shard<F> {
                     None => wire::control_answer(&mut reply, slot, BUSY),
                 }
             }
-            Ok(Message::Peer { .. }) => match self.conns.native(ep).map_or(0, |n| n.brick) {
-                0 => whole = false,
-                brick => self.on_peer_frame(brick, &rx),
-            },
-            // Only bricks answer; or it is no message at all.
+            Ok(Message::Peer { .. } | Message::Answer { .. } | Message::Welcome { .. }) => {
+                whole = self.on_brick_frame(ep, &rx);
+            }
+            // Only bricks tell maps; or it is no message at all.
             Ok(_) | Err(_) => whole = false,
         }
         self.fabric.release(rx);
@@ -104,6 +99,24 @@ impl<F: Fabric> Shard<F> {
             self.send_native(ep, &reply);
         }
         self.reply = reply;
+        if came != 0 {
+            // Behind the greeting, which says who is talking.
+            self.files.on_peer_up(&mut self.fabric, &mut self.store, came);
+        }
+    }
+
+    /// Somebody says who it is. Whether that may come here, and the brick that can be reached this way from now on.
+    fn greeted(&mut self, ep: Ep, rx: &Rx, reply: &mut Vec<u8>) -> (bool, u32) {
+        let Some(native) = self.conns.native(ep).filter(|native| !native.dialled) else {
+            return (false, 0);
+        };
+        let Ok(Message::Hello { slot, hello }) = wire::decode(self.fabric.bytes(rx)) else {
+            return (false, 0);
+        };
+        native.brick = hello.brick;
+        wire::welcome(reply, slot, &self.info.welcome(&self.store.routes, self.store.core()));
+        let came = self.store.peers.on_came(ep, &hello, self.store.now.boot_ns);
+        (true, if came { hello.brick } else { 0 })
     }
 
     fn send_native(&mut self, ep: Ep, frame: &[u8]) {

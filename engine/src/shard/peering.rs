@@ -7,6 +7,8 @@ use firebrick_partition::{Answer, Failure};
 
 use super::Shard;
 use super::asker::Asker;
+use super::conns::{Kind, Native};
+use super::control::Stopping;
 use super::hopping::UNANSWERED;
 use super::hops::Hop;
 use super::peers::{Forward, Holder, is_temporary};
@@ -34,24 +36,43 @@ impl<F: Fabric> Shard<F> {
         let now_ns = self.store.now.boot_ns;
         let opened = self.store.peers.on_opened(&mut self.fabric, ep, now_ns);
         let Some(brick) = opened else { return false };
+        let native = Native { dialled: true, ..Native::default() };
+        self.conns.insert(ep, Kind::Native(Box::new(native)));
         self.files.on_peer_up(&mut self.fabric, &mut self.store, brick);
         true
     }
 
-    /// A message between replicas, in a frame: for one of this core, or for the core that holds it.
-    pub(super) fn on_peer_frame(&mut self, from: u32, rx: &Rx) {
+    /// A frame that only a brick sends. `false`: it is none that may come here.
+    pub(super) fn on_brick_frame(&mut self, ep: Ep, rx: &Rx) -> bool {
+        let Some(native) = self.conns.native(ep) else { return false };
         let bytes = self.fabric.bytes(rx);
-        let Ok(Message::Peer { partition, peer }) = wire::decode(bytes) else { return };
-        if self.store.has(partition) {
-            self.files.on_peer(&mut self.store, partition, from, &peer);
-            self.files.take_asks(&mut self.fabric, &mut self.store, partition);
-            return;
+        match wire::decode(bytes) {
+            Ok(Message::Peer { partition, peer }) if native.brick != 0 => {
+                if self.store.has(partition) {
+                    self.files.on_peer(&mut self.store, partition, native.brick, &peer);
+                    self.files.take_asks(&mut self.fabric, &mut self.store, partition);
+                    return true;
+                }
+                let core =
+                    self.store.routes.partition(partition).filter(|e| e.here).map(|e| e.core);
+                if let Some(core) = core.filter(|&core| core != self.store.core()) {
+                    // What does not fit is sent again by whoever sent it.
+                    let _ = self.store.mesh().peer_message(core, native.brick, bytes);
+                }
+            }
+            Ok(Message::Answer { slot, answer }) if native.is_brick() => {
+                if let Some(forward) = self.store.peers.forwards.answered(slot, Holder::Way(ep)) {
+                    let answer = OwnedAnswer::new(&answer);
+                    self.on_forward_answer(forward, answer.get());
+                }
+            }
+            Ok(Message::Welcome { welcome, .. }) if native.dialled => {
+                native.brick = welcome.brick;
+                return self.store.peers.on_welcome(ep, welcome.brick);
+            }
+            _ => return false,
         }
-        let core = self.store.routes.partition(partition).filter(|e| e.here).map(|e| e.core);
-        if let Some(core) = core.filter(|&core| core != self.store.core()) {
-            // What does not fit is sent again by whoever sent it.
-            let _ = self.store.mesh().peer_message(core, from, bytes);
-        }
+        true
     }
 
     /// The same, from the core that received it.
@@ -79,37 +100,30 @@ impl<F: Fabric> Shard<F> {
         }
     }
 
-    /// A connection has ended. Requests that the brick at its end had are in doubt.
+    /// A connection has ended.
     pub(super) fn on_peer_closed(&mut self, ep: Ep) {
-        if self.store.peers.probes.on_closed(ep) {
-            return;
+        if !self.store.peers.probes.on_closed(ep) {
+            self.store.peers.on_closed(ep, self.store.now.boot_ns);
         }
-        let Some(brick) = self.store.peers.on_closed(ep, self.store.now.boot_ns) else { return };
-        for forward in self.store.peers.forwards.lost(brick) {
+    }
+
+    /// A connection to a brick has ended: the requests that went on it are in doubt.
+    pub(super) fn lose_forwards(&mut self, ep: Ep) {
+        for forward in self.store.peers.forwards.lost(ep) {
             self.deliver(forward.asker(), Answer::Failed(Failure::InDoubt));
         }
     }
 
-    /// A frame on a connection that this core dialled: answers to forwarded requests.
-    pub(super) fn on_dialled_frame(&mut self, ep: Ep, rx: Rx) {
-        let mut answered = None;
-        let dialled = self.store.peers.dialled(ep);
+    /// A frame on a probe's connection.
+    pub(super) fn on_probe_frame(&mut self, ep: Ep, rx: Rx) {
         match wire::decode(self.fabric.bytes(&rx)) {
-            Ok(Message::Answer { slot, answer }) if dialled.is_some() => {
-                let holder = Holder::Brick(dialled.unwrap_or_default());
-                let forward = self.store.peers.forwards.answered(slot, holder);
-                answered = forward.map(|f| (f, OwnedAnswer::new(&answer)));
-            }
             Ok(Message::Welcome { .. }) => {
                 let now_ns = self.store.now.boot_ns;
-                self.store.peers.on_welcome(&mut self.fabric, ep, now_ns);
+                self.store.peers.on_probe_answer(&mut self.fabric, ep, now_ns);
             }
             Ok(_) | Err(_) => self.fabric.abort(ep),
         }
         self.fabric.release(rx);
-        if let Some((forward, answer)) = answered {
-            self.on_forward_answer(forward, answer.get());
-        }
     }
 
     /// A forwarded request was answered by a replica of this brick.
@@ -144,7 +158,13 @@ impl<F: Fabric> Shard<F> {
                 Err(late) => self.deliver(late.asker(), Answer::Failed(Failure::Unavailable)),
             }
         }
-        self.peers_ns = self.store.peers.poll(&mut self.fabric, now_ns);
+        self.peers_ns = match self.stopping {
+            None | Some(Stopping::Answering { .. }) => {
+                self.store.peers.poll(&mut self.fabric, now_ns)
+            }
+            // Nobody is dialled by who hangs up.
+            Some(_) => u64::MAX,
+        };
         tried
     }
 
@@ -181,8 +201,8 @@ impl<F: Fabric> Shard<F> {
             if let Some(failure) = refused {
                 self.answer_forward(slot, Holder::Here, Answer::Failed(failure));
             }
-        } else if self.store.peers.send(&mut self.fabric, primary, &frame) {
-            forward.holder = Holder::Brick(primary);
+        } else if let Some(way) = self.store.peers.send(&mut self.fabric, primary, &frame) {
+            forward.holder = Holder::Way(way);
             forward.request = frame;
             self.store.peers.forwards.sent(slot, forward);
         } else {

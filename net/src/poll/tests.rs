@@ -45,7 +45,7 @@ fn a_parked_core_waits_for_several_under_load_but_not_long() {
 fn what_was_sent_to_one_is_waited_for_and_no_other() {
     let mut poller = Poller::new(Mode::Park);
     let one = Load { sends: 1, answers: 1 };
-    assert_eq!(poller.after(0, 1, one, TIMER), Next::Wait { want: 2, timeout_ns: BATCH_WAIT_NS });
+    assert_eq!(poller.after(0, 1, one, TIMER), Next::Wait { want: 2, timeout_ns: SENT_WAIT_NS });
     let quiet = Load { sends: 0, answers: 0 };
     assert_eq!(poller.after(0, 0, quiet, TIMER), Next::Wait { want: 1, timeout_ns: TIMER });
 }

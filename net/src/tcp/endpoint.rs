@@ -176,6 +176,11 @@ impl Table {
         &mut self.slots[slot as usize]
     }
 
+    /// The same, to look at.
+    pub fn see(&self, slot: u32) -> &Endpoint {
+        &self.slots[slot as usize]
+    }
+
     /// The handle of a slot.
     pub fn handle(&self, slot: u32) -> Ep {
         Ep { slot, generation: self.slots[slot as usize].generation }

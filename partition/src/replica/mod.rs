@@ -38,7 +38,7 @@ use std::collections::{HashMap, VecDeque};
 use firebrick_log::record::SessionResult;
 use firebrick_log::storage::Done;
 use firebrick_log::{
-    Ask, FlushId, Log, LogStats, Outcome as JobOutcome, Scan, ScanReport, Written,
+    Ask, Durability, FlushId, Log, LogStats, Outcome as JobOutcome, Scan, ScanReport, Written,
 };
 
 use crate::index::Index;
@@ -258,9 +258,14 @@ impl Replica {
         self.log.set_slack(bytes);
     }
 
-    /// Writes are prepared and wait for the disk (or, in a larger group, for votes).
+    /// Writes are prepared and wait for the disk, or for votes.
     pub fn awaits_votes(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// Writes are prepared and wait for this replica's disk, among others.
+    pub fn awaits_disk(&self) -> bool {
+        self.log.config().durability == Durability::Sync && !self.pending.is_empty()
     }
 
     /// The brick is stopping: what is not on disk goes there now.

@@ -9,12 +9,16 @@ use rkyv::{Archive, Deserialize, Serialize};
 use super::{Kind, Message, WireError, access, archive, prefix};
 use crate::maps::MapDelta;
 
+/// Feature of the `Hello` of a brick: messages between replicas, requests and answers may come on this connection
+/// too, in the other direction.
+pub const BOTH_WAYS: u64 = 1;
+
 /// A client's first message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Hello<'a> {
     /// Name of the program, for `status`.
     pub client: &'a str,
-    /// Features it can use; none is defined yet.
+    /// Features it can use: [`BOTH_WAYS`] or none.
     pub features: u64,
     /// The brick that dialled, and its incarnation; 0 and 0 for a client.
     pub brick: u32,

@@ -22,7 +22,7 @@ use rkyv::ser::{Serializer, sharing::Unshare};
 use crate::maps::MapDelta;
 use crate::op::{Answer, Request};
 
-pub use hello::{Hello, Known, Limits, MapView, Welcome};
+pub use hello::{BOTH_WAYS, Hello, Known, Limits, MapView, Welcome};
 pub use peer::Peer;
 
 /// The version of the messages, exchanged in the fabric's handshake.

@@ -10,6 +10,7 @@
 
 use std::collections::VecDeque;
 
+use firebrick_net::Ep;
 use firebrick_partition::{Answer, Failure};
 
 use crate::shard::asker::{Asker, ConnId};
@@ -28,8 +29,8 @@ pub enum Holder {
     Nobody,
     /// A replica of this brick.
     Here,
-    /// Another brick.
-    Brick(u32),
+    /// The brick at the other end.
+    Way(Ep),
 }
 
 /// A request on its way.
@@ -165,11 +166,11 @@ impl Forwards {
         Some(forward)
     }
 
-    /// The requests whose answers will not come: the connection to the brick is gone.
-    pub fn lost(&mut self, brick: u32) -> Vec<Forward> {
+    /// The requests whose answers will not come: the connection that they went on is gone.
+    pub fn lost(&mut self, way: Ep) -> Vec<Forward> {
         let mut lost = Vec::new();
         for (slot, entry) in self.sent.iter_mut().enumerate() {
-            if let Some(forward) = entry.take_if(|f| f.holder == Holder::Brick(brick)) {
+            if let Some(forward) = entry.take_if(|f| f.holder == Holder::Way(way)) {
                 self.free.push(slot as u32);
                 lost.push(forward);
             }

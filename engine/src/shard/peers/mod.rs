@@ -1,7 +1,9 @@
-//! The way to the other bricks: one connection to each that this core has something for.
+//! The way to the other bricks: one connection to each that this core has something for, for both directions.
 //!
-//! Each side dials its own, so a connection carries peer messages one way. What finds no open connection is
-//! dropped: the protocol sends again, and [`Shard`](super::Shard) tells the replicas when a way has opened.
+//! What answers a message then carries TCP's acknowledgement of it, which alone would cost as much as half a message.
+//! Whoever needs a way first dials it. When both did, both use the one that the brick of the lower number dialled. What
+//! finds no open connection is dropped: the protocol sends again, and [`Shard`](super::Shard) tells the replicas when a
+//! way has opened.
 //!
 //! * `forward`: requests of this brick's Redis front that another brick must answer;
 //! * `probes`: which of those that share a partition with this core cannot be reached.
@@ -18,7 +20,7 @@ use firebrick_net::{Body, Ep, Fabric, Full, Port, Token};
 use firebrick_partition::log::{Loc, Log, Slice};
 use firebrick_partition::maps::BrickEntry;
 use firebrick_partition::replica::Me;
-use firebrick_partition::wire::{self, Hello};
+use firebrick_partition::wire::{self, BOTH_WAYS, Hello};
 
 pub use forward::{Forward, Forwards, Holder, is_temporary};
 use probes::Probes;
@@ -45,12 +47,21 @@ enum Link {
     Open(Ep),
 }
 
+/// A connection that the other brick dialled.
+#[derive(Clone, Copy, Debug)]
+struct Came {
+    ep: Ep,
+    incarnation: u64,
+    at_ns: u64,
+}
+
 #[derive(Debug)]
 struct Peer {
     brick: u32,
     incarnation: u64,
     address: Option<SocketAddr>,
     link: Link,
+    came: Option<Came>,
     /// Something was to be sent since the last look.
     wanted: bool,
     retry_ns: u64,
@@ -108,17 +119,14 @@ impl Peers {
         bricks: &[BrickEntry],
         shares: impl Fn(u32) -> bool,
     ) {
-        for entry in bricks.iter().filter(|b| b.id != self.me.brick) {
+        let me = self.me.brick;
+        for entry in bricks.iter().filter(|b| b.id != me) {
             let address = entry.listen.parse().ok();
             self.probes.set(fabric, entry.id, address, shares(entry.id));
-            let at = match self.all.binary_search_by_key(&entry.id, |p| p.brick) {
-                Ok(at) => at,
-                Err(at) => {
-                    self.all.insert(at, Peer::new(entry.id));
-                    at
-                }
-            };
-            let peer = &mut self.all[at];
+            let peer = self.entry(entry.id);
+            if peer.came.is_some_and(|came| came.incarnation < entry.incarnation) {
+                peer.drop_came(fabric);
+            }
             if peer.address != address || peer.incarnation != entry.incarnation {
                 (peer.address, peer.incarnation) = (address, entry.incarnation);
                 (peer.retry_ns, peer.wait_ns) = (0, 0);
@@ -126,9 +134,10 @@ impl Peers {
             }
         }
         for peer in &mut self.all {
-            if !bricks.iter().any(|b| b.id == peer.brick) {
-                peer.address = None;
+            // (One that dialled before this map knew it is not "gone".)
+            if !bricks.iter().any(|b| b.id == peer.brick) && peer.address.take().is_some() {
                 peer.hang_up(fabric);
+                peer.drop_came(fabric);
                 self.probes.set(fabric, peer.brick, None, false);
             }
         }
@@ -139,14 +148,26 @@ impl Peers {
         Some(&mut self.all[at])
     }
 
-    /// The open connection to a brick; one that is not open is wanted from now on.
+    fn entry(&mut self, brick: u32) -> &mut Peer {
+        let at = match self.all.binary_search_by_key(&brick, |p| p.brick) {
+            Ok(at) => at,
+            Err(at) => {
+                self.all.insert(at, Peer::new(brick));
+                at
+            }
+        };
+        &mut self.all[at]
+    }
+
+    /// The open connection to a brick; if there is none, one is wanted from now on.
     fn way(&mut self, brick: u32) -> Option<Ep> {
+        let dials = self.me.brick < brick;
         let peer = self.peer(brick)?;
-        if let Link::Open(ep) = peer.link {
-            return Some(ep);
-        }
-        peer.wanted = true;
-        None
+        let ours = if let Link::Open(ep) = peer.link { Some(ep) } else { None };
+        let theirs = peer.came.map(|came| came.ep);
+        let way = if dials { ours.or(theirs) } else { theirs.or(ours) };
+        peer.wanted |= way.is_none();
+        way
     }
 
     /// What a copy may send there now: half of what may be queued is left to everything else.
@@ -158,12 +179,12 @@ impl Peers {
         }
     }
 
-    /// Sends one message. `false`: it did not leave.
-    pub fn send<F: Fabric>(&mut self, fabric: &mut F, brick: u32, message: &[u8]) -> bool {
-        let Some(ep) = self.way(brick) else { return false };
+    /// Sends one message: on which connection. `None`: it did not leave.
+    pub fn send<F: Fabric>(&mut self, fabric: &mut F, brick: u32, message: &[u8]) -> Option<Ep> {
+        let ep = self.way(brick)?;
         let sent = fabric.send(ep, message, None, NO_TOKEN) != Err(Full);
         self.full += u64::from(!sent);
-        sent
+        sent.then_some(ep)
     }
 
     /// Sends a head and records of a log behind it. `true`: the records stay pinned until [`Self::shipped`]
@@ -223,27 +244,55 @@ impl Peers {
         for peer in &mut self.all {
             next = next.min(peer.poll(fabric, now_ns));
         }
-        self.greet();
+        self.greet(0);
         next.min(self.probes.poll(fabric, now_ns, &self.scratch))
     }
 
     /// Makes the first frame of a connection.
-    fn greet(&mut self) {
+    fn greet(&mut self, features: u64) {
         let Me { brick, incarnation } = self.me;
-        let hello = Hello { client: "brick", features: 0, brick, incarnation };
+        let hello = Hello { client: "brick", features, brick, incarnation };
         self.scratch.clear();
         wire::hello(&mut self.scratch, 0, &hello);
     }
 
-    /// A brick has greeted back on a connection that this core dialled. `false`: it is none of the probes'.
-    pub fn on_welcome<F: Fabric>(&mut self, fabric: &mut F, ep: Ep, now_ns: u64) -> bool {
-        let Some((brick, since_ns)) = self.probes.on_answer(ep) else { return false };
-        if let Some(peer) = self.peer(brick)
-            && now_ns >= since_ns + RENEW_NS
-            && peer.at_ns < since_ns
-        {
-            peer.hang_up(fabric);
+    /// A brick has answered a probe.
+    pub fn on_probe_answer<F: Fabric>(&mut self, fabric: &mut F, ep: Ep, now_ns: u64) {
+        let Some((brick, since_ns)) = self.probes.on_answer(ep) else { return };
+        if let Some(peer) = self.peer(brick).filter(|_| now_ns >= since_ns + RENEW_NS) {
+            if peer.at_ns < since_ns {
+                peer.hang_up(fabric);
+            }
+            if peer.came.is_some_and(|came| came.at_ns < since_ns) {
+                peer.drop_came(fabric);
+            }
         }
+    }
+
+    /// A brick has greeted back on a connection that this core dialled. `false`: it is another one.
+    pub fn on_welcome(&mut self, ep: Ep, brick: u32) -> bool {
+        let Some(peer) = self.all.iter_mut().find(|p| p.link == Link::Open(ep)) else {
+            return true;
+        };
+        if peer.brick != brick {
+            peer.wait_ns = RETRY_NS_MAX;
+        }
+        peer.brick == brick
+    }
+
+    /// A brick has greeted on a connection that it dialled. `true`: it is a way there from now on.
+    pub fn on_came(&mut self, ep: Ep, hello: &Hello<'_>, now_ns: u64) -> bool {
+        let Hello { features, brick, incarnation, .. } = *hello;
+        if features & BOTH_WAYS == 0 || brick == 0 || brick == self.me.brick {
+            return false;
+        }
+        let peer = self.entry(brick);
+        let known = peer.came.map_or(0, |came| came.incarnation).max(peer.incarnation);
+        if incarnation < known {
+            return false;
+        }
+        peer.came = Some(Came { ep, incarnation, at_ns: now_ns });
+        peer.wanted = false;
         true
     }
 
@@ -253,22 +302,21 @@ impl Peers {
         (peer.link, peer.at_ns) = (Link::Open(ep), now_ns);
         (peer.wanted, peer.wait_ns) = (false, 0);
         let brick = peer.brick;
-        self.greet();
+        self.greet(BOTH_WAYS);
         // The first frame always has room.
         let _ = fabric.send(ep, &self.scratch, None, NO_TOKEN);
         Some(brick)
     }
 
-    /// The brick at the other end of a connection that this core dialled.
-    pub fn dialled(&self, ep: Ep) -> Option<u32> {
-        let ours = |p: &&Peer| p.link == Link::Open(ep) || p.link == Link::Dialling(ep);
-        self.all.iter().find(ours).map(|p| p.brick)
-    }
-
-    /// A connection has ended: to which brick, when this core dialled it.
-    pub fn on_closed(&mut self, ep: Ep, now_ns: u64) -> Option<u32> {
+    /// A connection has ended; it may have been one of these.
+    pub fn on_closed(&mut self, ep: Ep, now_ns: u64) {
+        let theirs = |p: &&mut Peer| p.came.is_some_and(|came| came.ep == ep);
+        if let Some(peer) = self.all.iter_mut().find(theirs) {
+            (peer.came, peer.wanted) = (None, true);
+            return;
+        }
         let ours = |p: &&mut Peer| p.link == Link::Open(ep) || p.link == Link::Dialling(ep);
-        let peer = self.all.iter_mut().find(ours)?;
+        let Some(peer) = self.all.iter_mut().find(ours) else { return };
         // A connection that worked is dialled again at once.
         if peer.link != Link::Open(ep) {
             peer.wait_ns = (peer.wait_ns * 2).clamp(RETRY_NS_MIN, RETRY_NS_MAX);
@@ -276,7 +324,6 @@ impl Peers {
         peer.retry_ns = now_ns + peer.wait_ns;
         peer.link = Link::Down;
         peer.wanted = true;
-        Some(peer.brick)
     }
 }
 
@@ -287,6 +334,7 @@ impl Peer {
             incarnation: 0,
             address: None,
             link: Link::Down,
+            came: None,
             wanted: false,
             retry_ns: 0,
             wait_ns: 0,
@@ -302,7 +350,7 @@ impl Peer {
                 now_ns + RETRY_NS_MIN
             }
             Link::Dialling(_) => self.at_ns + DIAL_NS_MAX,
-            Link::Down if self.wanted => {
+            Link::Down if self.wanted && self.came.is_none() => {
                 let Some(address) = self.address else { return u64::MAX };
                 if self.retry_ns <= now_ns
                     && let Ok(ep) = fabric.dial(address, Port::Frames)
@@ -314,6 +362,12 @@ impl Peer {
                 self.retry_ns
             }
             Link::Down | Link::Open(_) => u64::MAX,
+        }
+    }
+
+    fn drop_came<F: Fabric>(&mut self, fabric: &mut F) {
+        if let Some(came) = self.came.take() {
+            fabric.abort(came.ep);
         }
     }
 

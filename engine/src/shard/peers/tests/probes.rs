@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use firebrick_net::fake::{Fake, Settings, World};
 use firebrick_net::{Ep, Event, Fabric};
 
-use super::NO_TOKEN;
-use super::probes::Probes;
+use super::super::NO_TOKEN;
+use super::super::probes::Probes;
 
 const MS: u64 = 1_000_000;
 const BRICK: u32 = 7;

@@ -1,0 +1,214 @@
+//! Which connection carries what between two bricks.
+
+use std::net::SocketAddr;
+
+use firebrick_net::fake::{Fake, Settings, World};
+use firebrick_net::{Ep, Event, Fabric};
+use firebrick_partition::maps::BrickEntry;
+use firebrick_partition::replica::Me;
+use firebrick_partition::wire::{self, Limits, Message, Welcome};
+
+use super::super::{NO_TOKEN, Peers};
+
+const MS: u64 = 1_000_000;
+
+/// A brick as far as its ways go.
+struct End {
+    me: Me,
+    fake: Fake,
+    peers: Peers,
+    /// On which endpoint each message came.
+    came_on: Vec<Ep>,
+    /// Connections, and how many there have been.
+    open: usize,
+    opened: usize,
+    /// As whom it answers greetings.
+    named: u32,
+}
+
+struct Scene {
+    now: u64,
+    ends: [End; 2],
+    incarnations: [u64; 2],
+}
+
+fn address(brick: u32) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 7400 + brick as u16))
+}
+
+impl End {
+    fn new(world: &World, me: Me) -> Self {
+        let mut fake = world.fake();
+        fake.listen(address(me.brick));
+        let (peers, came_on) = (Peers::new(me), Vec::new());
+        Self { me, fake, peers, came_on, open: 0, opened: 0, named: me.brick }
+    }
+
+    fn on_frame(&mut self, ep: Ep, bytes: &[u8], now: u64) {
+        match wire::decode(bytes).unwrap() {
+            Message::Hello { slot, hello } => {
+                let welcome = Welcome {
+                    name: "it",
+                    brick: self.named,
+                    incarnation: self.me.incarnation,
+                    cores: 1,
+                    core: 0,
+                    map_version: 1,
+                    features: 0,
+                    limits: Limits::default(),
+                };
+                let mut frame = Vec::new();
+                wire::welcome(&mut frame, slot, &welcome);
+                self.peers.on_came(ep, &hello, now);
+                self.fake.send(ep, &frame, None, NO_TOKEN).unwrap();
+            }
+            Message::Welcome { welcome, .. } => {
+                if !self.peers.on_welcome(ep, welcome.brick) {
+                    self.fake.abort(ep);
+                }
+            }
+            _ => self.came_on.push(ep),
+        }
+    }
+
+    fn turn(&mut self, now: u64) {
+        let mut events = Vec::new();
+        self.fake.poll(now, &mut events);
+        for event in events {
+            match event {
+                Event::Opened { ep, .. } => {
+                    (self.open, self.opened) = (self.open + 1, self.opened + 1);
+                    self.peers.on_opened(&mut self.fake, ep, now);
+                }
+                Event::Frame { ep, rx } => {
+                    let bytes = self.fake.bytes(&rx).to_vec();
+                    self.fake.release(rx);
+                    self.on_frame(ep, &bytes, now);
+                }
+                Event::Closed { ep, .. } => {
+                    self.open -= 1;
+                    self.peers.on_closed(ep, now);
+                }
+                _ => {}
+            }
+        }
+        self.peers.poll(&mut self.fake, now);
+        self.fake.flush().unwrap();
+    }
+
+    fn send(&mut self, to: u32) -> Option<Ep> {
+        let mut message = Vec::new();
+        wire::fetch_map(&mut message, 1, wire::Known::default());
+        self.peers.send(&mut self.fake, to, &message)
+    }
+}
+
+impl Scene {
+    fn new() -> Self {
+        let world = World::new(1, Settings::default());
+        let end = |brick| End::new(&world, Me { brick, incarnation: 1 });
+        let ends = [end(1), end(2)];
+        let mut scene = Self { now: 1_000 * MS, ends, incarnations: [1, 1] };
+        scene.set_bricks(0);
+        scene.set_bricks(1);
+        scene
+    }
+
+    fn set_bricks(&mut self, at: usize) {
+        let entry = |brick: u32| BrickEntry {
+            id: brick,
+            incarnation: self.incarnations[brick as usize - 1],
+            name: format!("brick-{brick}"),
+            listen: address(brick).to_string(),
+            ..BrickEntry::default()
+        };
+        let bricks = [entry(1), entry(2)];
+        let end = &mut self.ends[at];
+        end.peers.set_bricks(&mut end.fake, &bricks, |_| false);
+    }
+
+    fn run(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.now += MS;
+            self.ends.iter_mut().for_each(|end| end.turn(self.now));
+        }
+    }
+
+    /// Sends from one and from the other: each on its end of which connection, and where both came.
+    fn exchange(&mut self) -> [Ep; 2] {
+        let sent = [self.ends[0].send(2), self.ends[1].send(1)].map(|ep| ep.expect("a way"));
+        self.ends.iter_mut().for_each(|end| end.came_on.clear());
+        self.run(5);
+        let came = [self.ends[0].came_on.clone(), self.ends[1].came_on.clone()];
+        assert_eq!(came, [vec![sent[0]], vec![sent[1]]], "each comes on what the other sends on");
+        sent
+    }
+}
+
+#[test]
+fn one_connection_carries_both_directions_whoever_dialled_it() {
+    for first in [0, 1] {
+        let mut scene = Scene::new();
+        assert_eq!(scene.ends[first].send(2 - first as u32), None, "it is dialled now");
+        scene.run(5);
+        scene.exchange();
+        assert_eq!([scene.ends[0].open, scene.ends[1].open], [1, 1]);
+    }
+}
+
+#[test]
+fn of_two_both_use_the_one_that_the_lower_number_dialled() {
+    let mut scene = Scene::new();
+    assert_eq!([scene.ends[0].send(2), scene.ends[1].send(1)], [None, None]);
+    scene.run(5);
+    assert_eq!([scene.ends[0].open, scene.ends[1].open], [2, 2]);
+    let way = scene.exchange()[0];
+    // It ends: the other one is there.
+    scene.ends[0].fake.abort(way);
+    scene.run(5);
+    assert_ne!(scene.exchange()[0], way);
+    assert_eq!([scene.ends[0].open, scene.ends[1].open], [1, 1]);
+}
+
+#[test]
+fn a_way_of_an_earlier_process_is_given_up() {
+    let mut scene = Scene::new();
+    scene.ends[1].send(1);
+    scene.run(5);
+    scene.exchange();
+    // Brick 2 has a new process; its old one is only cut off.
+    scene.incarnations[1] = 2;
+    scene.set_bricks(0);
+    assert_eq!(scene.ends[0].send(2), None, "the old process has nothing to hear any more");
+    scene.run(5);
+    // What greets as the old one is no way either.
+    let hello =
+        wire::Hello { client: "brick", features: wire::BOTH_WAYS, brick: 2, incarnation: 1 };
+    let ep = Ep { slot: 77, generation: 0 };
+    assert!(!scene.ends[0].peers.on_came(ep, &hello, scene.now));
+    let hello = wire::Hello { incarnation: 2, ..hello };
+    assert!(scene.ends[0].peers.on_came(ep, &hello, scene.now));
+    // And what greets for a look, as probes do, or as a client, never is.
+    let probe = wire::Hello { features: 0, ..hello };
+    assert!(!scene.ends[0].peers.on_came(ep, &probe, scene.now));
+    let client = wire::Hello { brick: 0, ..hello };
+    assert!(!scene.ends[0].peers.on_came(ep, &client, scene.now));
+}
+
+#[test]
+fn another_brick_at_the_address_is_dialled_seldom_and_is_no_way() {
+    let mut scene = Scene::new();
+    scene.ends[1].named = 3;
+    // It knows no other to dial.
+    scene.ends[1].peers = Peers::new(Me { brick: 3, incarnation: 1 });
+    scene.ends[0].send(2);
+    scene.run(5);
+    assert_eq!((scene.ends[0].open, scene.ends[0].send(2)), (0, None));
+    let before = scene.ends[1].opened;
+    for _ in 0..100 {
+        scene.ends[0].send(2);
+        scene.run(10);
+    }
+    let dials = scene.ends[1].opened - before;
+    assert!((3..=6).contains(&dials), "{dials} dials in a second");
+}
