@@ -77,12 +77,14 @@ struct Id {
 }
 
 #[derive(Archive, Serialize)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only its archived form is"))]
 struct PutId<'a> {
     put: Put<'a>,
     id: Id,
 }
 
 #[derive(Archive, Serialize)]
+#[cfg_attr(not(test), expect(dead_code, reason = "only its archived form is"))]
 struct PutXId<'a> {
     put: PutX<'a>,
     id: Id,
@@ -222,16 +224,7 @@ impl Body<'_> {
     /// Serialises into `out`, which is exactly [`Body::archived_len`] bytes.
     pub fn write(&self, out: &mut [u8]) {
         match *self {
-            Body::Put { key, value, expires_ms: 0, id: None } => archive(&Put { key, value }, out),
-            Body::Put { key, value, expires_ms, id } => {
-                let put = Put { key, value };
-                match (expires_ms, id.map(Id::from)) {
-                    (0, None) => archive(&put, out),
-                    (0, Some(id)) => archive(&PutId { put, id }, out),
-                    (_, None) => archive(&PutX { put, expires_ms }, out),
-                    (_, Some(id)) => archive(&PutXId { put: PutX { put, expires_ms }, id }, out),
-                }
-            }
+            Body::Put { key, value, expires_ms, id } => write_put(key, value, expires_ms, id, out),
             Body::Remove { key, id: None } => archive(&Remove { key }, out),
             Body::Remove { key, id: Some(id) } => {
                 archive(&RemoveId { remove: Remove { key }, id: id.into() }, out);
@@ -273,6 +266,54 @@ impl From<&ArchivedId> for RequestId {
 }
 
 type InPlace<'a> = Serializer<Buffer<'a>, SubAllocator<'a>, ()>;
+
+/// Writes what rkyv's serializer does (`archive_put`, in the tests), in a fraction of its time: each put pays for this.
+#[inline]
+fn write_put(key: &[u8], value: &[u8], expires_ms: u64, id: Option<RequestId>, out: &mut [u8]) {
+    let (slices, root) = out.split_at_mut(key.len() + value.len());
+    let (key_out, value_out) = slices.split_at_mut(key.len());
+    key_out.copy_from_slice(key);
+    value_out.copy_from_slice(value);
+    let Some((put, rest)) = root.split_first_chunk_mut::<{ size_of::<ArchivedPut>() }>() else {
+        unreachable!("archived_len counts the root")
+    };
+    let at = (key.len() + value.len()) as u32;
+    // A pointer counts from where it lies.
+    let pair =
+        |to: u32, from: u32, len: u32| u128::from(to.wrapping_sub(from)) | u128::from(len) << 32;
+    let (key_len, value_len) = (key.len() as u32, value.len() as u32);
+    let pairs = pair(0, at, key_len) | pair(key_len, at + 8, value_len) << 64;
+    *put = pairs.to_le_bytes();
+    let rest = match rest.split_first_chunk_mut::<8>() {
+        Some((expiry, rest)) if expires_ms != 0 => {
+            *expiry = expires_ms.to_le_bytes();
+            rest
+        }
+        _ => rest,
+    };
+    if let Some(RequestId { session, number }) = id {
+        let id = u128::from(session.partition)
+            | u128::from(session.seq) << 32
+            | u128::from(number) << 96;
+        rest.copy_from_slice(&id.to_le_bytes());
+    }
+}
+
+#[cfg(test)]
+pub(super) fn archive_put(
+    (key, value): (&[u8], &[u8]),
+    expires_ms: u64,
+    id: Option<RequestId>,
+    out: &mut [u8],
+) {
+    let put = Put { key, value };
+    match (expires_ms, id.map(Id::from)) {
+        (0, None) => archive(&put, out),
+        (0, Some(id)) => archive(&PutId { put, id }, out),
+        (_, None) => archive(&PutX { put, expires_ms }, out),
+        (_, Some(id)) => archive(&PutXId { put: PutX { put, expires_ms }, id }, out),
+    }
+}
 
 /// Results as [`Body::Sessions`] archives them, for a record that is written a piece at a time.
 pub(crate) fn write_results(results: &[SessionResult], out: &mut [u8]) {

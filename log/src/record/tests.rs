@@ -163,6 +163,21 @@ proptest! {
     }
 
     #[test]
+    fn a_put_is_what_rkyv_makes_of_it(
+        key in proptest::collection::vec(any::<u8>(), 0..100),
+        value in proptest::collection::vec(any::<u8>(), 0..2000),
+        expires_ms in prop_oneof![Just(0), any::<u64>()],
+        id in proptest::option::of((any::<u32>(), any::<u64>(), any::<u32>())),
+    ) {
+        let id = id.map(|(partition, seq, number)| RequestId { session: SessionId { partition, seq }, number });
+        let body = Body::Put { key: &key, value: &value, expires_ms, id };
+        let (mut ours, mut theirs) = (vec![0; body.archived_len()], vec![0; body.archived_len()]);
+        body.write(&mut ours);
+        super::body::archive_put((&key, &value), expires_ms, id, &mut theirs);
+        prop_assert_eq!(ours, theirs);
+    }
+
+    #[test]
     fn any_key_and_value_come_back(key in proptest::collection::vec(any::<u8>(), 0..100), value in proptest::collection::vec(any::<u8>(), 0..2000), which in 0usize..6, cut in any::<proptest::sample::Index>()) {
         let body = bodies(&key, &value, &[])[which];
         let bytes = build(&body);

@@ -90,6 +90,15 @@ pub(super) struct Draft<'a> {
     pub old: Place,
 }
 
+/// What became of a draft.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Prepared {
+    /// Nothing had to come first.
+    Committed(Version),
+    /// The answer comes with its commit.
+    Waits,
+}
+
 /// The value of a draft is in the replica's scratch buffer.
 pub(super) struct InScratch;
 
@@ -120,7 +129,7 @@ impl Replica {
         now: Now,
         draft: Draft<'_>,
         in_scratch: Option<InScratch>,
-    ) -> Result<Step, AppendError> {
+    ) -> Result<Prepared, AppendError> {
         if self.pending.len() + 1 >= IN_FLIGHT_MAX || self.pending_bytes >= IN_FLIGHT_BYTES_MAX {
             return Err(AppendError::NotYet);
         }
@@ -154,7 +163,7 @@ impl Replica {
         if self.solo && self.pending.is_empty() && self.log.votable(now.boot_ns) >= version.seq {
             self.apply(now, draft.effect, draft.hash, loc, version, Some(draft.old));
             self.log.set_commit(version.seq);
-            return Ok(self.step(draft.reply, version));
+            return Ok(Prepared::Committed(version));
         }
         let Draft { hash, token, effect, reply, .. } = draft;
         self.push_pending(
@@ -172,7 +181,7 @@ impl Replica {
                 own: true,
             },
         );
-        Ok(Step::Later)
+        Ok(Prepared::Waits)
     }
 
     fn push_pending(&mut self, version: Version, mut pending: Pending) {
@@ -418,6 +427,7 @@ impl Replica {
     }
 
     /// The answer of a committed write.
+    #[inline]
     pub(super) fn step(&self, reply: Reply, version: Version) -> Step {
         Step::Answer(match reply {
             Reply::Done => Answer::Done { version },

@@ -2,9 +2,9 @@
 
 use firebrick_log::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 use firebrick_log::record::Body;
-use firebrick_log::{Corrupt, Loc};
+use firebrick_log::{AppendError, Corrupt, Loc};
 
-use super::commit::{Draft, Effect, InScratch, Reply};
+use super::commit::{Draft, Effect, InScratch, Prepared, Reply};
 use super::execute::Step;
 use super::lookup::Place;
 use super::number::{format_float, parse_float, parse_integer};
@@ -192,8 +192,16 @@ impl Replica {
                 return self.resting(token, rests_on, step, out);
             }
         }
-        match self.prepare(now, draft, in_scratch) {
-            Ok(step) => step,
+        let reply = draft.reply;
+        let prepared = self.prepare(now, draft, in_scratch);
+        self.comes_to(prepared, reply)
+    }
+
+    #[inline]
+    fn comes_to(&self, prepared: Result<Prepared, AppendError>, reply: Reply) -> Step {
+        match prepared {
+            Ok(Prepared::Committed(version)) => self.step(reply, version),
+            Ok(Prepared::Waits) => Step::Later,
             Err(error) => error.into(),
         }
     }
@@ -239,7 +247,8 @@ impl Replica {
                 if !self.sessions.is_open(session) {
                     return Step::Answer(Answer::Absent);
                 }
-                return self.end_session(now, Some(token), session).unwrap_or_else(Step::from);
+                let prepared = self.end_session(now, Some(token), session);
+                return self.comes_to(prepared, Reply::Done);
             }
             _ => (Body::Clear, Effect::Clear, Reply::Done),
         };
@@ -252,7 +261,8 @@ impl Replica {
             numbered: None,
             old: Place::Absent,
         };
-        self.prepare(now, draft, None).unwrap_or_else(Step::from)
+        let prepared = self.prepare(now, draft, None);
+        self.comes_to(prepared, reply)
     }
 
     /// Ends a session by a record.
@@ -261,7 +271,7 @@ impl Replica {
         now: Now,
         token: Option<u64>,
         session: crate::op::SessionId,
-    ) -> Result<Step, firebrick_log::AppendError> {
+    ) -> Result<Prepared, AppendError> {
         let draft = Draft {
             hash: 0,
             token,
