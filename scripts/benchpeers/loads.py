@@ -141,12 +141,25 @@ def _drive(selector, port, batches, batch_bytes, rounds, clients, pipeline):
     return rounds * clients * pipeline / (time.perf_counter() - begin)
 
 
+def bench_redis(binary, port, connections, seconds, keys=100_000):
+    """Puts a second with `firebrick bench redis`: one request under way on each connection."""
+    command = pinned(LOAD_CPU, [
+        binary, "bench", "redis", "--connect", f"127.0.0.1:{port}", "--connections", str(connections), "--mix", "put",
+        "--value", str(VALUE_BYTES), "--keys", str(keys), "--time", f"{int(seconds * 1000)}ms", "--poll", "busy",
+        "--json"])
+    return report_of(command)["ops_per_second"]
+
+
 def native(binary, port, in_flight, mix, seconds, keys=100_000, poll="busy"):
     """`firebrick bench kv`; its JSON report."""
     command = pinned(LOAD_CPU, [
         binary, "bench", "kv", "--connect", f"127.0.0.1:{port}", "--in-flight", str(in_flight), "--mix", mix,
         "--value", str(VALUE_BYTES), "--keys", str(keys), "--time", f"{int(seconds * 1000)}ms", "--poll", poll,
         "--json"])
+    return report_of(command)
+
+
+def report_of(command):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=900)
     if done.returncode != 0:
         raise Failed(f"`{' '.join(command)}` failed: {done.stderr.strip()[-300:]}")
