@@ -101,6 +101,8 @@ pub struct Load {
     pub sends: u32,
     /// What they will bring back soon: who is answered asks again, who is asked answers.
     pub answers: u32,
+    /// One of them is so large that it may not complete at once.
+    pub large: bool,
 }
 
 /// What a fabric did since it was made. Plain numbers; the owner publishes them.
@@ -221,13 +223,17 @@ pub trait Fabric {
     /// The caller checks [`Fabric::room`] before it starts another reply.
     fn out(&mut self, ep: Ep) -> Option<&mut Vec<u8>>;
 
-    /// Bytes that may still be queued on the endpoint; 0 when it is full or closed. A stream endpoint
-    /// that reached 0 gets [`Event::Drained`] later, and its receiving is paused until then.
+    /// Bytes that may still be queued on the endpoint; 0 when it is full or closed. An endpoint
+    /// that reached 0 gets [`Event::Drained`] later, and its receiving is paused until then (but [`Fabric::read_on`]).
     fn room(&self, ep: Ep) -> usize;
 
     /// Stops (or resumes) receiving on an endpoint whose owner cannot take more for now, for reasons
     /// of its own. What was received before still comes.
     fn hold(&mut self, ep: Ep, held: bool);
+
+    /// From now on this endpoint receives also while its output is full: two that send to each other must not wait
+    /// for each other to read. Its owner bounds what the input makes it queue.
+    fn read_on(&mut self, ep: Ep);
 
     /// The peer's address and ours, for people; `?` when it has closed. Costs system calls.
     fn addresses(&self, ep: Ep) -> (String, String);

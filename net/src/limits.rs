@@ -7,6 +7,8 @@ pub const RX_BUFFER_BYTES: usize = 16 << 10;
 /// Output queued on one endpoint beyond which `send` answers `Full`.
 /// One frame of the largest size always fits an empty endpoint.
 pub const OUT_BYTES_MAX: usize = 1 << 20;
+/// A send above this may find no room in the socket and complete late.
+pub const LARGE_SEND_BYTES: usize = 16 << 10;
 /// Endpoints of one data core.
 pub const ENDPOINTS_MAX: usize = 16 << 10;
 /// Provided receive buffers of one data core, unless configured otherwise. A power of two.

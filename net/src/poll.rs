@@ -130,7 +130,7 @@ impl Poller {
         let answers = load.answers.clamp(1, BATCH_MAX);
         let limit_ns = match (load.sends, answers) {
             (0, 1) => u64::MAX,
-            (_, 1) => SENT_WAIT_NS,
+            (_, 1) if !load.large => SENT_WAIT_NS,
             _ => BATCH_WAIT_NS,
         };
         Next::Wait { want: load.sends + answers, timeout_ns: timer_ns.min(limit_ns) }

@@ -56,6 +56,58 @@ fn a_body_is_sent_from_where_it_lies_within_one_checked_frame() {
     }
 }
 
+/// Each has more under way than the kernel takes for a peer that does not read.
+#[test]
+fn two_that_send_much_to_each_other_both_read() {
+    let mut ends = [Server::new(Port::Frames), Server::new(Port::Frames)];
+    let address = ends[1].address;
+    let here = ends[0].tcp.dial(address, Port::Frames).unwrap();
+    let mut opened = [None, None];
+    let start = Instant::now();
+    let turns = |ends: &mut [Server; 2], mut done: Box<dyn FnMut(usize, Seen) -> bool>| {
+        loop {
+            assert!(start.elapsed() < Duration::from_secs(20), "they wait for each other");
+            for (at, end) in ends.iter_mut().enumerate() {
+                for seen in end.turn_at(boot_ns()) {
+                    if done(at, seen) {
+                        return;
+                    }
+                }
+            }
+        }
+    };
+    let (tell, told) = std::sync::mpsc::channel();
+    turns(
+        &mut ends,
+        Box::new(move |at, seen| {
+            if let Seen::Opened(ep) = seen {
+                opened[at] = Some(ep);
+            }
+            let both = opened.iter().all(Option::is_some);
+            if let (true, Some(ep)) = (both, opened[1]) {
+                tell.send(ep).unwrap();
+            }
+            both
+        }),
+    );
+    let eps = [here, told.recv().unwrap()];
+    let much = vec![7; 8 << 20];
+    for (end, ep) in ends.iter_mut().zip(eps) {
+        end.tcp.read_on(ep);
+        end.tcp.send(ep, &much, None, Token(0)).unwrap();
+    }
+    let mut came = [0, 0];
+    turns(
+        &mut ends,
+        Box::new(move |at, seen| {
+            if let Seen::Frame(_, bytes) = seen {
+                came[at] += bytes.len();
+            }
+            came == [8 << 20; 2]
+        }),
+    );
+}
+
 #[test]
 fn disk_writes_complete_with_their_token_and_are_not_network() {
     let mut tcp = Tcp::new(Config::default()).unwrap();

@@ -11,12 +11,16 @@ use crate::resp;
 /// behind a flush) can pile up like this; a client that lets them is closed.
 pub const OWED_BYTES_MAX: usize = 128 << 20;
 
+/// Bytes of late answers to a brick past which its requests are not executed.
+pub const LATE_BYTES_MAX: usize = 4 << 20;
+
 /// A native connection.
 #[derive(Debug, Default)]
 pub struct Native {
     /// Frames that came while there was no room for their answers.
     pub held: VecDeque<Rx>,
-    /// Answers that came while there was no room for them. Bounded by the requests in flight.
+    /// Answers that came while there was no room for them. Bounded by the requests in flight, and by
+    /// [`LATE_BYTES_MAX`] and one answer for a brick's.
     pub late: VecDeque<Vec<u8>>,
     /// Their bytes.
     pub late_bytes: usize,

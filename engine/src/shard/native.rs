@@ -7,7 +7,7 @@ use firebrick_partition::{Answer, Failure};
 
 use super::Shard;
 use super::asker::{Asker, ConnId};
-use super::conns::OWED_BYTES_MAX;
+use super::conns::{LATE_BYTES_MAX, OWED_BYTES_MAX};
 
 /// A frame without a body has no completion, so its token is never seen.
 const NO_TOKEN: Token = Token(u64::MAX);
@@ -59,6 +59,9 @@ impl<F: Fabric> Shard<F> {
                 if native.in_flight >= self.info.in_flight_max {
                     self.store.counts.overloaded += 1;
                     wire::answer(&mut reply, slot, &Answer::Failed(Failure::Busy));
+                } else if native.late_bytes > LATE_BYTES_MAX {
+                    // Of a brick, whose input does not wait: it asks again in a moment.
+                    wire::answer(&mut reply, slot, &Answer::Failed(Failure::Unavailable));
                 } else {
                     let hash = hash_key(request.key);
                     match self.store.submit_frame(
@@ -116,7 +119,11 @@ impl<F: Fabric> Shard<F> {
         native.brick = hello.brick;
         wire::welcome(reply, slot, &self.info.welcome(&self.store.routes, self.store.core()));
         let came = self.store.peers.on_came(ep, &hello, self.store.now.boot_ns);
-        (true, if came { hello.brick } else { 0 })
+        let brick = hello.brick;
+        if brick != 0 {
+            self.fabric.read_on(ep);
+        }
+        (true, if came { brick } else { 0 })
     }
 
     fn send_native(&mut self, ep: Ep, frame: &[u8]) {
@@ -129,7 +136,7 @@ impl<F: Fabric> Shard<F> {
     fn keep_native(&mut self, ep: Ep, frame: &[u8]) {
         let Some(native) = self.conns.native(ep) else { return };
         if native.late_bytes + frame.len() > OWED_BYTES_MAX {
-            self.fabric.close(ep);
+            self.fabric.abort(ep);
             return;
         }
         native.late_bytes += frame.len();

@@ -38,6 +38,11 @@ impl<F: Fabric> Shard<F> {
         let Some(brick) = opened else { return false };
         let native = Native { dialled: true, ..Native::default() };
         self.conns.insert(ep, Kind::Native(Box::new(native)));
+        self.fabric.read_on(ep);
+        if matches!(self.stopping, Some(Stopping::Closing { .. } | Stopping::Stopped)) {
+            self.fabric.close(ep);
+            return true;
+        }
         self.files.on_peer_up(&mut self.fabric, &mut self.store, brick);
         true
     }
@@ -201,6 +206,10 @@ impl<F: Fabric> Shard<F> {
             if let Some(failure) = refused {
                 self.answer_forward(slot, Holder::Here, Answer::Failed(failure));
             }
+        } else if self.store.peers.overtakes(forward.conn, primary) {
+            self.store.peers.forwards.give_slot(slot);
+            forward.request = frame;
+            self.on_forward_answer(forward, Answer::Failed(Failure::Unavailable));
         } else if let Some(way) = self.store.peers.send(&mut self.fabric, primary, &frame) {
             forward.holder = Holder::Way(way);
             forward.request = frame;

@@ -372,18 +372,17 @@ impl Log {
     }
 
     fn find_settled(&mut self, stride: usize) -> Result<u32, AppendError> {
-        if let Some(slot) = self.settled_open {
-            if self.takes_settled(slot, stride) {
-                return Ok(slot);
-            }
-            self.segment_mut(slot).closed = true;
-            self.settled_open = None;
+        if let Some(slot) = self.settled_open.filter(|&slot| self.takes_settled(slot, stride)) {
+            return Ok(slot);
         }
         loop {
             if let Some(slot) = self.settleds.next.pop_front() {
                 self.settled_slots.push(slot);
                 if self.takes_settled(slot, stride) {
-                    self.settled_open = Some(slot);
+                    // Not before there is another: smaller ones may still fit.
+                    if let Some(old) = self.settled_open.replace(slot) {
+                        self.segment_mut(old).closed = true;
+                    }
                     return Ok(slot);
                 }
                 self.segment_mut(slot).closed = true;

@@ -139,6 +139,7 @@ struct End {
     frames: Vec<Vec<u8>>,
     closing: bool,
     paused: bool,
+    reads_on: bool,
     held: bool,
     owed: std::cell::Cell<bool>,
 }
@@ -198,6 +199,7 @@ impl Fake {
             frames: Vec::new(),
             closing: false,
             paused: false,
+            reads_on: false,
             held: false,
             owed: std::cell::Cell::new(false),
         };
@@ -267,8 +269,10 @@ impl Fake {
             if self.queued(&self.ends[slot as usize]) >= OUT_BYTES_MAX {
                 let end = &mut self.ends[slot as usize];
                 end.owed.set(true);
-                end.paused = true;
-                self.net.borrow_mut().pause(link, side, true);
+                if !end.reads_on {
+                    end.paused = true;
+                    self.net.borrow_mut().pause(link, side, true);
+                }
             }
         }
     }
@@ -411,6 +415,12 @@ impl Fabric for Fake {
         }
     }
 
+    fn read_on(&mut self, ep: Ep) {
+        if let Some(end) = self.end_mut(ep) {
+            end.reads_on = true;
+        }
+    }
+
     fn addresses(&self, ep: Ep) -> (String, String) {
         (format!("fake:{}", ep.slot), "fake:0".into())
     }
@@ -477,7 +487,7 @@ impl Fabric for Fake {
     }
 
     fn load(&self) -> Load {
-        Load { sends: self.dirty.len() as u32, answers: 0 }
+        Load { sends: self.dirty.len() as u32, ..Load::default() }
     }
 }
 

@@ -1,7 +1,7 @@
 use super::*;
 
-const BUSY_LOAD: Load = Load { sends: 5, answers: 5 };
-const IDLE: Load = Load { sends: 0, answers: 0 };
+const BUSY_LOAD: Load = Load { sends: 5, answers: 5, large: false };
+const IDLE: Load = Load { sends: 0, answers: 0, large: false };
 const TIMER: u64 = 10_000_000;
 
 #[test]
@@ -34,7 +34,7 @@ fn a_parked_core_waits_for_several_under_load_but_not_long() {
     let mut poller = Poller::new(Mode::Park);
     let batch = Next::Wait { want: 5 + 5, timeout_ns: BATCH_WAIT_NS };
     assert_eq!(poller.after(0, 9, BUSY_LOAD, TIMER), batch);
-    let most = Load { sends: 1000, answers: 1000 };
+    let most = Load { sends: 1000, answers: 1000, large: false };
     assert_eq!(
         poller.after(0, 9, most, TIMER),
         Next::Wait { want: 1000 + 16, timeout_ns: BATCH_WAIT_NS }
@@ -44,8 +44,10 @@ fn a_parked_core_waits_for_several_under_load_but_not_long() {
 #[test]
 fn what_was_sent_to_one_is_waited_for_and_no_other() {
     let mut poller = Poller::new(Mode::Park);
-    let one = Load { sends: 1, answers: 1 };
+    let one = Load { sends: 1, answers: 1, large: false };
     assert_eq!(poller.after(0, 1, one, TIMER), Next::Wait { want: 2, timeout_ns: SENT_WAIT_NS });
-    let quiet = Load { sends: 0, answers: 0 };
+    let large = Load { large: true, ..one };
+    assert_eq!(poller.after(0, 1, large, TIMER), Next::Wait { want: 2, timeout_ns: BATCH_WAIT_NS });
+    let quiet = Load { sends: 0, answers: 0, large: false };
     assert_eq!(poller.after(0, 0, quiet, TIMER), Next::Wait { want: 1, timeout_ns: TIMER });
 }

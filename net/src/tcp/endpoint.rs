@@ -53,6 +53,8 @@ pub struct Endpoint {
     pub connecting: bool,
     /// Receiving is stopped until the output has drained.
     pub paused: bool,
+    /// Receiving never stops for a full output.
+    pub reads_on: bool,
     /// Receiving is stopped because the caller said so.
     pub held: bool,
     /// Receiving stopped for want of buffers; the endpoint is in the list of the starved.
@@ -83,6 +85,7 @@ impl Endpoint {
             sending: false,
             connecting: false,
             paused: false,
+            reads_on: false,
             held: false,
             starved: false,
             dirty: false,

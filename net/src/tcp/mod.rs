@@ -29,7 +29,7 @@ use crate::fabric::{
 use crate::frame::Hello;
 use crate::limits::{
     CQES_PER_POLL_MAX, DISK_WRITES_MAX, ENDPOINTS_MAX, EVENTS_PER_POLL_MAX, HANDSHAKE_NS_MAX,
-    RX_BUFFERS,
+    LARGE_SEND_BYTES, RX_BUFFERS,
 };
 use crate::ring::{Bell, Buffers, Ring, RingError, Waker};
 use endpoint::{State, Table};
@@ -294,6 +294,12 @@ impl Fabric for Tcp {
         );
     }
 
+    fn read_on(&mut self, ep: Ep) {
+        if let Some(endpoint) = self.table.get_mut(ep) {
+            endpoint.reads_on = true;
+        }
+    }
+
     /// What waits in the backlog is reset by the kernel.
     fn stop_listening(&mut self) {
         for fd in self.listeners.iter_mut().filter_map(|l| l.fd.take()) {
@@ -395,8 +401,11 @@ impl Fabric for Tcp {
             let endpoint = self.table.see(**slot);
             !endpoint.sending && endpoint.output.queued() > 0
         };
-        let sends = self.dirty.iter().filter(leaves).count() as u32;
-        Load { sends, answers: sends }
+        let leaving = self.dirty.iter().filter(leaves);
+        let (sends, most) = leaving.fold((0, 0), |(sends, most), slot| {
+            (sends + 1, self.table.see(*slot).output.queued().max(most))
+        });
+        Load { sends, answers: sends, large: most > LARGE_SEND_BYTES }
     }
 }
 

@@ -137,7 +137,7 @@ impl Tcp {
         let endpoint = self.table.at(slot);
         if endpoint.output.queued() >= OUT_BYTES_MAX {
             endpoint.owed.set(true);
-            if !endpoint.paused {
+            if !endpoint.paused && !endpoint.reads_on {
                 endpoint.paused = true;
                 self.stop_receiving(slot)?;
             }

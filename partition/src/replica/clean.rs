@@ -40,7 +40,7 @@ impl SessionsRecord {
         if let Some(old) = self.loc.replace(loc) {
             log.mark_dead(old);
         }
-        (self.seq, self.stamp) = (stamp, stamp);
+        (self.seq, self.stamp, self.changes) = (stamp, stamp, None);
     }
 
     /// The sequence number of the newest one.

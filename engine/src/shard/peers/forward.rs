@@ -178,6 +178,13 @@ impl Forwards {
         lost
     }
 
+    /// Requests that went this way have no answer yet: any, and any of this connection.
+    pub fn under_way(&self, way: Ep, conn: ConnId) -> (bool, bool) {
+        let mut there =
+            self.sent.iter().flatten().filter(|f| f.holder == Holder::Way(way)).peekable();
+        (there.peek().is_some(), there.any(|f| f.conn == conn))
+    }
+
     /// Nothing was done: the request is tried again later. `Err`: a later one of its connection is on its
     /// way, which it would overtake.
     pub fn wait(&mut self, mut forward: Forward, now_ns: u64) -> Result<(), Forward> {

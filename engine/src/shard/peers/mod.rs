@@ -25,6 +25,8 @@ use firebrick_partition::wire::{self, BOTH_WAYS, Hello};
 pub use forward::{Forward, Forwards, Holder, is_temporary};
 use probes::Probes;
 
+use crate::shard::asker::ConnId;
+
 /// Between two tries to dial a brick that could not be reached: at first, and at most.
 const RETRY_NS_MIN: u64 = 5_000_000;
 const RETRY_NS_MAX: u64 = 200_000_000;
@@ -62,6 +64,8 @@ struct Peer {
     address: Option<SocketAddr>,
     link: Link,
     came: Option<Came>,
+    /// The way that requests took.
+    asked: Option<Ep>,
     /// Something was to be sent since the last look.
     wanted: bool,
     retry_ns: u64,
@@ -177,6 +181,25 @@ impl Peers {
             OUT_BYTES_MAX => FRAME_BYTES_MAX,
             room => room.saturating_sub(OUT_BYTES_MAX / 2),
         }
+    }
+
+    /// The way to a brick has changed, and a request of this connection is still on the other one: the next would
+    /// overtake it.
+    pub fn overtakes(&mut self, conn: ConnId, brick: u32) -> bool {
+        let Some(way) = self.way(brick) else { return false };
+        let asked = self.peer(brick).and_then(|peer| peer.asked);
+        if let Some(old) = asked.filter(|old| *old != way) {
+            let (any, of_conn) = self.forwards.under_way(old, conn);
+            if any {
+                return of_conn;
+            }
+        }
+        if asked != Some(way)
+            && let Some(peer) = self.peer(brick)
+        {
+            peer.asked = Some(way);
+        }
+        false
     }
 
     /// Sends one message: on which connection. `None`: it did not leave.
@@ -335,6 +358,7 @@ impl Peer {
             address: None,
             link: Link::Down,
             came: None,
+            asked: None,
             wanted: false,
             retry_ns: 0,
             wait_ns: 0,
@@ -367,6 +391,7 @@ impl Peer {
 
     fn drop_came<F: Fabric>(&mut self, fabric: &mut F) {
         if let Some(came) = self.came.take() {
+            self.wanted = true;
             fabric.abort(came.ep);
         }
     }

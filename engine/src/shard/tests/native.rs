@@ -57,6 +57,25 @@ fn a_client_that_does_not_read_gets_everything_later() {
     assert!(slow.got.values().all(|said| said.len() > 100_000));
 }
 
+/// A brick's input does not wait for room, so what it makes this one owe is bounded another way: it is told to ask again.
+#[test]
+fn a_brick_that_does_not_read_is_told_to_ask_again_and_its_connection_stays() {
+    let mut rig = Rig::new(Build::new(4, 1, Durability::Memory)).serve();
+    let mut brick = NativeClient::new(&mut rig, 0, "default");
+    let key = brick.key_on(0, 0);
+    assert_eq!(brick.call(&mut rig, &key, put(&vec![b'v'; 1 << 20])), "done");
+    brick.greet_as_brick(rig.now, 9);
+    for _ in 0..40 {
+        brick.ask(rig.now, &key, Op::Get, None);
+        brick.fake_flush();
+        rig.run_for(30_000);
+    }
+    brick.settle(&mut rig, 1_000_000_000);
+    let again = brick.got.values().filter(|said| *said == "failed Unavailable").count();
+    assert!((20..40).contains(&again), "{again} of 40");
+    assert!(brick.call(&mut rig, &key, Op::Get).starts_with("value v"));
+}
+
 /// An answer to a connection that has gone does not reach the one that got its slot.
 #[test]
 fn late_answers_do_not_reach_the_next_connection_of_the_slot() {

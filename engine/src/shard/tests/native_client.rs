@@ -92,6 +92,14 @@ impl NativeClient {
         self.send(now, &frame)
     }
 
+    /// It is a brick from now on, as far as it says.
+    pub fn greet_as_brick(&mut self, now: u64, brick: u32) {
+        let hello = wire::Hello { client: "brick", features: 0, brick, incarnation: 1 };
+        let mut frame = Vec::new();
+        wire::hello(&mut frame, self.next, &hello);
+        self.send(now, &frame);
+    }
+
     pub fn control(&mut self, now: u64, json: &str) -> u32 {
         let mut frame = Vec::new();
         wire::control(&mut frame, self.next, json);
@@ -117,6 +125,7 @@ impl NativeClient {
                             (slot, words(&answer))
                         }
                         Message::ControlAnswer { slot, json } => (slot, json.to_owned()),
+                        Message::Welcome { slot, .. } => (slot, "welcome".to_owned()),
                         other => panic!("{other:?}"),
                     };
                     assert!(self.waiting.remove(&slot).is_some(), "{slot} answered twice: {said}");

@@ -8,7 +8,8 @@ use firebrick_partition::maps::BrickEntry;
 use firebrick_partition::replica::Me;
 use firebrick_partition::wire::{self, Limits, Message, Welcome};
 
-use super::super::{NO_TOKEN, Peers};
+use super::super::{Holder, NO_TOKEN, Peers};
+use crate::shard::asker::ConnId;
 
 const MS: u64 = 1_000_000;
 
@@ -60,6 +61,7 @@ impl End {
                 let mut frame = Vec::new();
                 wire::welcome(&mut frame, slot, &welcome);
                 self.peers.on_came(ep, &hello, now);
+                self.fake.read_on(ep);
                 self.fake.send(ep, &frame, None, NO_TOKEN).unwrap();
             }
             Message::Welcome { welcome, .. } => {
@@ -78,7 +80,9 @@ impl End {
             match event {
                 Event::Opened { ep, .. } => {
                     (self.open, self.opened) = (self.open + 1, self.opened + 1);
-                    self.peers.on_opened(&mut self.fake, ep, now);
+                    if self.peers.on_opened(&mut self.fake, ep, now).is_some() {
+                        self.fake.read_on(ep);
+                    }
                 }
                 Event::Frame { ep, rx } => {
                     let bytes = self.fake.bytes(&rx).to_vec();
@@ -94,6 +98,14 @@ impl End {
         }
         self.peers.poll(&mut self.fake, now);
         self.fake.flush().unwrap();
+    }
+
+    /// More than any queue or socket takes at once, in one frame.
+    fn send_much(&mut self, to: u32) -> Option<Ep> {
+        let mut message = Vec::new();
+        let json = "x".repeat(3 << 20);
+        wire::control(&mut message, 1, &json);
+        self.peers.send(&mut self.fake, to, &message)
     }
 
     fn send(&mut self, to: u32) -> Option<Ep> {
@@ -211,4 +223,43 @@ fn another_brick_at_the_address_is_dialled_seldom_and_is_no_way() {
     }
     let dials = scene.ends[1].opened - before;
     assert!((3..=6).contains(&dials), "{dials} dials in a second");
+}
+
+#[test]
+fn two_that_send_much_to_each_other_both_read() {
+    let mut scene = Scene::new();
+    scene.ends[0].send(2);
+    scene.run(5);
+    let sent = [scene.ends[0].send_much(2), scene.ends[1].send_much(1)];
+    assert!(sent.iter().all(Option::is_some));
+    scene.run(50);
+    assert_eq!(scene.ends.each_ref().map(|end| end.came_on.len()), [1, 1]);
+    scene.exchange();
+}
+
+/// What went one way comes before what goes another, for one connection.
+#[test]
+fn a_request_does_not_overtake_those_of_its_connection_on_a_way_that_was() {
+    let mut scene = Scene::new();
+    let conn = |slot| ConnId::new(Ep { slot, generation: 0 });
+    scene.ends[1].send(1);
+    scene.run(5);
+    let peers = &mut scene.ends[1].peers;
+    assert!(!peers.overtakes(conn(1), 1));
+    peers.forwards.begin((conn(1), 0), 7, Vec::new(), false, 0).unwrap();
+    let Some(Ok(mut forward)) = peers.forwards.next(scene.now) else { panic!("it is fresh") };
+    let slot = peers.forwards.take_slot();
+    let old = scene.ends[1].send(1).unwrap();
+    forward.holder = Holder::Way(old);
+    scene.ends[1].peers.forwards.sent(slot, forward);
+    // The other brick dials too, and its number is lower.
+    let hello =
+        wire::Hello { client: "brick", features: wire::BOTH_WAYS, brick: 1, incarnation: 1 };
+    let new = Ep { slot: 77, generation: 0 };
+    let peers = &mut scene.ends[1].peers;
+    assert!(peers.on_came(new, &hello, scene.now));
+    assert!(peers.overtakes(conn(1), 1), "its first request is still on the old way");
+    assert!(!peers.overtakes(conn(2), 1), "another's is not");
+    assert!(peers.forwards.answered(slot, Holder::Way(old)).is_some());
+    assert!(!peers.overtakes(conn(1), 1));
 }
