@@ -195,6 +195,13 @@ fn read_everything(world: &mut World) -> Result<(), String> {
     run_to(world, world.now + 300 * MS)?;
     let mut reads = 0;
     for key in world.keys() {
+        for _ in 0..10 {
+            if world.clients[0].members(&key).is_empty() {
+                // It heard of no table in all this time, as when the keepers were down for most of it.
+                world.fetch_maps(0);
+                run_to(world, world.now + 20 * MS)?;
+            }
+        }
         for brick in world.clients[0].members(&key) {
             world.call(0, &key, Call::Get, Some(brick));
             reads += 1;
