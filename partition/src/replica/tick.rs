@@ -57,7 +57,8 @@ impl Replica {
 
     /// Whoever does not serve expires nothing and ends no session, but cleans.
     fn tick_aside(&mut self, budget: Budget) -> bool {
-        let cleans = matches!(self.state, State::Following | State::Stopped);
+        // (Who begins to lead has a record to append, and may have no room for it.)
+        let cleans = matches!(self.state, State::Following | State::Stopped | State::Beginning);
         // (Half a copy's index has tombstones in it, also while the copy rests before it starts over.)
         if !cleans || !self.is_whole() {
             return cleans && self.discard_some();
