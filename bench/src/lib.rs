@@ -5,6 +5,7 @@
 //! [`null`] is the floor: the same ring driver, frames and poll modes as a brick, with fixed answers.
 
 pub mod kv;
+pub mod load;
 pub mod null;
 pub mod pin;
 pub mod redis;

@@ -19,7 +19,7 @@ use firebrick_client::{
 };
 use firebrick_net::poll::Mode;
 
-use crate::pin::pin_to;
+use crate::load::LoadOptions;
 pub use keys::Distribution;
 use keys::{Chooser, key};
 use report::Tally;
@@ -36,27 +36,10 @@ pub struct KvOptions {
     pub in_flight: usize,
     /// Open loop: requests a second.
     pub rate: Option<f64>,
-    /// The share of gets, 0 to 1; the rest are puts.
-    pub read_share: f64,
-    /// Different keys.
-    pub keys: u64,
-    /// Which of them how often.
-    pub distribution: Distribution,
-    /// Bytes of a value.
-    pub value_bytes: usize,
-    /// Not measured, before.
-    pub warm_up: Duration,
-    /// Measured.
-    pub time: Duration,
-    /// The load's CPU.
-    pub core: Option<usize>,
-    /// What the load does while it waits. An open loop spins, to be on time, unless it is told to park: then it shares
-    /// its CPU with others, and the timer's delay counts as the server's.
-    pub poll: Mode,
+    /// What is sent.
+    pub load: LoadOptions,
     /// Store every key once before a run with gets.
     pub preload: bool,
-    /// Chooses keys and the order of gets and puts.
-    pub seed: u64,
 }
 
 impl Default for KvOptions {
@@ -66,16 +49,8 @@ impl Default for KvOptions {
             table: "default".to_owned(),
             in_flight: 64,
             rate: None,
-            read_share: 0.5,
-            keys: 100_000,
-            distribution: Distribution::Uniform,
-            value_bytes: 64,
-            warm_up: Duration::from_millis(500),
-            time: Duration::from_secs(5),
-            core: None,
-            poll: Mode::default(),
+            load: LoadOptions::default(),
             preload: true,
-            seed: 1,
         }
     }
 }
@@ -119,11 +94,9 @@ impl From<Error> for BenchError {
 /// that is done, 0 to 1.
 pub fn run(options: &KvOptions, progress: &mut dyn FnMut(f64)) -> Result<KvReport, BenchError> {
     check(options)?;
-    if let Some(cpu) = options.core {
-        pin_to(cpu).map_err(|error| BenchError::Pin(cpu, error))?;
-    }
-    let spins = options.rate.is_some() && options.poll != Mode::Park;
-    let poll = if spins { Mode::Busy } else { options.poll };
+    options.load.pin()?;
+    let spins = options.rate.is_some() && options.load.poll != Mode::Park;
+    let poll = if spins { Mode::Busy } else { options.load.poll };
     let client = Options {
         name: "firebrick-bench".to_owned(),
         in_flight: options.in_flight.max(PRELOAD_IN_FLIGHT),
@@ -132,14 +105,14 @@ pub fn run(options: &KvOptions, progress: &mut dyn FnMut(f64)) -> Result<KvRepor
     let mut direct = Direct::connect(&options.connect, &DirectOptions { client, poll })?;
     let table = direct.table(&options.table)?;
     let mut load = Load::new(options, table);
-    if options.preload && options.read_share > 0.0 {
-        load.preload(&mut direct, options.keys)?;
+    if options.preload && options.load.read_share > 0.0 {
+        load.preload(&mut direct, options.load.keys)?;
     }
-    let warm_up = options.warm_up;
+    let warm_up = options.load.warm_up;
     load.drive(&mut direct, warm_up, &mut |_| {})?;
     load.tally = Tally::new();
     let begin = Instant::now();
-    load.drive(&mut direct, options.time, progress)?;
+    load.drive(&mut direct, options.load.time, progress)?;
     Ok(load.report(begin.elapsed(), poll))
 }
 
@@ -149,23 +122,10 @@ fn check(options: &KvOptions) -> Result<(), BenchError> {
         let max = firebrick_client::IN_FLIGHT_MAX;
         return refuse(format!("{} requests in flight: choose 1 to {max}", options.in_flight));
     }
-    if !(0.0..=1.0).contains(&options.read_share) {
-        return refuse(format!("a share of gets of {}: choose 0 to 1", options.read_share));
-    }
-    if options.keys == 0 || options.keys > 999_999_999_999 {
-        return refuse(format!("{} keys: choose 1 to 999,999,999,999", options.keys));
-    }
-    if options.value_bytes > firebrick_client::VALUE_BYTES_MAX {
-        let max = firebrick_client::VALUE_BYTES_MAX;
-        return refuse(format!("values of {} bytes: the limit is {max}", options.value_bytes));
-    }
     if options.rate.is_some_and(|rate| !(rate.is_finite() && rate > 0.0)) {
         return refuse("the rate must be above 0 requests a second".to_owned());
     }
-    if options.time.is_zero() {
-        return refuse("the time must be above 0".to_owned());
-    }
-    Ok(())
+    options.load.check()
 }
 
 /// Puts in flight while keys are stored before a run.
@@ -198,8 +158,8 @@ impl<'a> Load<'a> {
         Self {
             options,
             table,
-            chooser: Chooser::new(options.distribution, options.keys, options.seed),
-            value: vec![b'x'; options.value_bytes],
+            chooser: Chooser::new(options.load.distribution, options.load.keys, options.load.seed),
+            value: vec![b'x'; options.load.value_bytes],
             pending: vec![idle; slots],
             free: (0..slots as u32).rev().collect(),
             tally: Tally::new(),
@@ -274,7 +234,7 @@ impl<'a> Load<'a> {
 
     fn submit(&mut self, direct: &mut Direct, since: Instant) -> Result<(), BenchError> {
         let Some(token) = self.free.pop() else { return Ok(()) };
-        let is_get = self.chooser.chance(self.options.read_share);
+        let is_get = self.chooser.chance(self.options.load.read_share);
         let key = key(self.chooser.next_key());
         let op = if is_get { Op::Get } else { put(&self.value) };
         self.pending[token as usize] = Pending { since, is_get };
@@ -301,12 +261,10 @@ impl<'a> Load<'a> {
     }
 
     fn report(self, elapsed: Duration, poll: Mode) -> KvReport {
-        let options = self.options;
-        let mut report = KvReport::of(self.tally, elapsed, poll.to_string());
-        (report.rate_wanted, report.in_flight) = (options.rate, options.in_flight);
-        (report.keys, report.value_bytes) = (options.keys, options.value_bytes);
-        report.read_share = options.read_share;
-        report
+        let Self { options, tally, .. } = self;
+        let rate_wanted = options.rate;
+        let in_flight = options.in_flight;
+        KvReport { rate_wanted, ..KvReport::of(tally, elapsed, in_flight, poll, &options.load) }
     }
 }
 

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use firebrick_net::poll::Mode;
 use hdrhistogram::Histogram;
 use serde::Serialize;
+
+use crate::load::LoadOptions;
 
 /// Latencies of one kind of request, in microseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -132,8 +135,14 @@ impl Default for Tally {
 }
 
 impl KvReport {
-    /// What a run counted in this time; how it was made is left to be filled in.
-    pub fn of(tally: Tally, elapsed: Duration, poll: String) -> Self {
+    /// What a closed loop counted in this time.
+    pub fn of(
+        tally: Tally,
+        elapsed: Duration,
+        in_flight: usize,
+        poll: Mode,
+        load: &LoadOptions,
+    ) -> Self {
         let (gets, puts, all) = tally.latencies();
         let seconds = elapsed.as_secs_f64();
         Self {
@@ -146,11 +155,11 @@ impl KvReport {
             errors: tally.errors,
             first_error: tally.first_error,
             rate_wanted: None,
-            in_flight: 0,
-            poll,
-            keys: 0,
-            value_bytes: 0,
-            read_share: 0.0,
+            in_flight,
+            poll: poll.to_string(),
+            keys: load.keys,
+            value_bytes: load.value_bytes,
+            read_share: load.read_share,
         }
     }
 

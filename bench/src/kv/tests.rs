@@ -6,6 +6,7 @@ use firebrick_net::poll::Mode;
 use super::keys::{Chooser, key};
 use super::report::Tally;
 use super::{BenchError, Distribution, KvOptions, run};
+use crate::load::LoadOptions;
 use crate::null::{Null, NullOptions};
 
 fn null() -> Null {
@@ -16,11 +17,14 @@ fn null() -> Null {
 fn options(null: &Null) -> KvOptions {
     KvOptions {
         connect: null.native().to_string(),
-        keys: 1000,
         in_flight: 16,
-        warm_up: Duration::from_millis(20),
-        time: Duration::from_millis(200),
-        poll: Mode::Park,
+        load: LoadOptions {
+            keys: 1000,
+            warm_up: Duration::from_millis(20),
+            time: Duration::from_millis(200),
+            poll: Mode::Park,
+            ..LoadOptions::default()
+        },
         ..KvOptions::default()
     }
 }
@@ -44,8 +48,11 @@ fn a_closed_loop_counts_every_answer() {
 #[test]
 fn an_open_loop_keeps_its_rate() {
     let null = null();
-    let options =
-        KvOptions { rate: Some(2000.0), time: Duration::from_millis(500), ..options(&null) };
+    let options = KvOptions {
+        rate: Some(2000.0),
+        load: LoadOptions { time: Duration::from_millis(500), ..options(&null).load },
+        ..options(&null)
+    };
     let report = run(&options, &mut |_| {}).unwrap();
     assert!((900..=1001).contains(&report.all.count), "{report}");
     assert!(report.to_string().contains("open loop at 2000/s"), "{report}");
@@ -67,12 +74,36 @@ fn options_that_make_no_sense_are_refused_in_words() {
     let good = options(&null);
     for (bad, word) in [
         (KvOptions { in_flight: 0, ..good.clone() }, "in flight"),
-        (KvOptions { read_share: 1.5, ..good.clone() }, "1.5"),
-        (KvOptions { keys: 0, ..good.clone() }, "keys"),
-        (KvOptions { value_bytes: 9 << 20, ..good.clone() }, "9437184"),
+        (
+            KvOptions {
+                load: LoadOptions { read_share: 1.5, ..good.load.clone() },
+                ..good.clone()
+            },
+            "1.5",
+        ),
+        (KvOptions { load: LoadOptions { keys: 0, ..good.load.clone() }, ..good.clone() }, "keys"),
+        (
+            KvOptions {
+                load: LoadOptions { value_bytes: 9 << 20, ..good.load.clone() },
+                ..good.clone()
+            },
+            "9437184",
+        ),
         (KvOptions { rate: Some(0.0), ..good.clone() }, "rate"),
-        (KvOptions { time: Duration::ZERO, ..good.clone() }, "time"),
-        (KvOptions { core: Some(900), ..good.clone() }, "CPU 900"),
+        (
+            KvOptions {
+                load: LoadOptions { time: Duration::ZERO, ..good.load.clone() },
+                ..good.clone()
+            },
+            "time",
+        ),
+        (
+            KvOptions {
+                load: LoadOptions { core: Some(900), ..good.load.clone() },
+                ..good.clone()
+            },
+            "CPU 900",
+        ),
         (KvOptions { table: "none".to_owned(), ..good.clone() }, "none"),
         (KvOptions { connect: "127.0.0.1:1".to_owned(), ..good.clone() }, "127.0.0.1:1"),
     ] {

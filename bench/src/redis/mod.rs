@@ -12,13 +12,13 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use firebrick_net::poll::{Mode, Next, Poller};
+use firebrick_net::poll::{Next, Poller};
 use firebrick_net::{CloseReason, Config, Ep, Event, Fabric, Port, Rx, Tcp};
 
 use crate::kv::keys::{Chooser, key};
 use crate::kv::report::Tally;
-use crate::kv::{BenchError, Distribution, KvReport};
-use crate::pin::pin_to;
+use crate::kv::{BenchError, KvReport};
+use crate::load::LoadOptions;
 use reply::Reply;
 
 /// What to send.
@@ -28,26 +28,10 @@ pub struct RedisOptions {
     pub connect: String,
     /// Connections, each with one request under way.
     pub connections: usize,
-    /// The share of gets, 0 to 1; the rest are puts.
-    pub read_share: f64,
     /// Behind each put: `WAIT` for so many replicas, without a limit of time. An answer with fewer is a failure.
     pub replicas: Option<u32>,
-    /// Different keys.
-    pub keys: u64,
-    /// Which of them how often.
-    pub distribution: Distribution,
-    /// Bytes of a value.
-    pub value_bytes: usize,
-    /// Not measured, before.
-    pub warm_up: Duration,
-    /// Measured.
-    pub time: Duration,
-    /// The load's CPU.
-    pub core: Option<usize>,
-    /// What the load does while it waits.
-    pub poll: Mode,
-    /// Chooses keys and the order of gets and puts.
-    pub seed: u64,
+    /// What is sent.
+    pub load: LoadOptions,
 }
 
 impl Default for RedisOptions {
@@ -55,24 +39,14 @@ impl Default for RedisOptions {
         Self {
             connect: "127.0.0.1:7379".to_owned(),
             connections: 16,
-            read_share: 0.5,
             replicas: None,
-            keys: 100_000,
-            distribution: Distribution::Uniform,
-            value_bytes: 64,
-            warm_up: Duration::from_millis(500),
-            time: Duration::from_secs(5),
-            core: None,
-            poll: Mode::default(),
-            seed: 1,
+            load: LoadOptions::default(),
         }
     }
 }
 
 /// Connections at most.
 pub const CONNECTIONS_MAX: usize = 10_000;
-/// Longest value.
-const VALUE_BYTES_MAX: usize = 8 << 20;
 /// No answer to anything for so long: the server is not there.
 const SILENCE: Duration = Duration::from_secs(10);
 /// The longest sleep.
@@ -82,43 +56,28 @@ const WAIT_NS_MAX: u64 = 100_000_000;
 /// that is done, 0 to 1.
 pub fn run(options: &RedisOptions, progress: &mut dyn FnMut(f64)) -> Result<KvReport, BenchError> {
     check(options)?;
-    if let Some(cpu) = options.core {
-        pin_to(cpu).map_err(|error| BenchError::Pin(cpu, error))?;
-    }
+    options.load.pin()?;
     let mut load = Load::new(options)?;
     load.connect()?;
-    if options.read_share > 0.0 {
+    if options.load.read_share > 0.0 {
         load.phase = Phase::Preload { next: 0 };
         load.drive(Duration::MAX, &mut |_| {})?;
     }
     load.phase = Phase::Run;
-    load.drive(options.warm_up, &mut |_| {})?;
+    load.drive(options.load.warm_up, &mut |_| {})?;
     load.tally = Tally::new();
     let begin = Instant::now();
-    load.drive(options.time, progress)?;
+    load.drive(options.load.time, progress)?;
     Ok(load.report(begin.elapsed()))
 }
 
 fn check(options: &RedisOptions) -> Result<(), BenchError> {
-    let refuse = |text: String| Err(BenchError::Option(text));
-    if options.connections == 0 || options.connections > CONNECTIONS_MAX {
-        let connections = options.connections;
-        return refuse(format!("{connections} connections: choose 1 to {CONNECTIONS_MAX}"));
+    let connections = options.connections;
+    if connections == 0 || connections > CONNECTIONS_MAX {
+        let text = format!("{connections} connections: choose 1 to {CONNECTIONS_MAX}");
+        return Err(BenchError::Option(text));
     }
-    if !(0.0..=1.0).contains(&options.read_share) {
-        return refuse(format!("a share of gets of {}: choose 0 to 1", options.read_share));
-    }
-    if options.keys == 0 || options.keys > 999_999_999_999 {
-        return refuse(format!("{} keys: choose 1 to 999,999,999,999", options.keys));
-    }
-    if options.value_bytes > VALUE_BYTES_MAX {
-        let bytes = options.value_bytes;
-        return refuse(format!("values of {bytes} bytes: the limit is {VALUE_BYTES_MAX}"));
-    }
-    if options.time.is_zero() {
-        return refuse("the time must be above 0".to_owned());
-    }
-    Ok(())
+    options.load.check()
 }
 
 /// What the next requests are.
@@ -146,6 +105,7 @@ struct Load<'a> {
     address: SocketAddr,
     tcp: Tcp,
     poller: Poller,
+    events: Vec<Event>,
     begin: Instant,
     lines: HashMap<Ep, Line>,
     /// Requests under way.
@@ -170,14 +130,15 @@ impl<'a> Load<'a> {
             options,
             address,
             tcp,
-            poller: Poller::new(options.poll),
+            poller: Poller::new(options.load.poll),
+            events: Vec::new(),
             begin: Instant::now(),
             lines: HashMap::new(),
             in_flight: 0,
             phase: Phase::Run,
             ends: false,
-            chooser: Chooser::new(options.distribution, options.keys, options.seed),
-            value: vec![b'x'; options.value_bytes],
+            chooser: Chooser::new(options.load.distribution, options.load.keys, options.load.seed),
+            value: vec![b'x'; options.load.value_bytes],
             tally: Tally::new(),
         })
     }
@@ -232,12 +193,13 @@ impl<'a> Load<'a> {
     fn turn(&mut self) -> Result<(), BenchError> {
         let failed = |error: std::io::Error| BenchError::Ring(error.to_string());
         let now_ns = self.begin.elapsed().as_nanos() as u64;
-        let mut events = Vec::new();
+        let mut events = std::mem::take(&mut self.events);
         self.tcp.poll(now_ns, &mut events);
         let seen = events.len();
-        for event in events {
+        for event in events.drain(..) {
             self.on_event(event)?;
         }
+        self.events = events;
         let next = self.poller.after(now_ns, seen, self.tcp.load(), WAIT_NS_MAX);
         match next {
             Next::Flush => self.tcp.flush(),
@@ -273,13 +235,13 @@ impl<'a> Load<'a> {
     fn ask(&mut self, ep: Ep) {
         let (number, is_get) = match &mut self.phase {
             _ if self.ends => return,
-            Phase::Preload { next } if *next == self.options.keys => return,
+            Phase::Preload { next } if *next == self.options.load.keys => return,
             Phase::Preload { next } => {
                 *next += 1;
                 (*next - 1, false)
             }
             Phase::Run => {
-                let is_get = self.chooser.chance(self.options.read_share);
+                let is_get = self.chooser.chance(self.options.load.read_share);
                 (self.chooser.next_key(), is_get)
             }
         };
@@ -339,12 +301,7 @@ impl<'a> Load<'a> {
     }
 
     fn report(self, elapsed: Duration) -> KvReport {
-        let options = self.options;
-        let poll = self.poller.mode().to_string();
-        let mut report = KvReport::of(self.tally, elapsed, poll);
-        report.in_flight = options.connections;
-        (report.keys, report.value_bytes) = (options.keys, options.value_bytes);
-        report.read_share = options.read_share;
-        report
+        let Self { options, tally, .. } = self;
+        KvReport::of(tally, elapsed, options.connections, options.load.poll, &options.load)
     }
 }

@@ -6,16 +6,20 @@ use firebrick_net::poll::Mode;
 
 use super::reply::{Reply, command};
 use super::{RedisOptions, run};
+use crate::load::LoadOptions;
 use crate::null::{Null, NullOptions};
 
 fn options(address: SocketAddr) -> RedisOptions {
     RedisOptions {
         connect: address.to_string(),
         connections: 5,
-        keys: 100,
-        warm_up: Duration::from_millis(20),
-        time: Duration::from_millis(200),
-        poll: Mode::Park,
+        load: LoadOptions {
+            keys: 100,
+            warm_up: Duration::from_millis(20),
+            time: Duration::from_millis(200),
+            poll: Mode::Park,
+            ..LoadOptions::default()
+        },
         ..RedisOptions::default()
     }
 }
@@ -55,7 +59,11 @@ fn serve(answer: &'static [u8]) -> SocketAddr {
 
 #[test]
 fn a_put_waits_for_its_replicas_and_fewer_are_a_failure() {
-    let puts = |address| RedisOptions { read_share: 0.0, replicas: Some(2), ..options(address) };
+    let puts = |address| {
+        let mut options = RedisOptions { replicas: Some(2), ..options(address) };
+        options.load.read_share = 0.0;
+        options
+    };
     let report = run(&puts(serve(b"+OK\r\n:2\r\n")), &mut |_| {}).unwrap();
     assert!(report.errors == 0 && report.puts.count > 10, "{report}");
     let report = run(&puts(serve(b"+OK\r\n:1\r\n")), &mut |_| {}).unwrap();
@@ -68,7 +76,7 @@ fn a_put_waits_for_its_replicas_and_fewer_are_a_failure() {
 #[test]
 fn what_is_no_server_is_said() {
     let mut wrong = options(serve(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
-    wrong.read_share = 0.0;
+    wrong.load.read_share = 0.0;
     let said = run(&wrong, &mut |_| {}).unwrap_err().to_string();
     assert!(said.contains("does not speak RESP") && said.contains("HTTP/1.1"), "{said}");
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

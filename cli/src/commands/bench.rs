@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use firebrick_bench::kv::{self, BenchError, Distribution, KvOptions, KvReport, Latency};
+use firebrick_bench::load::LoadOptions;
 use firebrick_bench::null::{Null, NullError, NullOptions};
 use firebrick_bench::redis::{self, RedisOptions};
 use serde_json::json;
@@ -153,59 +154,46 @@ pub fn run(command: &BenchCommand, out: &Out) -> Result<Output, CliError> {
 }
 
 impl LoadArgs {
-    fn read_share(&self) -> f64 {
-        match self.mix {
-            Mix::Get => 1.0,
-            Mix::Put => 0.0,
-            Mix::Mixed => 0.5,
-        }
-    }
-
-    fn distribution(&self) -> Distribution {
-        self.zipf.map_or(Distribution::Uniform, |theta| Distribution::Zipf { theta })
-    }
-
-    fn value_bytes(&self) -> usize {
-        usize::try_from(self.value).unwrap_or(usize::MAX)
+    fn options(&self) -> Result<LoadOptions, CliError> {
+        Ok(LoadOptions {
+            read_share: match self.mix {
+                Mix::Get => 1.0,
+                Mix::Put => 0.0,
+                Mix::Mixed => 0.5,
+            },
+            keys: self.keys,
+            distribution: match self.zipf {
+                None => Distribution::Uniform,
+                Some(theta) => Distribution::Zipf { theta },
+            },
+            value_bytes: usize::try_from(self.value).unwrap_or(usize::MAX),
+            warm_up: self.warm_up,
+            time: self.time,
+            core: self.core,
+            poll: mode(self.poll)?,
+            seed: self.seed,
+        })
     }
 }
 
 fn run_kv(args: &KvArgs, out: &Out) -> Result<Output, CliError> {
-    let load = &args.load;
     let options = KvOptions {
         connect: args.connect.clone(),
         table: args.table.clone(),
         in_flight: args.in_flight,
         rate: args.rate,
-        read_share: load.read_share(),
-        keys: load.keys,
-        distribution: load.distribution(),
-        value_bytes: load.value_bytes(),
-        warm_up: load.warm_up,
-        time: load.time,
-        core: load.core,
-        poll: mode(load.poll)?,
+        load: args.load.options()?,
         preload: true,
-        seed: load.seed,
     };
     measure(out, |progress| kv::run(&options, progress))
 }
 
 fn run_redis(args: &RedisArgs, out: &Out) -> Result<Output, CliError> {
-    let load = &args.load;
     let options = RedisOptions {
         connect: args.connect.clone(),
         connections: args.connections,
         replicas: args.replicas,
-        read_share: load.read_share(),
-        keys: load.keys,
-        distribution: load.distribution(),
-        value_bytes: load.value_bytes(),
-        warm_up: load.warm_up,
-        time: load.time,
-        core: load.core,
-        poll: mode(load.poll)?,
-        seed: load.seed,
+        load: args.load.options()?,
     };
     measure(out, |progress| redis::run(&options, progress))
 }
