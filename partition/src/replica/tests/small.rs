@@ -1,14 +1,14 @@
 //! Single stories: routes, limits, room, damage, expiry.
 
 use firebrick_log::storage::Spare;
-use firebrick_log::{Ask, Durability, Log};
+use firebrick_log::{Ask, Durability, Log, LogConfig};
 
 use super::{PARTITION, World, config, leaf, route, set_alone};
 use crate::hash::hash_key;
 use crate::maps::Leaf;
 use crate::op::{Answer, Condition, Expiry, Failure, Now, Op, Request, Route};
 use crate::replica::held::SLICE_REQUESTS;
-use crate::replica::{Action, Actions, HELD_MAX, Outcome, Replica};
+use crate::replica::{Action, Actions, HELD_MAX, Outcome, OwnedAnswer, Recovering, Replica};
 
 fn put(value: &[u8]) -> Op<'_> {
     Op::Put { value, expiry: Expiry::Never, condition: Condition::Always, want_old: false }
@@ -102,6 +102,42 @@ fn a_full_store_refuses_writes_and_can_be_emptied() {
     }
     let again = world.get(b"k", put(&[7; 900]));
     assert!(matches!(again.get(), Answer::Done { .. }), "{:?}", again.get());
+}
+
+/// Found by the simulator: the record that begins an epoch had no room, and who has begun none cleaned nothing.
+#[test]
+fn a_store_without_any_room_begins_an_epoch() {
+    let small = || LogConfig { bytes_max: 512 << 10, ..config(Durability::Memory) };
+    let mut world = World::new(Durability::Memory);
+    world.replica = Replica::new(Log::in_heap(small()), leaf());
+    assert!(set_alone(&mut world.replica, world.now, route(1), &mut world.out));
+    let done = |answer: OwnedAnswer| match answer.get() {
+        Answer::Done { .. } => true,
+        Answer::Failed(Failure::NoSpace) => false,
+        other => panic!("{other:?}"),
+    };
+    let keys = 1_000u32;
+    let stored =
+        (0..keys).take_while(|n| done(world.get(&n.to_le_bytes(), put(&[7; 900])))).count();
+    assert!(stored > 200 && stored < keys as usize, "{stored}");
+    // Nothing is cleaned, so that there is no room for a remove either in the end.
+    let remove = Op::Remove { condition: Condition::Always, want_old: false };
+    let removed =
+        (0..stored as u32).take_while(|n| done(world.get(&n.to_le_bytes(), remove))).count();
+    assert!(removed > 100 && removed < stored, "{removed} of {stored}: there is room for more");
+    let fresh = Replica::new(Log::in_heap(small()), leaf());
+    let opened = std::mem::replace(&mut world.replica, fresh).into_log().crash();
+    let (log, scan) = Log::open_in_heap(small(), opened);
+    world.replica = Replica::open(log, scan, leaf());
+    while world.replica.recover_step(world.now, 7) == Recovering::More {}
+    world.epoch = world.replica.tail_epoch() + 1;
+    set_alone(&mut world.replica, world.now, route(world.epoch), &mut world.out);
+    assert!(!world.replica.is_serving(), "its first record had room: this shows nothing");
+    for _ in 0..100 {
+        world.clean();
+    }
+    assert!(world.replica.is_serving());
+    assert!(done(world.get(b"k", put(&[7; 900]))));
 }
 
 #[test]
