@@ -100,3 +100,25 @@ fn idle_cleaning_ends_when_large_records_never_fill_their_segments() {
     assert!(steps.count() < 100, "{:?}", log.stats());
     assert_eq!(index.values(&log).len(), 60);
 }
+
+/// No number of a segment is used twice: a tail segment below the manifest's `lowest` counts for nothing at the next
+/// start.
+#[test]
+fn what_follows_a_crash_is_found_after_the_next_when_the_segments_before_are_gone() {
+    let cfg = config(Durability::Memory);
+    let mut log = Log::in_heap(cfg);
+    let mut index = Index::default();
+    for i in 0..10 {
+        write(&mut log, &mut index, &put(&key(i), b"old")).unwrap();
+    }
+    // A learner that keeps nothing.
+    let below = log.tail();
+    log.rebase(below, false, |_| ());
+    while log.poll_ask(0).is_some() {}
+    let (mut log, mut scan) = Log::open_in_heap(cfg, log.crash());
+    let mut index = rescan(&mut log, &mut scan);
+    write(&mut log, &mut index, &put(b"more", b"x")).unwrap();
+    let (mut log, mut scan) = Log::open_in_heap(cfg, log.crash());
+    rescan(&mut log, &mut scan);
+    assert_eq!(log.tail().seq, below.seq + 1);
+}

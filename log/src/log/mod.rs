@@ -338,13 +338,18 @@ impl Log {
         }
         self.manifest_in_flight = true;
         self.manifest.flushed = self.flushed_version();
-        self.manifest.next_tail = self.tails.next_n;
-        self.manifest.next_settled = self.settleds.next_n;
+        self.count_segments();
         Some(Job::Manifest {
             manifest: Box::new(self.manifest.clone()),
             disk: self.has_disk(),
             ticket: self.manifest_changed,
         })
+    }
+
+    /// A number that was used is never used again: below `lowest` a new tail segment would be none.
+    fn count_segments(&mut self) {
+        self.manifest.next_tail = self.tails.next_n;
+        self.manifest.next_settled = self.settleds.next_n;
     }
 
     /// The answer to a job that [`Log::poll_ask`] emitted.

@@ -49,6 +49,7 @@ impl Log {
 
     /// What a `kill -9` leaves of a log in heap memory: its segments and its manifest.
     pub fn crash(mut self) -> Opened {
+        self.count_segments();
         let lowest = self.manifest.lowest;
         let counts = |listed: &[Listed], segment: &Segment| {
             let name = segment.name();
