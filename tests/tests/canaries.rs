@@ -1,5 +1,6 @@
 //! Promise: the simulator finds known mistakes of the protocol. Each is made on purpose, and must be found
-//! within a bounded number of seeds. Run with `--features canary`.
+//! within a bounded number of seeds; the scripts of `named.rs` show some of them again, and others, at the end. Run with
+//! `--features canary`.
 
 use std::time::Instant;
 
@@ -46,20 +47,24 @@ fn hunt_in(
     println!("{name}: seed {seed}, {took:?}: {}", failure.what.lines().next().unwrap_or_default());
 }
 
+/// What goes wrong, by the plan.
+type Make = fn(&mut Random, &Plan) -> Fault;
+
 /// A plan of the usual kind, with more of what a mistake needs.
-fn with(seed: u64, faults: &[fn(&mut Random, &Plan) -> Fault]) -> Plan {
-    more(Plan::short(seed), faults)
+fn with(seed: u64, faults: &[Make]) -> Plan {
+    more(3, Plan::short(seed), faults)
 }
 
 /// The same for whole bricks.
-fn whole(seed: u64, faults: &[fn(&mut Random, &Plan) -> Fault]) -> Plan {
-    more(Plan::whole(seed), faults)
+fn whole(seed: u64, faults: &[Make]) -> Plan {
+    more(3, Plan::whole(seed), faults)
 }
 
-fn more(mut plan: Plan, faults: &[fn(&mut Random, &Plan) -> Fault]) -> Plan {
+/// So many more of each.
+fn more(times: usize, mut plan: Plan, faults: &[Make]) -> Plan {
     let seed = plan.seed;
     let mut random = Random::new(seed ^ 0xca);
-    for _ in 0..3 {
+    for _ in 0..times {
         for fault in faults {
             let at = random.below(plan.load_ns);
             let fault = fault(&mut random, &plan);
@@ -68,6 +73,16 @@ fn more(mut plan: Plan, faults: &[fn(&mut Random, &Plan) -> Fault]) -> Plan {
     }
     plan.faults.sort_by_key(|f| f.0);
     plan
+}
+
+/// One partition on three bricks under a light load that lasts so many leases, and only these faults, so many of
+/// each: for a mistake that takes several steps to show, in whose midst little else may happen.
+fn calm(mut plan: Plan, leases: u64, times: usize, faults: &[Make]) -> Plan {
+    (plan.machines, plan.partitions, plan.small) = (3, 1, None);
+    (plan.clients, plan.open_max, plan.stumbles) = (2, 6, 0);
+    plan.load_ns = leases * plan.lease_ms * MS;
+    plan.faults.clear();
+    more(times, plan, faults)
 }
 
 fn some(random: &mut Random, plan: &Plan) -> usize {
@@ -107,6 +122,28 @@ fn sever(random: &mut Random, plan: &Plan) -> Fault {
     Fault::Sever { a, b: (a + 1) % plan.machines }
 }
 
+fn half_heard(random: &mut Random, plan: &Plan) -> Fault {
+    let lease = plan.lease_ms * MS;
+    Fault::HalfHeard { partition: 0, for_ns: lease + random.below(lease) }
+}
+
+fn client_ends(random: &mut Random, plan: &Plan) -> Fault {
+    let client = random.below(plan.clients as u64) as usize;
+    let calls = 20 + random.below(40) as usize;
+    Fault::ClientEnds { client, calls, after_ns: random.below(plan.lease_ms * MS) }
+}
+
+/// A brick hears no more of the keepers, who hear it.
+fn deaf(random: &mut Random, plan: &Plan) -> Fault {
+    let for_ns = (1 + random.below(2)) * plan.lease_ms * MS;
+    Fault::CutKeeper { a: some(random, plan), to: false, from: true, for_ns }
+}
+
+/// With as many replicas as bricks another is to lead, else a replica is to go to another brick.
+fn wish(_: &mut Random, _: &Plan) -> Fault {
+    Fault::Move { partition: 0 }
+}
+
 fn busy(plan: Plan) -> Plan {
     Plan { open_max: 12, think_ns: 3 * MS, keys: 1, clients: 4, ..plan }
 }
@@ -129,7 +166,7 @@ fn serving_before_take_over() {
 
 #[test]
 fn learner_promoted_before_its_vote_is_required() {
-    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[lose, storm, pause];
+    let faults: &[Make] = &[lose, storm, pause];
     hunt("early promotion", Some(Canary::PromoteBeforeRequire), |seed| busy(with(seed, faults)));
 }
 
@@ -147,13 +184,13 @@ fn tombstone_rule_by_tail() {
 
 #[test]
 fn no_epoch_match_before_a_vote() {
-    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[cut_off, storm, kill];
+    let faults: &[Make] = &[cut_off, storm, kill];
     hunt("no match", Some(Canary::NoEpochMatch), |seed| busy(with(seed, faults)));
 }
 
 #[test]
 fn the_primarys_own_vote_before_its_flush() {
-    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[power_off, slow_disk];
+    let faults: &[Make] = &[power_off, slow_disk];
     hunt("early vote", Some(Canary::VoteBeforeFlush), |seed| Plan {
         durability: Durability::Sync,
         ..with(seed, faults)
@@ -172,6 +209,39 @@ fn lease_before_map() {
     hunt("lease before map", None, |seed| mistaken(mistake, with(seed, &[cut_off, pause])));
 }
 
+/// A primary is heard by one backup only, while a client writes a lot and ends: that backup votes for what the next
+/// primary drops. The first leads again before the log is as long as that vote, and the backup misses what it prepares.
+/// (Found in 5 of 300 seeds.)
+#[test]
+fn votes_not_reset_on_an_epoch_change() {
+    let faults: &[Make] = &[half_heard, half_heard, client_ends, wish, wish];
+    hunt("votes kept", Some(Canary::VotesKept), |seed| {
+        let plan = Plan { replicas: 3, keys: 1, reads: 94, ..Plan::short(seed) };
+        calm(Plan { lease_ms: 400, think_ns: 60 * MS, ..plan }, 40, 6, faults)
+    });
+}
+
+/// A brick does not hear for a while that it is to leave, or that it left. (Found in 16 of 300 seeds.)
+#[test]
+fn leaving_a_group_without_confirmation() {
+    let mistake = Mistake::LeaveUnconfirmed;
+    hunt("leave", None, |seed| {
+        let plan = mistaken(mistake, Plan { replicas: 2, ..Plan::short(seed) });
+        calm(plan, 20, 8, &[wish, wish, deaf])
+    });
+}
+
+/// What only one backup heard of is dropped, of keys that are not written again soon, and its bytes are still there when
+/// the process is killed. (Found in 5 of 300 seeds.)
+#[test]
+fn old_bytes_after_truncation() {
+    let faults: &[Make] = &[half_heard, half_heard, client_ends, client_ends, kill, kill];
+    hunt("old bytes", Some(Canary::OldBytes), |seed| {
+        let plan = Plan { replicas: 3, keys: 60, lease_ms: 200, ..Plan::short(seed) };
+        calm(Plan { think_ns: 100 * MS, ..plan }, 10, 4, faults)
+    });
+}
+
 #[test]
 fn whole_bricks_reads_by_a_backup_without_the_pending_rule() {
     hunt_whole("backup reads", Canary::BackupReadsPending, |seed| whole(seed, &[storm]));
@@ -186,19 +256,19 @@ fn whole_bricks_serving_before_take_over() {
 
 #[test]
 fn whole_bricks_learner_promoted_before_its_vote_is_required() {
-    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[lose, storm, pause];
+    let faults: &[Make] = &[lose, storm, pause];
     hunt_whole("early promotion", Canary::PromoteBeforeRequire, |seed| busy(whole(seed, faults)));
 }
 
 #[test]
 fn whole_bricks_answers_forgotten() {
-    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[storm, sever, pause];
+    let faults: &[Make] = &[storm, sever, pause];
     hunt_whole("forgotten answers", Canary::ForgetAnswers, |seed| busy(whole(seed, faults)));
 }
 
 #[test]
 fn whole_bricks_the_primarys_own_vote_before_its_flush() {
-    let faults: &[fn(&mut Random, &Plan) -> Fault] = &[power_off, slow_disk];
+    let faults: &[Make] = &[power_off, slow_disk];
     hunt_whole("early vote", Canary::VoteBeforeFlush, |seed| Plan {
         durability: Durability::Sync,
         ..whole(seed, faults)
@@ -244,9 +314,7 @@ named!(with leases:
     a_lease_is_checked_after_the_read, LeaseCheckedBefore;
     a_late_answer_gives_no_more_time, LeaseFromAnswer;
 );
-// "Votes not reset on an epoch change" of the list.
 named!(epochs: votes_count_from_zero_in_every_epoch, VotesKept;);
-// "Leaving a group without confirmation".
 named!(with epochs:
     a_group_that_died_is_led_by_whoever_kept_everything, LeadWaitsForAll;
     the_keepers_leader_dies_between_confirmation_and_entry, ReportsOnce;

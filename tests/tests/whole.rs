@@ -10,6 +10,7 @@ use firebrick_tests::sim::{Level, Plan, run_whole};
 const INTERESTING: &[&str] = &[
     "a brick is emptied",
     "a brick is taken out",
+    "a client's process ends",
     "a clock changes its rate",
     "a copy is slowed down",
     "a hand-over is asked for",
@@ -18,6 +19,7 @@ const INTERESTING: &[&str] = &[
     "a live brick leaves",
     "a machine loses its memory",
     "a move is wished",
+    "a primary is heard by one backup only",
     "a primary steps down",
     "a process is killed",
     "a process stops before it takes what came",

@@ -70,17 +70,22 @@ impl World {
             return;
         }
         if self.clients[at].has_room() {
-            let keys = self.keys();
-            let key = &keys[self.random.below(keys.len() as u64) as usize];
-            let seen = self.clients[at].seen(key);
-            let unique = format!("[{}.{}]", at, self.next_id);
-            let call = workload::call(&mut self.random, key, &unique, seen);
-            self.call(at, key, call, None);
+            self.call_something(at, self.plan.reads);
         } else if self.clients[at].is_idle() {
             self.send(Node::Client(at), Node::Keeper, Message::FetchMaps);
         }
         let due = self.now + 100 * US + self.random.below(self.plan.think_ns);
         self.push(due, Event::Think { at });
+    }
+
+    /// A client calls something; of a hundred calls so many are reads.
+    pub(super) fn call_something(&mut self, at: usize, reads: u64) {
+        let keys = self.keys();
+        let key = &keys[self.random.below(keys.len() as u64) as usize];
+        let seen = self.clients[at].seen(key);
+        let unique = format!("[{}.{}]", at, self.next_id);
+        let call = workload::call(&mut self.random, reads, key, &unique, seen);
+        self.call(at, key, call, None);
     }
 
     /// A client calls; the number of its call.

@@ -62,6 +62,10 @@ impl World {
             Fault::Sever { .. } => {}
             Fault::CutOff { a, for_ns } => self.cut_off(a, self.now + for_ns, false),
             Fault::PowerOff { for_ns } => self.power_fails(for_ns),
+            Fault::HalfHeard { partition, for_ns } => self.half_heard(partition, for_ns),
+            Fault::ClientEnds { client, calls, after_ns } => {
+                self.client_ends(client, calls, after_ns);
+            }
         }
     }
 
@@ -94,6 +98,37 @@ impl World {
             self.net.cut(me, other, until);
             self.net.cut(other, me, until);
         }
+    }
+
+    /// A primary and one of its backups hear each other; nobody else but clients hears the primary.
+    fn half_heard(&mut self, partition: usize, for_ns: Ns) {
+        let pair = self.keeper.primary_and_backup(partition, &mut self.random);
+        let machine = |brick| self.bricks.get(&brick).copied();
+        let pair = pair.and_then(|(a, b)| machine(a).zip(machine(b)));
+        let Some((primary, backup)) = pair else { return };
+        let (me, until) = (Node::Brick(primary), self.now + for_ns);
+        let deaf = |at: &usize| ![primary, backup].contains(at);
+        let bricks = (0..self.machines.len()).filter(deaf).map(Node::Brick);
+        for other in bricks.chain([Node::Keeper]) {
+            self.net.cut(me, other, until);
+            self.net.cut(other, me, until);
+        }
+        self.cover.saw("a primary is heard by one backup only");
+    }
+
+    /// A client's last calls, then its end.
+    fn client_ends(&mut self, client: usize, calls: usize, after_ns: Ns) {
+        // (A smaller plan may have fewer.)
+        let client = client % self.clients.len();
+        if calls == 0 {
+            self.cover.saw("a client's process ends");
+            return self.restart_client(client);
+        }
+        for _ in 0..calls {
+            self.call_something(client, 0);
+        }
+        let end = Fault::ClientEnds { client, calls: 0, after_ns };
+        self.push(self.now + after_ns, Event::Fault(end));
     }
 
     pub(super) fn crash(&mut self, a: usize, how: Crash, for_ns: Ns) {

@@ -152,6 +152,14 @@ impl Keeper {
         may.then_some(Entry::SetIntent { partition, epoch, intent })
     }
 
+    /// The primary of a partition (by its place in the maps), and one of its backups.
+    pub fn primary_and_backup(&self, partition: usize, random: &mut Random) -> Option<(u32, u32)> {
+        let (_, group) = self.state.groups().nth(partition)?;
+        let [primary, backups @ ..] = &group.replicas.members[..] else { return None };
+        let chosen = random.below(backups.len().max(1) as u64) as usize;
+        Some((primary.brick, backups.get(chosen)?.brick))
+    }
+
     /// An operator's wish that a replica of a partition (by its place in the maps) moves, or leads.
     pub fn wish_a_move(&self, partition: usize, random: &mut Random) -> Option<Entry> {
         let (partition, group) = self.state.groups().nth(partition)?;

@@ -45,6 +45,10 @@ pub enum Fault {
     Move { partition: usize },
     /// The clock of a machine goes faster or slower from now on.
     Drift { a: usize },
+    /// Of all bricks and keepers the primary of a partition hears, and is heard by, one of its backups only.
+    HalfHeard { partition: usize, for_ns: Ns },
+    /// A client writes so often at once; soon its process ends, and another begins.
+    ClientEnds { client: usize, calls: usize, after_ns: Ns },
 }
 
 /// See the module's text.
@@ -68,6 +72,8 @@ pub struct Plan {
     pub open_max: usize,
     /// Keys of each family.
     pub keys: usize,
+    /// Reads, of a hundred calls.
+    pub reads: u64,
     /// A client pauses this long between two calls, at most.
     pub think_ns: Ns,
     /// Clients call for so long.
@@ -90,6 +96,9 @@ pub struct Plan {
     pub ration: Option<(usize, usize)>,
 }
 
+/// Reads of a hundred calls, usually.
+const READS: u64 = 45;
+
 fn length(random: &mut Random, least: Ns, most: Ns) -> Ns {
     // Short ones are likelier.
     let span = (most - least).max(1);
@@ -109,6 +118,7 @@ impl Plan {
             clients: 4,
             open_max: 64,
             keys: 3,
+            reads: READS,
             think_ns: MS,
             load_ns: 0,
             weather: Weather::CALM,
@@ -140,7 +150,8 @@ impl Plan {
             },
             clients: 2 + random.below(3) as usize,
             open_max: 1 + random.below(6) as usize,
-            keys: 1 + random.below(2) as usize,
+            keys: [1, 1, 1, 1, 2, 2, 2, 20][random.below(8) as usize],
+            reads: [READS, READS, READS, 85][random.below(4) as usize],
             think_ns: (2 + random.below(25)) * MS,
             load_ns,
             weather: weather(&mut random),
@@ -208,7 +219,8 @@ pub fn fault(random: &mut Random, plan: &Plan) -> Fault {
     let b = (a + 1 + random.below(plan.machines as u64 - 1) as usize) % plan.machines;
     let lease = plan.lease_ms * MS;
     let for_ns = length(random, 5 * MS, 4 * lease);
-    match random.below(24) {
+    let partition = random.below(u64::from(plan.partitions)) as usize;
+    match random.below(26) {
         0..=2 => Fault::Cut { a, b, both: random.below(2) == 0, for_ns },
         3 | 4 => {
             let which = random.below(3);
@@ -227,8 +239,14 @@ pub fn fault(random: &mut Random, plan: &Plan) -> Fault {
         18 => Fault::CutOff { a, for_ns },
         19 => Fault::Drain { a, on: true, for_ns },
         20 => Fault::Drift { a },
-        21 | 22 => Fault::Move { partition: random.below(u64::from(plan.partitions)) as usize },
-        _ => Fault::HandOver { partition: random.below(u64::from(plan.partitions)) as usize },
+        21 | 22 => Fault::Move { partition },
+        23 => Fault::HalfHeard { partition, for_ns },
+        24 => {
+            let client = random.below(plan.clients as u64) as usize;
+            let calls = random.below(40) as usize;
+            Fault::ClientEnds { client, calls, after_ns: random.below(lease) }
+        }
+        _ => Fault::HandOver { partition },
     }
 }
 

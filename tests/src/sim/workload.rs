@@ -25,17 +25,26 @@ pub fn family(key: &str) -> Family {
     }
 }
 
-/// A random call on a key. `unique` is in no other call; `seen` is the version last seen.
-pub fn call(random: &mut Random, key: &str, unique: &str, seen: Option<Version>) -> Call {
+/// A random call on a key, of a hundred so many reads. `unique` is in no other call; `seen` is the version last seen.
+pub fn call(
+    random: &mut Random,
+    reads: u64,
+    key: &str,
+    unique: &str,
+    seen: Option<Version>,
+) -> Call {
+    if random.below(100) < reads { Call::Get } else { write(random, key, unique, seen) }
+}
+
+fn write(random: &mut Random, key: &str, unique: &str, seen: Option<Version>) -> Call {
     let value = || unique.into();
-    let die = random.below(100);
+    let die = random.below(11);
     match (family(key), die) {
-        (_, 0..=44) => Call::Get,
         (Family::Counter, _) => Call::Increment { by: 1 },
         (Family::List, _) => Call::Append { value: value() },
-        (Family::Register, 45..=69) => Call::Put { value: value() },
-        (Family::Register, 70..=79) => Call::Remove,
-        (Family::Register, 80..=89) => Call::PutIfAbsent { value: value() },
+        (Family::Register, 0..=4) => Call::Put { value: value() },
+        (Family::Register, 5 | 6) => Call::Remove,
+        (Family::Register, 7 | 8) => Call::PutIfAbsent { value: value() },
         (Family::Register, _) => match seen {
             Some(version) => Call::PutIfVersion { value: value(), version },
             None => Call::Put { value: value() },

@@ -4,6 +4,7 @@ use firebrick_partition::hash_key;
 use firebrick_partition::maps::fingerprint;
 use firebrick_partition::op::Route;
 
+use super::client::Client;
 use super::reader::Reader;
 use super::world::{CLIENTS, Event, World};
 use crate::check::{Back, Call, Line};
@@ -46,14 +47,7 @@ impl World {
             return;
         }
         if self.clients[at].has_room() {
-            let keys = self.keys();
-            let key = &keys[self.random.below(keys.len() as u64) as usize];
-            let seen = self.clients[at].seen(key);
-            let unique = format!("[{at}.{}]", self.next_call);
-            let call = workload::call(&mut self.random, key, &unique, seen);
-            let id = self.begin(at, key, &call);
-            let taken = self.clients[at].call(self.now, id, key, workload::op(&call));
-            assert!(taken, "it had room");
+            self.call_something(at, self.plan.reads);
         } else {
             self.clients[at].find_table(self.now);
         }
@@ -63,6 +57,26 @@ impl World {
         }
         let due = self.now + 100 * US + self.random.below(self.plan.think_ns);
         self.queue.push(due, Event::Think { at });
+    }
+
+    /// A client that has room for it calls something; of a hundred calls so many are reads.
+    pub fn call_something(&mut self, at: usize, reads: u64) {
+        let keys = self.keys();
+        let key = &keys[self.random.below(keys.len() as u64) as usize];
+        let seen = self.clients[at].seen(key);
+        let unique = format!("[{at}.{}]", self.next_call);
+        let call = workload::call(&mut self.random, reads, key, &unique, seen);
+        let id = self.begin(at, key, &call);
+        let taken = self.clients[at].call(self.now, id, key, workload::op(&call));
+        assert!(taken, "it had room");
+    }
+
+    /// The next process of a client. What the one before had open stays without an answer.
+    pub fn restart_client(&mut self, at: usize) {
+        let fabric = self.fabric.fake_on(CLIENTS + at);
+        let seeds = self.bricks.iter().map(|brick| brick.address.to_string().into()).collect();
+        let limits = (self.plan.open_max, self.plan.lease_ms);
+        self.clients[at] = Client::new(at, fabric, seeds, limits, &mut self.random);
     }
 
     /// A call begins; its number.

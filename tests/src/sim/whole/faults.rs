@@ -58,6 +58,10 @@ impl World {
                 self.propose(entry);
             }
             Fault::PowerOff { for_ns } => self.power_fails(for_ns),
+            Fault::HalfHeard { partition, for_ns } => self.half_heard(partition, for_ns),
+            Fault::ClientEnds { client, calls, after_ns } => {
+                self.client_ends(client, calls, after_ns);
+            }
         }
     }
 
@@ -115,6 +119,38 @@ impl World {
             self.block(other, a, for_ns);
         }
         self.cut_keeper(a, (true, true), for_ns);
+    }
+
+    /// A primary and one of its backups hear each other; nobody else but clients hears the primary.
+    fn half_heard(&mut self, partition: usize, for_ns: Ns) {
+        let pair = self.keeper.primary_and_backup(partition, &mut self.random);
+        let machine = |brick| self.ids.get(&brick).copied();
+        let pair = pair.and_then(|(a, b)| machine(a).zip(machine(b)));
+        let Some((primary, backup)) = pair else { return };
+        for other in (0..self.bricks.len()).filter(|at| ![primary, backup].contains(at)) {
+            self.block(primary, other, for_ns);
+            self.block(other, primary, for_ns);
+        }
+        self.cut_keeper(primary, (true, true), for_ns);
+        self.cover.saw("a primary is heard by one backup only");
+    }
+
+    /// A client's last calls, then its end.
+    fn client_ends(&mut self, client: usize, calls: usize, after_ns: Ns) {
+        // (A smaller plan may have fewer.)
+        let client = client % self.clients.len();
+        if calls == 0 {
+            self.cover.saw("a client's process ends");
+            return self.restart_client(client);
+        }
+        for _ in 0..calls {
+            if self.clients[client].has_room() {
+                self.call_something(client, 0);
+            }
+        }
+        self.client_turn(client);
+        let end = Fault::ClientEnds { client, calls: 0, after_ns };
+        self.queue.push(self.now + after_ns, Event::Fault(end));
     }
 
     fn drift(&mut self, a: usize) {
