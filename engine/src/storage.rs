@@ -13,6 +13,7 @@ use std::thread::{self, JoinHandle, Thread};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use crate::error::BrickError;
+use crate::runtime::stand_back;
 
 /// Jobs of one core that are under way.
 pub const JOBS_MAX: usize = 256;
@@ -121,6 +122,7 @@ impl StorageThread {
         let handle = thread::Builder::new()
             .name("storage".into())
             .spawn(move || {
+                stand_back();
                 if let Ok(windows) = windows.recv() {
                     serve(windows, &mut perform);
                 }

@@ -5,7 +5,11 @@
 //! queue of glommio's: with two queues the executor was seen to park for good with a runnable one (a
 //! brick that hung for minutes under load, in glommio's `io_uring_enter`, until a signal came).
 
+mod priority;
+
 use std::time::Duration;
+
+pub use priority::stand_back;
 
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
@@ -58,6 +62,7 @@ impl CoreThread {
             .ring_depth(RING_DEPTH)
             .preempt_timer(Duration::from_hours(1))
             .spawn(move || async move {
+                priority::ask_for_short_slices();
                 run(make()?);
                 Ok(())
             })
