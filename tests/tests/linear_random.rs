@@ -26,16 +26,20 @@ struct Register {
     version: Version,
     written: u64,
     now: u64,
+    /// Calls that tell what was there, and no version.
+    takes: bool,
 }
 
 impl Register {
     fn call(&mut self, n: u64, family: Family) -> Call {
         let text = |kind: &str| Bytes::from(format!("{kind}{n}").as_str());
-        let die = self.random.below(12);
+        let die = self.random.below(14);
         let older = self.written.saturating_sub(self.random.below(2));
         match (family, die) {
             (_, 0..=3) => Call::Get,
             (Family::Counter, 4..) => Call::Increment { by: 1 },
+            (Family::Register | Family::Mixed, 12) if self.takes => Call::Take,
+            (Family::Register | Family::Mixed, 13) if self.takes => Call::Swap { value: text("s") },
             (Family::List, 5..) | (Family::Mixed, 10..) => Call::Append { value: text("+") },
             (_, 4 | 5 | 10 | 11) => Call::Put { value: text("v") },
             (_, 6) => Call::Remove,
@@ -69,6 +73,13 @@ impl Register {
             Call::Put { value } => Back::Done { version: self.put(Some(value.0.clone())) },
             Call::Remove if self.value.is_none() => Back::Absent,
             Call::Remove => Back::Done { version: self.put(None) },
+            Call::Take | Call::Swap { .. } => {
+                let old = self.value.clone();
+                if old.is_some() || call.value().is_some() {
+                    self.put(call.value().map(|value| value.0.clone()));
+                }
+                old.map_or(Back::Absent, |old| Back::Value { value: Bytes(old), version: None })
+            }
             Call::PutIfAbsent { value } if self.value.is_none() => {
                 Back::Done { version: self.put(Some(value.0.clone())) }
             }
@@ -120,7 +131,8 @@ fn run(
 ) -> Vec<Operation> {
     let random = Random::new(seed);
     let version = Version { epoch: 1, seq: 0 };
-    let mut register = Register { random, value: None, version, written: 0, now: 0 };
+    let takes = family == Family::Mixed || !versions;
+    let mut register = Register { random, value: None, version, written: 0, now: 0, takes };
     // Where each client is: its operation, and what it was answered if its effect was already.
     let mut at: Vec<Option<(usize, Option<Back>)>> = vec![None; clients];
     let mut late: Vec<Call> = Vec::new();
@@ -217,6 +229,26 @@ fn explains(all: &[Operation], order: &[usize]) -> bool {
             (Call::Remove, Some(Back::Done { .. }) | None) => {
                 new = Some(None);
                 value.is_some()
+            }
+            (Call::Take, Some(Back::Absent)) => value.is_none(),
+            (Call::Take, Some(Back::Value { value: v, .. })) => {
+                new = Some(None);
+                value.as_ref() == Some(&v.0)
+            }
+            (Call::Take, Some(Back::Done { .. }) | None) => {
+                new = Some(None);
+                value.is_some()
+            }
+            (
+                Call::Swap { value: v },
+                told @ (None | Some(Back::Absent | Back::Done { .. } | Back::Value { .. })),
+            ) => {
+                new = Some(Some(v.0.clone()));
+                match told {
+                    Some(Back::Value { value: old, .. }) => value.as_ref() == Some(&old.0),
+                    Some(Back::Absent) => value.is_none(),
+                    _ => true,
+                }
             }
             (Call::PutIfAbsent { value: v }, Some(Back::Done { .. }) | None) => {
                 new = Some(Some(v.0.clone()));

@@ -1,5 +1,5 @@
-//! Promise: as in `sim.rs`, with whole bricks: the production data cores with their files, and the production client
-//! session, on a network of connections that are delayed, blocked in one or both directions, and lost.
+//! Promise: as in `sim.rs`, with whole bricks: the production data cores with their files, the production client session
+//! and clients that speak RESP to any brick, on a network of connections that are delayed, blocked in one or both directions, and lost.
 //!
 //! `FIREBRICK_SIM_SEED=n` runs one seed with every turn in its trace, `FIREBRICK_SIM_COUNT=n` that many from there on,
 //! `FIREBRICK_SIM_LONG=1` runs until it is stopped or something is wrong.
@@ -8,6 +8,10 @@ use firebrick_tests::sim::{Level, Plan, run_whole};
 
 /// What must have happened in that many seeds, or they show nothing.
 const INTERESTING: &[&str] = &[
+    "a RESP client leaves its brick",
+    "a RESP command comes to a brick that is not its primary",
+    "a RESP command ends in doubt",
+    "a RESP command is refused",
     "a brick is emptied",
     "a brick is taken out",
     "a client's process ends",

@@ -34,6 +34,7 @@ impl Classes {
             }
             let call = match &operation.call {
                 Call::Put { value } => Call::Put { value: plain(value) },
+                Call::Swap { value } => Call::Swap { value: plain(value) },
                 Call::PutIfAbsent { value } => Call::PutIfAbsent { value: plain(value) },
                 Call::Append { value } => Call::Append { value: plain(value) },
                 Call::PutIfVersion { value, version } => {

@@ -106,6 +106,7 @@ fn shows(a: &Operation, o: &Operation) -> bool {
         (
             Some((_, Back::Value { value, .. })),
             Call::Put { value: bytes }
+            | Call::Swap { value: bytes }
             | Call::PutIfAbsent { value: bytes }
             | Call::PutIfVersion { value: bytes, .. },
         ) => value == bytes,
@@ -127,6 +128,8 @@ impl fmt::Display for Call {
             Self::Get => write!(f, "get"),
             Self::Put { value } => write!(f, "put {value:?}"),
             Self::Remove => write!(f, "remove"),
+            Self::Take => write!(f, "take"),
+            Self::Swap { value } => write!(f, "swap for {value:?}"),
             Self::PutIfAbsent { value } => write!(f, "put {value:?} if absent"),
             Self::PutIfVersion { value, version } => write!(f, "put {value:?} if {version:?}"),
             Self::Increment { by } => write!(f, "increment by {by}"),

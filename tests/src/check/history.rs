@@ -101,6 +101,13 @@ pub enum Call {
     },
     /// Take away.
     Remove,
+    /// Take away, and tell what it was.
+    Take,
+    /// Store, and tell what was there.
+    Swap {
+        /// What.
+        value: Bytes,
+    },
     /// Store when there is no value.
     PutIfAbsent {
         /// What.
@@ -130,6 +137,7 @@ impl Call {
     pub fn value(&self) -> Option<&Bytes> {
         match self {
             Self::Put { value }
+            | Self::Swap { value }
             | Self::PutIfAbsent { value }
             | Self::PutIfVersion { value, .. } => Some(value),
             _ => None,
@@ -141,14 +149,14 @@ impl Call {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Back {
-    /// To a get.
+    /// To a get; to a take or a swap, which tell no version: what was there.
     Value {
         /// The value.
         value: Bytes,
         /// Its version.
         version: Option<Version>,
     },
-    /// There is no value (a get), or there was none (a remove).
+    /// There is no value (a get), or there was none (a remove, a take, a swap).
     Absent,
     /// A put or a remove happened.
     Done {

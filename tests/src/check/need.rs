@@ -3,7 +3,7 @@
 //!
 //! A breadth-first search over them. What keeps it small, and loses nothing:
 //! * calls that do the same (see [`Classes`]) are one class, of which the first called goes first;
-//! * a put or a remove of unknown outcome leaves the same whatever was before it, so it only comes
+//! * a put or a remove of unknown outcome (and their like that tell what was there) leaves the same whatever was before it, so it only comes
 //!   first: had others come before it in this search, leaving them out gives the same with less used;
 //! * the rest can wait until after the call when the call changes nothing;
 //! * what a call leaves must still be able to become what the answer says ([`Key::leads_to`]).
@@ -43,6 +43,11 @@ pub struct Key<'a> {
     last: Option<(u32, &'a [u8])>,
     /// States tried since the last answer.
     pub tried: usize,
+}
+
+/// It leaves the same whatever was before it.
+fn replaces_all(call: &Call) -> bool {
+    matches!(call, Call::Put { .. } | Call::Swap { .. } | Call::Remove | Call::Take)
 }
 
 /// States tried for one answer; past that the search is given up.
@@ -98,7 +103,7 @@ impl<'a> Key<'a> {
                     continue;
                 }
                 let call = &self.operations[self.classes.one(class) as usize].call;
-                if !first && matches!(call, Call::Put { .. } | Call::Remove) {
+                if !first && replaces_all(call) {
                     continue;
                 }
                 if !self.fits(state, call, &from.early) {
@@ -162,7 +167,8 @@ impl<'a> Key<'a> {
     /// longer way is better.
     fn decides_all(&self, goal: u32) -> bool {
         match (&self.operations[goal as usize].call, self.back(goal)) {
-            (_, Some(Back::Done { .. } | Back::Absent)) => true,
+            (_, Some(Back::Done { .. } | Back::Absent))
+            | (Call::Take | Call::Swap { .. }, Some(Back::Value { .. })) => true,
             (Call::Get, Some(Back::Value { version, .. }))
             | (Call::Increment { .. }, Some(Back::Integer { version, .. })) => version.is_some(),
             _ => false,
@@ -180,13 +186,13 @@ impl<'a> Key<'a> {
         }
         let is_absent = after.value == Values::NONE;
         match (&self.operations[goal as usize].call, self.back(goal)) {
-            (Call::Get, Some(Back::Value { value, .. })) => {
+            (Call::Get | Call::Take | Call::Swap { .. }, Some(Back::Value { value, .. })) => {
                 self.values.may_become(after.value, &value.0)
             }
             (Call::Append { .. }, Some(Back::Length { len, .. })) => {
                 self.values.len(after.value) <= *len
             }
-            (Call::Get | Call::Remove, Some(Back::Absent))
+            (Call::Get | Call::Remove | Call::Take | Call::Swap { .. }, Some(Back::Absent))
             | (Call::PutIfAbsent { .. }, Some(Back::Done { .. })) => is_absent,
             _ => true,
         }

@@ -137,8 +137,10 @@ pub fn may_be_number(bytes: &[u8]) -> bool {
 fn written(values: &mut Values, state: State, call: &Call) -> Option<u32> {
     Some(match call {
         Call::Get => return None,
-        Call::Put { value } | Call::PutIfVersion { value, .. } => values.id(&value.0),
-        Call::Remove => (state.value != Values::NONE).then_some(Values::NONE)?,
+        Call::Put { value } | Call::Swap { value } | Call::PutIfVersion { value, .. } => {
+            values.id(&value.0)
+        }
+        Call::Remove | Call::Take => (state.value != Values::NONE).then_some(Values::NONE)?,
         Call::PutIfAbsent { value } => {
             (state.value == Values::NONE).then(|| values.id(&value.0))?
         }
@@ -195,7 +197,19 @@ pub fn answer(values: &mut Values, state: State, call: &Call, back: &Back) -> Op
                 None
             }
         }
-        (Call::Get | Call::Remove, Back::Absent) => (state.value == Values::NONE).then_some(state),
+        (Call::Get | Call::Remove | Call::Take, Back::Absent) => {
+            (state.value == Values::NONE).then_some(state)
+        }
+        (Call::Take | Call::Swap { .. }, Back::Value { value, .. }) => {
+            (values.id(&value.0) == state.value).then_some(())?;
+            let value = written(values, state, call)?;
+            wrote(state, value, None)
+        }
+        (Call::Swap { value }, Back::Absent) => {
+            (state.value == Values::NONE).then_some(())?;
+            let value = values.id(&value.0);
+            wrote(state, value, None)
+        }
         (Call::PutIfAbsent { .. }, Back::Refused { current }) => {
             (state.value != Values::NONE).then_some(())?;
             at_version(state, *current)
@@ -203,7 +217,14 @@ pub fn answer(values: &mut Values, state: State, call: &Call, back: &Back) -> Op
         (Call::PutIfVersion { version, .. }, Back::Refused { current }) => {
             refused(state, *version, *current)
         }
-        (Call::Put { .. } | Call::PutIfAbsent { .. } | Call::Remove, Back::Done { version }) => {
+        (
+            Call::Put { .. }
+            | Call::Swap { .. }
+            | Call::PutIfAbsent { .. }
+            | Call::Remove
+            | Call::Take,
+            Back::Done { version },
+        ) => {
             let value = written(values, state, call)?;
             wrote(state, value, *version)
         }

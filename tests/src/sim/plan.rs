@@ -68,6 +68,8 @@ pub struct Plan {
     pub durability: Durability,
     /// Clients.
     pub clients: usize,
+    /// Clients that speak RESP. (In level one there are none.)
+    pub redis: usize,
     /// Calls that a client has open at once.
     pub open_max: usize,
     /// Keys of each family.
@@ -116,6 +118,7 @@ impl Plan {
             partitions: 1,
             durability: Durability::Memory,
             clients: 4,
+            redis: 0,
             open_max: 64,
             keys: 3,
             reads: READS,
@@ -149,6 +152,7 @@ impl Plan {
                 _ => Durability::Memory,
             },
             clients: 2 + random.below(3) as usize,
+            redis: 0,
             open_max: 1 + random.below(6) as usize,
             keys: [1, 1, 1, 1, 2, 2, 2, 20][random.below(8) as usize],
             reads: [READS, READS, READS, 85][random.below(4) as usize],
@@ -184,6 +188,8 @@ impl Plan {
         let mut plan = Self { small: None, ..Self::short(seed) };
         let mut random = Random::new(seed ^ 0x0b71);
         plan.cores = 1 + random.below(2) as u16;
+        plan.redis = random.below(plan.clients as u64) as usize;
+        plan.clients -= plan.redis;
         for (_, fault) in &mut plan.faults {
             let a = random.below(plan.machines as u64) as usize;
             let b = (a + 1 + random.below(plan.machines as u64 - 1) as usize) % plan.machines;

@@ -282,6 +282,9 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
     if plan.clients > 1 {
         all.push(Plan { clients: plan.clients - 1, ..plan.clone() });
     }
+    if plan.redis > 0 {
+        all.push(Plan { redis: plan.redis - 1, ..plan.clone() });
+    }
     if plan.keys > 1 {
         all.push(Plan { keys: 1, ..plan.clone() });
     }

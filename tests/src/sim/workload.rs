@@ -56,10 +56,15 @@ fn write(random: &mut Random, key: &str, unique: &str, seen: Option<Version>) ->
 pub fn op(call: &Call) -> Op<'_> {
     let put =
         |value, condition| Op::Put { value, expiry: Expiry::Never, condition, want_old: false };
+    let (always, expiry) = (Condition::Always, Expiry::Never);
     match call {
         Call::Get => Op::Get,
-        Call::Put { value } => put(&value.0, Condition::Always),
-        Call::Remove => Op::Remove { condition: Condition::Always, want_old: false },
+        Call::Put { value } => put(&value.0, always),
+        Call::Swap { value } => {
+            Op::Put { value: &value.0, expiry, condition: always, want_old: true }
+        }
+        Call::Remove => Op::Remove { condition: always, want_old: false },
+        Call::Take => Op::Remove { condition: always, want_old: true },
         Call::PutIfAbsent { value } => put(&value.0, Condition::Absent),
         Call::PutIfVersion { value, version } => {
             let Version { epoch, seq } = *version;
@@ -81,7 +86,10 @@ pub fn back_of(answer: &Answer<'_>) -> Option<Back> {
         Answer::Value { value, version: v, .. } => {
             Back::Value { value: Bytes(value.to_vec()), version: version(v) }
         }
-        Answer::Absent => Back::Absent,
+        Answer::Old { existed: true, value, .. } => {
+            Back::Value { value: Bytes(value.to_vec()), version: None }
+        }
+        Answer::Absent | Answer::Old { .. } => Back::Absent,
         Answer::Done { version: v } => Back::Done { version: version(v) },
         Answer::Integer { value, version: v } => Back::Integer { value, version: version(v) },
         Answer::Length { len, version: v } => Back::Length { len, version: version(v) },

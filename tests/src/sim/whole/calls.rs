@@ -6,7 +6,7 @@ use firebrick_partition::op::Route;
 
 use super::client::Client;
 use super::reader::Reader;
-use super::world::{CLIENTS, Event, World};
+use super::world::{Event, World};
 use crate::check::{Back, Call, Line};
 use crate::sim::clock::{MS, Ns, US};
 use crate::sim::workload;
@@ -17,11 +17,15 @@ const PATIENCE_NS: Ns = 2_000 * MS;
 impl World {
     pub fn client_turn(&mut self, at: usize) {
         for (id, back) in self.clients[at].turn(self.now) {
-            self.done(at, id, back);
+            if let Some(back) = &back {
+                self.clients[at].saw(id, back);
+            }
+            self.ended(id, back);
         }
     }
 
-    fn done(&mut self, at: usize, id: u64, back: Option<Back>) {
+    /// A call is over.
+    pub fn ended(&mut self, id: u64, back: Option<Back>) {
         let Some(back) = back else {
             self.cover.saw("an operation ends in doubt");
             return self.trace.line(self.now, format_args!("call {id} -> nobody knows"));
@@ -30,7 +34,6 @@ impl World {
             self.cover.saw("an operation fails");
         }
         self.trace.line(self.now, format_args!("call {id} -> {back}"));
-        self.clients[at].saw(id, &back);
         if let Err(wrong) = self.history.push(Line::Back { id, at_ns: self.now, back }) {
             self.fail(wrong);
         }
@@ -45,6 +48,9 @@ impl World {
     pub fn think(&mut self, at: usize) {
         if self.now >= self.load_until {
             return;
+        }
+        if at >= self.clients.len() {
+            return self.redis_thinks(at - self.clients.len());
         }
         if self.clients[at].has_room() {
             self.call_something(at, self.plan.reads);
@@ -80,7 +86,7 @@ impl World {
     }
 
     /// A call begins; its number.
-    fn begin(&mut self, at: usize, key: &str, call: &Call) -> u64 {
+    pub fn begin(&mut self, at: usize, key: &str, call: &Call) -> u64 {
         let id = self.next_call;
         self.next_call += 1;
         self.trace.line(self.now, format_args!("call {id}: client {at} {key} {call}"));
@@ -103,14 +109,14 @@ impl World {
         let Some((route, members)) = self.group_of(key) else { return };
         let member = members[self.random.below(members.len() as u64) as usize];
         if let Some(&at) = self.ids.get(&member) {
-            let id = self.begin(self.clients.len(), key, &Call::Get);
+            let id = self.begin(self.client_hosts().len(), key, &Call::Get);
             self.ask(at, id, route, key);
         }
     }
 
     /// A read at one member begins.
     fn ask(&mut self, at: usize, id: u64, route: Route, key: &str) {
-        let fabric = self.fabric.fake_on(CLIENTS + self.clients.len());
+        let fabric = self.fabric.fake_on(self.client_hosts().end);
         let address = self.bricks[at].address;
         self.reader = Some(Reader::ask(self.now, id, fabric, address, route, key));
         self.refused = None;
@@ -145,7 +151,7 @@ impl World {
     }
 
     /// Route and members of a key's partition, as the keepers have them now.
-    fn group_of(&self, key: &str) -> Option<(Route, Vec<u32>)> {
+    pub fn group_of(&self, key: &str) -> Option<(Route, Vec<u32>)> {
         let maps = self.keeper.state.maps();
         let table = maps.tables.first()?;
         let hash = hash_key(key.as_bytes());
@@ -165,7 +171,7 @@ impl World {
     /// may still make bricks more even.
     fn read_at(&mut self, brick: u32, key: &str) -> Result<(), String> {
         let at = *self.ids.get(&brick).ok_or("a member is no brick")?;
-        let id = self.begin(self.clients.len(), key, &Call::Get);
+        let id = self.begin(self.client_hosts().len(), key, &Call::Get);
         let until = self.now + PATIENCE_NS;
         let (route, _) = self.group_of(key).ok_or("a key has no group")?;
         self.ask(at, id, route, key);

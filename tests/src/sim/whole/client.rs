@@ -7,6 +7,7 @@ use firebrick_client::session::{Dial, Link};
 use firebrick_client::{Error, ReadFrom, Reply, Session, SessionOptions, Submit, TableId, Target};
 use firebrick_net::fake::Fake;
 use firebrick_net::{Ep, Event, Fabric, Port, Token};
+use firebrick_partition::keeper::DEFAULT_TABLE;
 use firebrick_partition::op::Op;
 
 use crate::check::{Back, Version};
@@ -99,7 +100,7 @@ impl Client {
 
     /// Asks for the maps, until it knows the table.
     pub fn find_table(&mut self, now: Ns) {
-        self.table = self.table.or_else(|| self.session.table("t"));
+        self.table = self.table.or_else(|| self.session.table(DEFAULT_TABLE));
         if self.table.is_none() && !self.asking {
             let now_ns = self.clock.at(now);
             self.asking = self.session.fetch_map(now_ns, now_ns + DEADLINE_NS, MAPS).is_ok();

@@ -3,7 +3,7 @@
 use firebrick_partition::keeper::Entry;
 use firebrick_partition::maps::Durability;
 
-use super::world::{CLIENTS, Event, World};
+use super::world::{Event, World};
 use crate::sim::clock::{MS, Ns};
 use crate::sim::machine::Crash;
 use crate::sim::message::Node;
@@ -112,8 +112,8 @@ impl World {
     }
 
     fn cut_off(&mut self, a: usize, for_ns: Ns, from_clients: bool) {
-        let clients = if from_clients { self.clients.len() } else { 0 };
-        let others = (0..self.bricks.len()).chain(CLIENTS..CLIENTS + clients);
+        let clients = if from_clients { self.client_hosts() } else { 0..0 };
+        let others = (0..self.bricks.len()).chain(clients);
         for other in others.filter(|other| *other != a) {
             self.block(a, other, for_ns);
             self.block(other, a, for_ns);
@@ -165,7 +165,7 @@ impl World {
 
     /// A machine without power says nothing to anybody, not even that its connections are over.
     pub fn power(&mut self, at: usize, on: bool) {
-        let others = (0..self.bricks.len()).chain(CLIENTS..CLIENTS + self.clients.len());
+        let others = (0..self.bricks.len()).chain(self.client_hosts());
         for other in others.filter(|other| *other != at).collect::<Vec<_>>() {
             for way in [(at, other), (other, at)] {
                 if !on {

@@ -1,6 +1,6 @@
 //! The keepers' part of the world.
 
-use firebrick_partition::keeper::{Applied, Entry, Settings};
+use firebrick_partition::keeper::{Applied, DEFAULT_TABLE, Entry, Settings};
 use firebrick_partition::maps::TableOptions;
 
 use super::control::{Beat, Message};
@@ -139,7 +139,7 @@ impl World {
             partitions: self.plan.partitions,
             replicas: self.plan.replicas,
         };
-        let id = self.keeper.create_table(self.now, "t", options)?;
+        let id = self.keeper.create_table(self.now, DEFAULT_TABLE, options)?;
         let id = id.ok_or("the table cannot be proposed now")?;
         self.apply(id);
         Ok(())

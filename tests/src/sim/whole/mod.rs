@@ -6,20 +6,24 @@
 //! their work, the control thread's loop (`control`) and Raft (`super::keeper`).
 //!
 //! * `process`: a brick's process; `brick`: its machine, what outlives it; `disk`: writes and what a power failure leaves of them;
-//! * `client`: a shell around a session; `reader`: reads at one member, to look at it;
+//! * `client`: a shell around a session; `redis`, `reply`, `commands`: one that speaks RESP to one brick at a time; `reader`: reads at one member, to look at it;
 //! * `control`: heartbeats and registrations; `keepers`: the keepers' side;
 //! * `world`, `faults`, `calls`, `run`: as in level one.
 
 mod brick;
 mod calls;
 mod client;
+mod commands;
 mod control;
 mod disk;
 mod faults;
 mod keepers;
 mod process;
 mod reader;
+mod redis;
+mod reply;
 mod run;
+mod seen;
 mod world;
 
 pub use run::run;

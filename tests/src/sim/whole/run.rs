@@ -1,6 +1,8 @@
 //! One run: set up, load and faults, quiet, and everything is checked.
 
+use super::client::Client;
 use super::process::Process;
+use super::redis::Redis;
 use super::world::World;
 use crate::check::{Checked, check};
 use crate::sim::clock::MS;
@@ -63,7 +65,8 @@ fn come_to_rest(world: &mut World) -> Result<(), String> {
     let mut differ = 0;
     loop {
         run_to(world, world.now + 100 * MS)?;
-        let idle = world.clients.iter().all(super::client::Client::is_idle);
+        let idle =
+            world.clients.iter().all(Client::is_idle) && world.redis.iter().all(Redis::is_idle);
         let unfinished = unfinished(world);
         if unfinished.is_empty() && idle {
             return Ok(());

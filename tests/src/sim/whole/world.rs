@@ -12,6 +12,7 @@ use super::client::Client;
 use super::control::Message;
 use super::process::Pace;
 use super::reader::Reader;
+use super::redis::Redis;
 use crate::check::History;
 use crate::random::Random;
 use crate::sim::clock::{MS, Ns, US};
@@ -87,6 +88,7 @@ enum Next {
     Event,
     Core(usize, usize),
     Client(usize),
+    Redis(usize),
     Reader,
 }
 
@@ -105,6 +107,8 @@ pub struct World {
     pub bricks: Vec<Brick>,
     pub keeper: Keeper,
     pub clients: Vec<Client>,
+    /// Clients that speak RESP; their numbers come after the others'.
+    pub redis: Vec<Redis>,
     /// A read at one member.
     pub reader: Option<Reader>,
     /// Why the last one has no answer.
@@ -159,6 +163,10 @@ impl World {
             Client::new(at, fabric.fake_on(CLIENTS + at), seeds.clone(), limits, &mut random)
         });
         let clients = clients.collect();
+        let addresses: Vec<_> = bricks.iter().map(|brick| brick.address).collect();
+        let redis = (plan.clients..plan.clients + plan.redis)
+            .map(|at| Redis::new(fabric.fake_on(CLIENTS + at), addresses.clone()));
+        let redis = redis.collect();
         let keeper = Keeper::new(&mut random);
         let mut world = Self {
             random,
@@ -170,6 +178,7 @@ impl World {
             bricks,
             keeper,
             clients,
+            redis,
             reader: None,
             refused: None,
             history: History::default(),
@@ -212,6 +221,7 @@ impl World {
                 }
                 Next::Core(at, core) => self.turn(at, core),
                 Next::Client(at) => self.client_turn(at),
+                Next::Redis(at) => self.redis_turn(at),
                 Next::Reader => self.reader_turn(),
             }
         }
@@ -241,11 +251,22 @@ impl World {
                 first = (due, Next::Client(at));
             }
         }
+        for (at, redis) in self.redis.iter().enumerate() {
+            let due = redis.due();
+            if due < first.0 {
+                first = (due, Next::Redis(at));
+            }
+        }
         let reader = self.reader.as_ref().and_then(Reader::due);
         match reader {
             Some(due) if due < first.0 => (due, Next::Reader),
             _ => first,
         }
+    }
+
+    /// The hosts of clients, but for the reader's.
+    pub fn client_hosts(&self) -> std::ops::Range<usize> {
+        CLIENTS..CLIENTS + self.clients.len() + self.redis.len()
     }
 
     pub fn fail(&mut self, what: String) {
@@ -422,7 +443,7 @@ impl World {
         for (after, fault) in self.plan.faults.clone() {
             self.queue.push(self.now + after, Event::Fault(fault));
         }
-        for at in 0..self.clients.len() {
+        for at in 0..self.clients.len() + self.redis.len() {
             self.queue.push(self.now, Event::Think { at });
         }
     }

@@ -1,0 +1,136 @@
+//! What the world's RESP clients call.
+
+use super::redis::Command;
+use super::reply::command;
+use super::world::{Event, World};
+use crate::check::{Back, Call};
+use crate::sim::clock::US;
+use crate::sim::workload::{Family, family};
+
+/// One in so many times a client leaves its brick, whatever is under way.
+const LEAVES_OF: u64 = 300;
+/// One in so many, when the brick said that it serves nothing.
+const REFUSED_LEAVES_OF: u64 = 4;
+
+impl World {
+    pub fn redis_turn(&mut self, at: usize) {
+        let mut done = Vec::new();
+        let taken = self.redis[at].turn(self.now, &mut done);
+        self.redis_done(done);
+        if let Err(wrong) = taken {
+            self.fail(format!("RESP client {}: {wrong}", self.clients.len() + at));
+        }
+    }
+
+    fn redis_done(&mut self, done: Vec<super::redis::Outcome>) {
+        for (id, back) in done {
+            match back {
+                None => self.cover.saw("a RESP command ends in doubt"),
+                Some(Back::Failed) => self.cover.saw("a RESP command is refused"),
+                Some(_) => {}
+            }
+            self.ended(id, back);
+        }
+    }
+
+    pub fn redis_thinks(&mut self, at: usize) {
+        let of = if self.redis[at].is_refused { REFUSED_LEAVES_OF } else { LEAVES_OF };
+        if self.redis[at].has_line() && self.random.below(of) == 0 {
+            self.cover.saw("a RESP client leaves its brick");
+            let mut done = Vec::new();
+            self.redis[at].hang_up(&mut done);
+            self.redis_done(done);
+        }
+        if !self.redis[at].has_line() {
+            self.redis[at].dial(self.now, &mut self.random);
+        }
+        let room = self.redis[at].room(self.plan.open_max) as u64;
+        let count = room.min(1 + self.random.below(4));
+        let (mut commands, mut bytes) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            commands.push(self.redis_calls(at, &mut bytes));
+        }
+        if count > 0 {
+            self.redis[at].send(commands, &bytes, &mut self.random);
+        }
+        self.redis_turn(at);
+        let due = self.now + 100 * US + self.random.below(self.plan.think_ns);
+        self.queue.push(due, Event::Think { at: self.clients.len() + at });
+    }
+
+    /// The machine of a key's primary.
+    fn primary_of(&self, key: &str) -> Option<usize> {
+        let (_, members) = self.group_of(key)?;
+        self.ids.get(members.first()?).copied()
+    }
+
+    /// A random command, appended to `bytes`.
+    fn redis_calls(&mut self, at: usize, bytes: &mut Vec<u8>) -> Command {
+        let at = self.clients.len() + at;
+        let keys = self.keys();
+        let key = &keys[self.random.below(keys.len() as u64) as usize];
+        let value = format!("[{at}.{}]", self.next_call);
+        let value = || value.as_str().into();
+        let word = |word: &'static str| word.as_bytes().to_vec();
+        let own = |name| vec![word(name), key.clone().into_bytes()];
+        let die = self.random.below(100);
+        let (call, words) = match (family(key), die) {
+            (_, 0..=29) => (Call::Get, own("GET")),
+            (_, 30..=39) => return self.several(at, &Call::Get, "MGET", bytes),
+            (Family::Counter, _) => (Call::Increment { by: 1 }, own("INCR")),
+            (Family::List, _) => (Call::Append { value: value() }, own("APPEND")),
+            (Family::Register, 40..=44) => {
+                return self.several(at, &Call::Put { value: value() }, "MSET", bytes);
+            }
+            (Family::Register, 45..=64) => (Call::Put { value: value() }, own("SET")),
+            (Family::Register, 65..=72) => (Call::Remove, own("DEL")),
+            (Family::Register, 73..=82) => (Call::Take, own("GETDEL")),
+            (Family::Register, 83..=90) => (Call::Swap { value: value() }, own("SET")),
+            (Family::Register, _) => (Call::PutIfAbsent { value: value() }, own("SET")),
+        };
+        let mut words = words;
+        match &call {
+            Call::Append { value } => words.push(value.0.clone()),
+            call => words.extend(call.value().map(|value| value.0.clone())),
+        }
+        match &call {
+            Call::Swap { .. } => words.push(word("GET")),
+            Call::PutIfAbsent { .. } => words.push(word("NX")),
+            _ => {}
+        }
+        if self
+            .primary_of(key)
+            .is_some_and(|primary| primary != self.redis[at - self.clients.len()].brick)
+        {
+            self.cover.saw("a RESP command comes to a brick that is not its primary");
+        }
+        command(&words.iter().map(Vec::as_slice).collect::<Vec<_>>(), bytes);
+        let id = self.begin(at, key, &call);
+        Command { since: self.now, parts: vec![(id, key.clone(), call)] }
+    }
+
+    /// The same with all keys that it may be done with.
+    fn several(
+        &mut self,
+        at: usize,
+        call: &Call,
+        name: &'static str,
+        bytes: &mut Vec<u8>,
+    ) -> Command {
+        let fits = |key: &String| *call == Call::Get || family(key) == Family::Register;
+        let keys: Vec<String> = self.keys().into_iter().filter(fits).collect();
+        let value = call.value().map(|value| value.0.clone());
+        let mut words = vec![name.as_bytes()];
+        for key in &keys {
+            words.push(key.as_bytes());
+            words.extend(value.as_deref());
+        }
+        command(&words, bytes);
+        let mut parts = Vec::new();
+        for key in keys {
+            let id = self.begin(at, &key, call);
+            parts.push((id, key, call.clone()));
+        }
+        Command { since: self.now, parts }
+    }
+}

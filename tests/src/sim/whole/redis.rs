@@ -1,0 +1,165 @@
+//! A client that speaks RESP: a connection to one brick at a time, several commands under way on it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use firebrick_net::fake::Fake;
+use firebrick_net::{Ep, Event, Fabric, Port, Token};
+
+use super::reply::{Reply, backs};
+use super::seen::Seen;
+use crate::check::{Back, Call};
+use crate::random::Random;
+use crate::sim::clock::{MS, Ns};
+use crate::sim::workload::family;
+
+/// A connection that does not open is given up after this long.
+const DIAL_NS: Ns = 500 * MS;
+/// A reply is waited for so long: more than the front's patience with a partition that nobody serves.
+const REPLY_NS: Ns = 3_000 * MS;
+
+/// A command that was sent: what it is for each of its keys.
+pub struct Command {
+    pub since: Ns,
+    pub parts: Vec<(u64, String, Call)>,
+}
+
+struct Line {
+    ep: Ep,
+    is_open: bool,
+    since: Ns,
+    heard: Vec<u8>,
+    asked: VecDeque<Command>,
+    /// What this connection was told of each key.
+    seen: BTreeMap<String, Seen>,
+}
+
+/// What came of a call: `None`: nobody knows.
+pub type Outcome = (u64, Option<Back>);
+
+/// See the module's text.
+pub struct Redis {
+    fabric: Fake,
+    bricks: Vec<SocketAddr>,
+    line: Option<Line>,
+    /// It was told that its brick serves nothing just now.
+    pub is_refused: bool,
+    /// The brick of its connection.
+    pub brick: usize,
+}
+
+impl Redis {
+    /// A client without a connection.
+    pub fn new(fabric: Fake, bricks: Vec<SocketAddr>) -> Self {
+        Self { fabric, bricks, line: None, is_refused: false, brick: 0 }
+    }
+
+    /// Nothing is open.
+    pub fn is_idle(&self) -> bool {
+        self.line.as_ref().is_none_or(|line| line.asked.is_empty())
+    }
+
+    /// It has a connection that is open, or will be.
+    pub fn has_line(&self) -> bool {
+        self.line.is_some()
+    }
+
+    /// How many commands more it may have under way.
+    pub fn room(&self, open_max: usize) -> usize {
+        let line = self.line.as_ref().filter(|line| line.is_open);
+        line.map_or(0, |line| open_max.saturating_sub(line.asked.len()))
+    }
+
+    /// When it has something to do.
+    pub fn due(&self) -> Ns {
+        let patience = self.line.as_ref().map_or(Ns::MAX, |line| match line.asked.front() {
+            Some(command) => command.since + REPLY_NS,
+            None if !line.is_open => line.since + DIAL_NS,
+            None => Ns::MAX,
+        });
+        patience.min(self.fabric.next_ns().unwrap_or(Ns::MAX))
+    }
+
+    /// Goes to a brick.
+    pub fn dial(&mut self, now: Ns, random: &mut Random) {
+        self.brick = random.below(self.bricks.len() as u64) as usize;
+        let ep = self.fabric.dial(self.bricks[self.brick], Port::Stream).expect("the fake fabric");
+        let (heard, asked) = (Vec::new(), VecDeque::new());
+        let seen = BTreeMap::new();
+        self.line = Some(Line { ep, is_open: false, since: now, heard, asked, seen });
+        self.is_refused = false;
+    }
+
+    /// Sends commands, in one piece or in two.
+    pub fn send(&mut self, commands: Vec<Command>, bytes: &[u8], random: &mut Random) {
+        let Some(line) = &mut self.line else { return };
+        line.asked.extend(commands);
+        let split = if random.below(8) == 0 { random.below(bytes.len() as u64) } else { 0 };
+        let (first, second) = bytes.split_at(split as usize);
+        for part in [first, second].iter().filter(|part| !part.is_empty()) {
+            let sent = self.fabric.send(line.ep, part, None, Token(0));
+            // (A connection that has ended says so in its next turn.)
+            debug_assert!(sent.is_ok() || line.asked.len() < 100, "few commands find room");
+            self.fabric.flush().expect("the fake fabric");
+        }
+    }
+
+    /// Leaves its brick, whatever is under way.
+    pub fn hang_up(&mut self, done: &mut Vec<Outcome>) {
+        let Some(line) = self.line.take() else { return };
+        self.fabric.abort(line.ep);
+        self.fabric.flush().expect("the fake fabric");
+        let left = line.asked.into_iter().flat_map(|command| command.parts);
+        done.extend(left.map(|(id, ..)| (id, None)));
+    }
+
+    /// Takes what arrived. What is over; `Err`: what no brick should say.
+    pub fn turn(&mut self, now: Ns, done: &mut Vec<Outcome>) -> Result<(), String> {
+        let mut events = Vec::new();
+        self.fabric.poll(now, &mut events);
+        for event in events {
+            let ours = |ep: Ep| self.line.as_ref().is_some_and(|line| line.ep == ep);
+            match event {
+                Event::Opened { ep, .. } if ours(ep) => {
+                    self.line.as_mut().into_iter().for_each(|line| line.is_open = true);
+                }
+                Event::Bytes { ep, rx } => {
+                    if ours(ep) {
+                        let bytes = self.fabric.bytes(&rx).to_vec();
+                        self.hear(&bytes, done)?;
+                    }
+                    self.fabric.release(rx);
+                }
+                Event::Closed { ep, .. } if ours(ep) => self.hang_up(done),
+                _ => {}
+            }
+        }
+        let is_late = |line: &Line| match line.asked.front() {
+            Some(command) => now >= command.since + REPLY_NS,
+            None => !line.is_open && now >= line.since + DIAL_NS,
+        };
+        if self.line.as_ref().is_some_and(is_late) {
+            self.hang_up(done);
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, bytes: &[u8], done: &mut Vec<Outcome>) -> Result<(), String> {
+        let Some(line) = &mut self.line else { return Ok(()) };
+        line.heard.extend_from_slice(bytes);
+        while let Some((reply, used)) = Reply::parse(&line.heard)? {
+            line.heard.drain(..used);
+            let command = line.asked.pop_front().ok_or("a reply to no command")?;
+            self.is_refused |= matches!(&reply, Reply::Error(text) if text.starts_with("LOADING"));
+            for ((id, key, call), back) in command.parts.iter().zip(backs(&command.parts, &reply)?)
+            {
+                if let Some(back) = &back {
+                    let seen = line.seen.entry(key.clone()).or_default();
+                    seen.see(family(key), call, back).map_err(|why| format!("call {id}: {why}"))?;
+                }
+                done.push((*id, back));
+            }
+        }
+        Ok(())
+    }
+}
