@@ -175,6 +175,9 @@ impl<F: Fabric> Shard<F> {
 
     /// Gives a request to whoever serves its partition now.
     fn try_forward(&mut self, mut forward: Forward) {
+        if self.store.peers.forwards.has_stray(forward.conn) {
+            return self.on_forward_answer(forward, Answer::Failed(Failure::Unavailable));
+        }
         let encoded = std::mem::take(&mut forward.request);
         let Ok(Message::Request { mut request, .. }) = wire::decode(&encoded) else {
             unreachable!("this process encoded it")
@@ -182,7 +185,7 @@ impl<F: Fabric> Shard<F> {
         let Some(entry) = self.store.routes.route(self.store.resp_table, forward.hash) else {
             return self.deliver(forward.asker(), Answer::Failed(Failure::NoTable));
         };
-        request.route = entry.route;
+        (request.route, forward.route) = (entry.route, entry.route);
         let (mine, core) = (entry.mine == Some(0), entry.core);
         let primary = entry.replicas.primary().map_or(0, |m| m.brick);
         let slot = self.store.peers.forwards.take_slot();

@@ -73,6 +73,8 @@ impl Store {
     pub fn set_routes(&mut self, routes: Arc<Routes>) {
         self.resp_table = routes.table_named(DEFAULT_TABLE).map_or(0, |t| t.id);
         self.routes = routes;
+        let route = |hash| Some(self.routes.route(self.resp_table, hash)?.route);
+        self.peers.forwards.find_strays(route);
     }
 
     /// This core has a lease: what it knows is what holds.

@@ -6,11 +6,14 @@
 //! appended. So a move or a failover costs a Redis client time, and no error while it is short.
 //!
 //! The requests of one connection keep their order: one that waits holds up those behind it, and one that
-//! comes back while a later one is on its way is not tried again.
+//! comes back while a later one is on its way is not tried again. One that another brick still has when the route
+//! of its key changes is a *stray*: the next one would go elsewhere and be through before the stray comes back to be
+//! tried again, so it waits too.
 
 use std::collections::VecDeque;
 
 use firebrick_net::Ep;
+use firebrick_partition::op::Route;
 use firebrick_partition::{Answer, Failure};
 
 use crate::shard::asker::{Asker, ConnId};
@@ -48,6 +51,8 @@ pub struct Forward {
     pub request: Vec<u8>,
     /// Its connection has writes in flight.
     pub own: bool,
+    /// Of its last try.
+    pub route: Route,
     order: u64,
     deadline_ns: u64,
     retry_ns: u64,
@@ -66,6 +71,8 @@ pub struct Forwards {
     /// By the number that the request carries.
     sent: Vec<Option<Forward>>,
     free: Vec<u32>,
+    /// Numbers of strays, and their connections.
+    strays: Vec<(u32, ConnId)>,
     fresh: VecDeque<Forward>,
     waiting: VecDeque<Forward>,
     orders: u64,
@@ -111,6 +118,7 @@ impl Forwards {
             hash,
             request,
             own,
+            route: Route::default(),
             order: self.orders,
             deadline_ns: now_ns + PATIENCE_NS,
             retry_ns: now_ns,
@@ -118,9 +126,28 @@ impl Forwards {
         Ok(())
     }
 
-    /// A request of this connection waits for its turn: those behind it wait too.
+    /// Routes have changed: those that were sent by another one are strays.
+    pub fn find_strays(&mut self, route: impl Fn(u64) -> Option<Route>) {
+        self.strays.clear();
+        for (slot, entry) in self.sent.iter().enumerate() {
+            if let Some(f) = entry.as_ref().filter(|f| route(f.hash) != Some(f.route)) {
+                self.strays.push((slot as u32, f.conn));
+            }
+        }
+    }
+
+    /// A request of this connection is a stray.
+    #[inline]
+    pub fn has_stray(&self, conn: ConnId) -> bool {
+        self.strays.iter().any(|(_, of)| *of == conn)
+    }
+
+    /// A request of this connection waits for its turn, or is a stray: those behind it wait too.
     #[inline]
     pub fn holds_up(&self, conn: ConnId) -> bool {
+        if self.has_stray(conn) {
+            return true;
+        }
         (!self.fresh.is_empty() || !self.waiting.is_empty())
             && self.fresh.iter().chain(&self.waiting).any(|f| f.conn == conn)
     }
@@ -162,6 +189,7 @@ impl Forwards {
     /// The request that its holder has answered.
     pub fn answered(&mut self, slot: u32, holder: Holder) -> Option<Forward> {
         let forward = self.sent.get_mut(slot as usize)?.take_if(|f| f.holder == holder)?;
+        self.strays.retain(|(stray, _)| *stray != slot);
         self.free.push(slot);
         Some(forward)
     }
@@ -172,6 +200,7 @@ impl Forwards {
         for (slot, entry) in self.sent.iter_mut().enumerate() {
             if let Some(forward) = entry.take_if(|f| f.holder == Holder::Way(way)) {
                 self.free.push(slot as u32);
+                self.strays.retain(|(stray, _)| *stray != slot as u32);
                 lost.push(forward);
             }
         }

@@ -1,4 +1,5 @@
 //! Probes, and the ways between two bricks, on the fake fabric.
 
+mod forwards;
 mod probes;
 mod ways;
