@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use firebrick_log::record::Record;
-use firebrick_log::{AppendError, Kind, Loc, Part};
+use firebrick_log::{AppendError, Kind, Loc, Log, Part};
 
 use super::ahead::Ahead;
 use super::group::Role;
@@ -56,8 +56,10 @@ pub(super) struct Source {
     /// The `Sessions` record of the listing, wherever cleaning moves it.
     sessions_seq: Option<u64>,
     dropped: u64,
-    /// What was listed. Those before the place of the first of `begins` are not pinned any more.
+    /// What was listed.
     parts: Vec<Part>,
+    /// Those before this one are not pinned any more.
+    released: usize,
     /// Pieces that came.
     came: u32,
     /// Pieces before this one may be sent.
@@ -76,6 +78,15 @@ impl Source {
         let parts = self.parts.get(place.part..).unwrap_or(&[]);
         let left: u64 = parts.iter().map(Part::bytes).sum();
         left - parts.first().map_or(0, |part| part.passed(place.offset))
+    }
+
+    /// What lies before the first piece that has not come is not needed any more.
+    fn release(&mut self, log: &Log) {
+        let upto = self.begins[0].part.min(self.parts.len());
+        for part in &self.parts[self.released.min(upto)..upto] {
+            log.unpin(part.pin());
+        }
+        self.released = self.released.max(upto);
     }
 
     /// The next piece may be sent. (Behind the last one there is none.)
@@ -150,6 +161,7 @@ impl Replica {
                 sessions_seq: self.sessions_record.seq(),
                 dropped: self.log.manifest().dropped,
                 parts,
+                released: 0,
                 came: 0,
                 upto: 0,
                 begins: VecDeque::from([Place::default()]),
@@ -177,14 +189,11 @@ impl Replica {
             return self.send(from, &Peer::Refused { epoch, why: Why::NoCopy }, out);
         };
         source.used_ns = now.boot_ns;
-        let old = source.begins[0];
         while source.came < came && source.begins.len() > 1 {
             source.begins.pop_front();
             source.came += 1;
         }
-        for part in &source.parts[old.part..source.begins[0].part] {
-            self.log.unpin(part.pin());
-        }
+        source.release(&self.log);
         source.upto = source.upto.max(upto);
         source.ahead.came(came, now.boot_ns);
         if again && source.came == came {
@@ -284,6 +293,7 @@ impl Replica {
             // Nothing of this is wanted, and there is more.
             source.begins.pop_back();
             source.begins.push_back(end);
+            source.release(&self.log);
             return;
         }
         debug_assert!(end != begin || left == 0, "each piece goes on");
@@ -373,8 +383,7 @@ impl Replica {
     /// What was listed may go.
     pub(super) fn end_source(&mut self) {
         if let Some(source) = self.source.take() {
-            let first = source.begins[0].part.min(source.parts.len());
-            source.parts[first..].iter().for_each(|part| self.log.unpin(part.pin()));
+            source.parts[source.released..].iter().for_each(|part| self.log.unpin(part.pin()));
         }
     }
 }

@@ -163,6 +163,29 @@ fn a_brick_that_is_back_keeps_what_it_had() {
     net.check_equal();
 }
 
+/// What a source passes over because its learner has it is let go with the rest: else it would be kept for ever.
+#[test]
+fn a_source_keeps_nothing_of_a_copy_that_is_over() {
+    let mut net = Net::new(3, 3, 5);
+    net.settle();
+    fill(&mut net, 2_000);
+    net.get(1, b"k", put(b"v"));
+    net.crash(3, true);
+    net.leaves(3);
+    net.heal();
+    net.restart(3);
+    net.learns(3);
+    until_member(&mut net, 3);
+    for n in 0..2_000 {
+        net.ask(1, &key(n), REMOVE, None);
+    }
+    net.settle();
+    for brick in 1..=3 {
+        net.clean(brick);
+        assert!(!net.replica(brick).log().pins_hold_room(), "brick {brick} keeps emptied segments");
+    }
+}
+
 /// Execution 28, and 13: what was removed while a brick was away, and whose tombstone is gone by now.
 #[test]
 fn a_dropped_tombstone_does_not_bring_its_key_back() {
