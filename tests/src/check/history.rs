@@ -278,6 +278,12 @@ impl History {
         }
     }
 
+    /// What became of a call, as far as it is known.
+    pub fn back(&self, id: u64) -> Option<&Back> {
+        let (key, at) = self.places.get(&id)?;
+        self.keys.get(key)?.get(*at)?.back.as_ref().map(|(_, back)| back)
+    }
+
     /// Takes JSON lines. A last line that a killed process left torn is left out.
     pub fn read_lines(&mut self, text: &str) -> Result<(), String> {
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);

@@ -92,7 +92,8 @@ pub struct Plan {
     pub faults: Vec<(Ns, Fault)>,
     /// A rule that is broken on purpose.
     pub mistake: Mistake,
-    /// A machine whose replicas have room for so many bytes only.
+    /// A machine whose replicas have room for so many bytes only. (In level two: each of its data cores; a number past
+    /// the last machine stands for all.)
     pub small: Option<(usize, u64)>,
     /// A machine that makes so many segments for a replica and no more.
     pub ration: Option<(usize, usize)>,
@@ -190,7 +191,18 @@ impl Plan {
         plan.cores = 1 + random.below(2) as u16;
         plan.redis = random.below(plan.clients as u64) as usize;
         plan.clients -= plan.redis;
+        if random.below(16) == 0 {
+            // One of them, or all.
+            let at = random.below(plan.machines as u64 + 1) as usize;
+            plan.small = Some((at, (8 + random.below(3)) << 20));
+            // Less than some segments and spares for each partition never holds much.
+            (plan.cores, plan.partitions) = (1, 1);
+            plan.think_ns = plan.think_ns.min(5 * MS);
+        }
         for (_, fault) in &mut plan.faults {
+            if let Fault::Move { partition } | Fault::HandOver { partition } = fault {
+                *partition = (*partition).min(plan.partitions as usize - 1);
+            }
             let a = random.below(plan.machines as u64) as usize;
             let b = (a + 1 + random.below(plan.machines as u64 - 1) as usize) % plan.machines;
             let core = random.below(u64::from(plan.cores)) as usize;

@@ -285,6 +285,9 @@ fn smaller(plan: &Plan) -> Vec<Plan> {
     if plan.redis > 0 {
         all.push(Plan { redis: plan.redis - 1, ..plan.clone() });
     }
+    if plan.small.is_some() {
+        all.push(Plan { small: None, ..plan.clone() });
+    }
     if plan.keys > 1 {
         all.push(Plan { keys: 1, ..plan.clone() });
     }

@@ -12,7 +12,7 @@ use firebrick_partition::op::Now;
 use tempfile::TempDir;
 
 use super::disk::Disk;
-use super::process::Process;
+use super::process::{CORE_BYTES, Process};
 use crate::random::Random;
 use crate::sim::clock::{Clock, Ns};
 use crate::sim::machine::Crash;
@@ -25,6 +25,8 @@ pub struct Brick {
     shown: Rc<Cell<u64>>,
     pub address: SocketAddr,
     cores: u16,
+    /// Memory of a data core.
+    pub core_bytes: u64,
     dir: TempDir,
     pub disk: Disk,
     pub process: Option<Process>,
@@ -65,6 +67,7 @@ impl Brick {
             shown: Rc::default(),
             address: SocketAddr::from(([10, 0, 0, at as u8 + 1], 7400)),
             cores,
+            core_bytes: CORE_BYTES,
             dir,
             disk: Disk::default(),
             process: None,
@@ -116,7 +119,8 @@ impl Brick {
             fabric
         });
         let (fabrics, clock) = (fabrics.collect(), Rc::clone(&self.shown));
-        let process = Process::new(self.dir.path(), registration, identity, fabrics, clock);
+        let process =
+            Process::new(self.dir.path(), registration, identity, fabrics, clock, self.core_bytes);
         self.process = Some(process);
     }
 

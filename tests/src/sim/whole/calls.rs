@@ -5,8 +5,9 @@ use firebrick_partition::maps::fingerprint;
 use firebrick_partition::op::Route;
 
 use super::client::Client;
+use super::fill;
 use super::reader::Reader;
-use super::world::{Event, World};
+use super::world::{CLIENTS, Event, World};
 use crate::check::{Back, Call, Line};
 use crate::sim::clock::{MS, Ns, US};
 use crate::sim::workload;
@@ -30,6 +31,10 @@ impl World {
             self.cover.saw("an operation ends in doubt");
             return self.trace.line(self.now, format_args!("call {id} -> nobody knows"));
         };
+        let back = match fill::told(back) {
+            Ok(back) => back,
+            Err(wrong) => return self.fail(format!("call {id}: {wrong}")),
+        };
         if back == Back::Failed {
             self.cover.saw("an operation fails");
         }
@@ -39,7 +44,7 @@ impl World {
         }
     }
 
-    /// All keys that are used.
+    /// All keys that are used, but for those that fill a store.
     pub fn keys(&self) -> Vec<String> {
         let of = |n: usize| ["r", "c", "l"].iter().map(move |kind| format!("{kind}{n}"));
         (0..self.plan.keys).flat_map(of).collect()
@@ -67,13 +72,10 @@ impl World {
 
     /// A client that has room for it calls something; of a hundred calls so many are reads.
     pub fn call_something(&mut self, at: usize, reads: u64) {
-        let keys = self.keys();
-        let key = &keys[self.random.below(keys.len() as u64) as usize];
-        let seen = self.clients[at].seen(key);
-        let unique = format!("[{at}.{}]", self.next_call);
-        let call = workload::call(&mut self.random, reads, key, &unique, seen);
-        let id = self.begin(at, key, &call);
-        let taken = self.clients[at].call(self.now, id, key, workload::op(&call));
+        let (key, call) = self.choose(at, reads);
+        let id = self.begin(at, &key, &call);
+        let long = if key.starts_with('f') { fill::long(&call) } else { call };
+        let taken = self.clients[at].call(self.now, id, &key, workload::op(&long));
         assert!(taken, "it had room");
     }
 
@@ -83,6 +85,24 @@ impl World {
         let seeds = self.bricks.iter().map(|brick| brick.address.to_string().into()).collect();
         let limits = (self.plan.open_max, self.plan.lease_ms);
         self.clients[at] = Client::new(at, fabric, seeds, limits, &mut self.random);
+    }
+
+    /// What a session calls next.
+    fn choose(&mut self, at: usize, reads: u64) -> (String, Call) {
+        let unique = format!("[{at}.{}]", self.next_call);
+        if self.fills() {
+            return fill::call(&mut self.random, self.now, &unique);
+        }
+        let mut keys = self.keys();
+        let key = keys.swap_remove(self.random.below(keys.len() as u64) as usize);
+        let seen = self.clients[at].seen(&key);
+        let call = workload::call(&mut self.random, reads, &key, &unique, seen);
+        (key, call)
+    }
+
+    /// The next call is about filling a small store.
+    pub fn fills(&mut self) -> bool {
+        self.plan.small.is_some() && self.random.below(10) < 7
     }
 
     /// A call begins; its number.
@@ -129,6 +149,7 @@ impl World {
         match over {
             None => return,
             Some(Ok(back)) => {
+                let back = fill::told(back).unwrap_or(Back::Absent);
                 self.trace.line(now, format_args!("call {id}, at one member -> {back}"));
                 if let Err(wrong) = self.history.push(Line::Back { id, at_ns: now, back }) {
                     self.fail(wrong);
@@ -141,7 +162,9 @@ impl World {
 
     /// Reads every key at every member, after all else.
     pub fn read_everything(&mut self) -> Result<(), String> {
-        for key in self.keys() {
+        let fillers = fill::keys().take_while(|_| self.plan.small.is_some());
+        let all: Vec<String> = self.keys().into_iter().chain(fillers).collect();
+        for key in all {
             let members = self.group_of(&key).ok_or("a key has no group")?.1;
             for brick in members {
                 self.read_at(brick, &key)?;

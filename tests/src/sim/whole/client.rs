@@ -219,9 +219,14 @@ impl Client {
             self.frame.clear();
             let sent = self.session.poll_send(now_ns, &mut self.frame, sink);
             let Some(link) = sent else { return };
-            let Some(line) = self.lines.iter().find(|line| line.link == link) else { continue };
-            let sent = self.fabric.send(line.ep, &self.frame, None, Token(0));
-            assert!(sent.is_ok(), "what few small calls need finds room");
+            let Some(at) = self.lines.iter().position(|line| line.link == link) else { continue };
+            if self.fabric.send(self.lines[at].ep, &self.frame, None, Token(0)).is_err() {
+                // What was sent before has not been taken for too long.
+                let address = Arc::clone(&self.lines[at].address);
+                let error = Error::Connection { address, why: "it takes nothing".into() };
+                let link = self.forget(at);
+                self.session.handle_disconnected(now_ns, link, error, sink);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the world's RESP clients call.
 
+use super::fill;
 use super::redis::Command;
 use super::reply::command;
 use super::world::{Event, World};
@@ -51,7 +52,9 @@ impl World {
             commands.push(self.redis_calls(at, &mut bytes));
         }
         if count > 0 {
-            self.redis[at].send(commands, &bytes, &mut self.random);
+            let mut done = Vec::new();
+            self.redis[at].send(commands, &bytes, &mut self.random, &mut done);
+            self.redis_done(done);
         }
         self.redis_turn(at);
         let due = self.now + 100 * US + self.random.below(self.plan.think_ns);
@@ -67,6 +70,9 @@ impl World {
     /// A random command, appended to `bytes`.
     fn redis_calls(&mut self, at: usize, bytes: &mut Vec<u8>) -> Command {
         let at = self.clients.len() + at;
+        if self.fills() {
+            return self.redis_fills(at, bytes);
+        }
         let keys = self.keys();
         let key = &keys[self.random.below(keys.len() as u64) as usize];
         let value = format!("[{at}.{}]", self.next_call);
@@ -107,6 +113,23 @@ impl World {
         command(&words.iter().map(Vec::as_slice).collect::<Vec<_>>(), bytes);
         let id = self.begin(at, key, &call);
         Command { since: self.now, parts: vec![(id, key.clone(), call)] }
+    }
+
+    /// A command that fills a small store, or makes room there.
+    fn redis_fills(&mut self, at: usize, bytes: &mut Vec<u8>) -> Command {
+        let unique = format!("[{at}.{}]", self.next_call);
+        let (key, call) = fill::call(&mut self.random, self.now, &unique);
+        let long = fill::long(&call);
+        let name = match &call {
+            Call::Get => "GET",
+            Call::Remove => "DEL",
+            _ => "SET",
+        };
+        let mut words = vec![name.as_bytes(), key.as_bytes()];
+        words.extend(long.value().map(|value| &value.0[..]));
+        command(&words, bytes);
+        let id = self.begin(at, &key, &call);
+        Command { since: self.now, parts: vec![(id, key, call)] }
     }
 
     /// The same with all keys that it may be done with.

@@ -25,8 +25,8 @@ use crate::random::Random;
 use crate::sim::clock::Ns;
 
 const LEASE_LOST: &str = "a lease runs out between a read and its answer";
-/// Memory of one data core.
-const CORE_BYTES: u64 = 64 << 20;
+/// Memory of one data core that has enough.
+pub const CORE_BYTES: u64 = 64 << 20;
 /// Requests in flight on one native connection.
 const IN_FLIGHT_MAX: u32 = 64;
 
@@ -98,6 +98,8 @@ pub struct Process {
     said: mpsc::Receiver<String>,
     notices: Notices,
     folder: String,
+    /// Memory of each core.
+    core_bytes: u64,
     /// Of the cores, until they are made.
     fabrics: Vec<Fake>,
     pub storage: Storage,
@@ -122,6 +124,7 @@ impl Process {
         identity: Incarnation,
         fabrics: Vec<Fake>,
         clock: Rc<Cell<u64>>,
+        core_bytes: u64,
     ) -> Self {
         let storage = Storage::start(dir.join("memory"), dir.join("data"));
         let (notices, said) = Notices::heard();
@@ -137,6 +140,7 @@ impl Process {
             said,
             notices,
             folder: dir.display().to_string(),
+            core_bytes,
             fabrics,
             storage: storage.expect("the folders of a simulated brick"),
             identity,
@@ -168,7 +172,7 @@ impl Process {
         });
         let setup = FilesSetup {
             incarnation: self.identity,
-            bytes_max: CORE_BYTES,
+            bytes_max: self.core_bytes,
             cores: fabrics.len() as u16,
             copy_wait_ns: 1_000_000,
             notices: self.notices.clone(),
@@ -285,7 +289,7 @@ impl Process {
 
     /// A heartbeat, if it has a name.
     pub fn heartbeat(&mut self, now_ns: u64) -> Option<Heartbeat> {
-        let memory_bytes = CORE_BYTES * self.board.cores().len() as u64;
+        let memory_bytes = self.core_bytes * self.board.cores().len() as u64;
         let (brick, incarnation) = (self.brick?, self.incarnation);
         let sender = Sender { brick, incarnation, pid: 1, memory_bytes };
         let news = self.heard.take(now_ns);
@@ -323,6 +327,7 @@ impl Process {
             seen.extend((counts.stale_routes > 0).then_some("a stale route is answered"));
             seen.extend((counts.unavailable > 0).then_some("a request is refused without a lease"));
             seen.extend((counts.hops_out > 0).then_some("a request is passed on to another core"));
+            seen.extend((counts.no_space > 0).then_some("a write finds no room"));
             seen.extend((counts.copy_bytes > 0).then_some("what is copied arrives"));
         }
         seen

@@ -26,7 +26,8 @@ fn whole(world: &mut World) -> Result<Checked, String> {
     world.begin_load();
     run_to(world, world.load_until)?;
     world.heal();
-    let rest = come_to_rest(world).and_then(|()| world.read_everything());
+    let rest = make_room(world);
+    let rest = rest.and_then(|()| come_to_rest(world)).and_then(|()| world.read_everything());
     (0..world.bricks.len()).for_each(|at| world.note_seen(at));
     let rest = rest.and(world.failure.clone().map_or(Ok(()), Err));
     let checked = check(&world.history).map_err(|violation| violation.to_string());
@@ -37,9 +38,19 @@ fn whole(world: &mut World) -> Result<Checked, String> {
     }
 }
 
-fn run_to(world: &mut World, until: u64) -> Result<(), String> {
+pub fn run_to(world: &mut World, until: u64) -> Result<(), String> {
     world.run_until(until);
     world.failure.clone().map_or(Ok(()), Err)
+}
+
+/// A store that is full is emptied, and then it must go on as ever.
+fn make_room(world: &mut World) -> Result<(), String> {
+    if world.plan.small.is_none() {
+        return Ok(());
+    }
+    world.empty()?;
+    come_to_rest(world)?;
+    world.fill_again()
 }
 
 /// Bricks register, the table is made, its groups are active, clients know it.

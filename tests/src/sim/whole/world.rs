@@ -155,7 +155,11 @@ impl World {
         let fabric = fake::World::new(random.next_u64(), settings(Weather::CALM));
         fabric.set_time(0);
         let bricks = (0..plan.machines).map(|at| Brick::new(at, plan.cores, &mut random));
-        let bricks: Vec<Brick> = bricks.collect();
+        let mut bricks: Vec<Brick> = bricks.collect();
+        for brick in &mut bricks {
+            let small = plan.small.filter(|(at, _)| *at == brick.at || *at >= plan.machines);
+            brick.core_bytes = small.map_or(brick.core_bytes, |(_, bytes)| bytes);
+        }
         let seeds: Vec<std::sync::Arc<str>> =
             bricks.iter().map(|brick| brick.address.to_string().into()).collect();
         let limits = (plan.open_max, plan.lease_ms);
