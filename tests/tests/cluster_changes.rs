@@ -2,8 +2,10 @@
 //! removed fail no request, and every answer fits one order.
 //!
 //! Real processes on test hosts. Clients with a deadline of 2 s write down what they see all the time; every request
-//! must be answered, and the checker judges the history. Files that were loaded before are compared afterwards.
+//! must be answered, and the checker judges the history. A Redis client sends pipelines of increments, which must all be
+//! done, in their order. Files that were loaded before are compared afterwards.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,6 +16,7 @@ use firebrick_tests::machine::skip;
 use firebrick_tests::network::missing;
 use firebrick_tests::random::Random;
 use firebrick_tests::recorder::Recorder;
+use firebrick_tests::resp::{self, Resp, command};
 use serde_json::Value;
 
 const CLIENTS: u32 = 4;
@@ -125,6 +128,29 @@ fn remove(cluster: &mut Cluster) {
     wait_for(cluster, "all is calm", is_calm);
 }
 
+/// Increments of a few keys, 32 in a pipeline: each must count one more than the one before it.
+fn count_in_pipelines(brick: SocketAddr, recorder: &Recorder) {
+    let mut redis = Resp::connect(brick).expect("a Redis connection");
+    let mut counts = [0_i64; 8];
+    let key = |n: usize| format!("pipelined-{}", n % counts.len());
+    let batch: Vec<u8> = (0..32).flat_map(|n| command(&["INCR", &key(n)])).collect();
+    while !recorder.stop.load(Ordering::Relaxed) {
+        redis.send(&batch).expect("the brick reads");
+        for n in 0..32 {
+            let count = &mut counts[n % 8];
+            *count += 1;
+            let told = redis.receive().expect("an answer");
+            if told == resp::Value::Integer(*count) {
+                recorder.answered.fetch_add(1, Ordering::Relaxed);
+            } else {
+                eprintln!("INCR of {}, which was {}: {told:?}", n % 8, *count - 1);
+                recorder.failed.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+}
+
 type Change = (&'static str, fn(&mut Cluster));
 const CHANGES: [Change; 4] = [
     ("a brick joins", join),
@@ -158,6 +184,11 @@ fn joins_moves_hand_overs_and_removals_fail_no_request() {
                 recorder.client(number, seeds, KEYS, DEADLINE, seed);
             });
         }
+        let (recorder, host, brick) = (&recorder, &host, cluster.resp(0));
+        scope.spawn(move || {
+            firebrick_tests::network::enter(host).expect("the clients' host");
+            count_in_pipelines(brick, recorder);
+        });
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             for (what, change) in CHANGES {
                 let before = recorder.answered.load(Ordering::Relaxed);

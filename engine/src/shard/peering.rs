@@ -116,6 +116,7 @@ impl<F: Fabric> Shard<F> {
     pub(super) fn lose_forwards(&mut self, ep: Ep) {
         for forward in self.store.peers.forwards.lost(ep) {
             self.deliver(forward.asker(), Answer::Failed(Failure::InDoubt));
+            self.end_forward(&forward);
         }
     }
 
@@ -141,12 +142,16 @@ impl<F: Fabric> Shard<F> {
     /// What says "nothing was done" is tried again; the rest is the client's.
     fn on_forward_answer(&mut self, forward: Forward, answer: Answer<'_>) {
         if is_temporary(&answer) && self.store.serving {
-            let now_ns = self.store.now.boot_ns;
-            if let Err(forward) = self.store.peers.forwards.wait(forward, now_ns) {
-                self.deliver(forward.asker(), Answer::Failed(Failure::Unavailable));
-            }
-        } else {
-            self.deliver(forward.asker(), answer);
+            return self.store.peers.forwards.wait(forward, self.store.now.boot_ns);
+        }
+        self.deliver(forward.asker(), answer);
+        self.end_forward(&forward);
+    }
+
+    /// A request is over, and with it those that may not be tried after it.
+    fn end_forward(&mut self, forward: &Forward) {
+        for late in self.store.peers.forwards.over(forward) {
+            self.deliver(late.asker(), Answer::Failed(Failure::Unavailable));
         }
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use firebrick_partition::maps::Routes;
+use firebrick_partition::op::Route;
 use firebrick_partition::replica::{Actions, Outcome, Reads, Replica};
 use firebrick_partition::wire;
 use firebrick_partition::{Answer, Failure, Now, Op, Request};
@@ -181,7 +182,7 @@ impl Store {
         let asker = Asker::Resp { conn, part };
         let request = Request { route, numbered: None, key, op };
         let here = mine && core == self.mesh.core() && self.is_leased();
-        if here && !self.peers.forwards.holds_up(conn) && self.serves(route.partition) {
+        if here && !self.peers.forwards.holds_up(conn) && self.serves(route) {
             return self.execute(asker, hash, &request, own);
         }
         let mut frame = std::mem::take(&mut self.scratch);
@@ -200,8 +201,8 @@ impl Store {
 
     /// The replica of a partition of this core answers as its primary.
     #[inline]
-    fn serves(&self, partition: u32) -> bool {
-        self.at(partition).is_some_and(Replica::is_serving)
+    fn serves(&self, route: Route) -> bool {
+        self.at(route.partition).is_some_and(|r| r.is_serving() && r.route() == route)
     }
 
     /// Executes a request that came in a frame, or relays the frame to the core that holds the

@@ -5,10 +5,11 @@
 //! that was answered "not here" or never left is tried again until its time is over, because nothing was
 //! appended. So a move or a failover costs a Redis client time, and no error while it is short.
 //!
-//! The requests of one connection keep their order: one that waits holds up those behind it, and one that
-//! comes back while a later one is on its way is not tried again. One that another brick still has when the route
-//! of its key changes is a *stray*: the next one would go elsewhere and be through before the stray comes back to be
-//! tried again, so it waits too.
+//! The requests of one connection keep their order. One that waits holds up those behind it. One that comes back while
+//! others of its connection are on their way waits until they are back or answered, and is tried alone
+//! before those behind it are; only if a later one of the same key was executed meanwhile it is an error, and was not
+//! done. One that another brick still has when the route of its key changes is a *stray*: the next one would go
+//! elsewhere and be through before the stray comes back to be tried again, so it waits too.
 
 use std::collections::VecDeque;
 
@@ -21,7 +22,7 @@ use crate::shard::asker::{Asker, ConnId};
 /// A request waits at most this long for somebody who serves it.
 const PATIENCE_NS: u64 = 2_000_000_000;
 /// Between two tries.
-const RETRY_NS: u64 = 1_000_000;
+pub(super) const RETRY_NS: u64 = 1_000_000;
 /// Requests that another brick has, or that wait.
 const FORWARDS_MAX: usize = 64 << 10;
 
@@ -54,6 +55,8 @@ pub struct Forward {
     /// Of its last try.
     pub route: Route,
     order: u64,
+    /// It came back, and none of its connection was answered since.
+    came_back: bool,
     deadline_ns: u64,
     retry_ns: u64,
 }
@@ -75,6 +78,8 @@ pub struct Forwards {
     strays: Vec<(u32, ConnId)>,
     fresh: VecDeque<Forward>,
     waiting: VecDeque<Forward>,
+    /// They wait for others of their connections that are with somebody.
+    behind: Vec<Forward>,
     orders: u64,
 }
 
@@ -95,7 +100,10 @@ pub fn is_temporary(answer: &Answer<'_>) -> bool {
 impl Forwards {
     /// How many.
     pub fn len(&self) -> usize {
-        self.sent.len() - self.free.len() + self.fresh.len() + self.waiting.len()
+        self.sent.len() - self.free.len()
+            + self.fresh.len()
+            + self.waiting.len()
+            + self.behind.len()
     }
 
     /// Takes a request in. `Err`: there are too many.
@@ -120,6 +128,7 @@ impl Forwards {
             own,
             route: Route::default(),
             order: self.orders,
+            came_back: false,
             deadline_ns: now_ns + PATIENCE_NS,
             retry_ns: now_ns,
         });
@@ -148,24 +157,38 @@ impl Forwards {
         if self.has_stray(conn) {
             return true;
         }
-        (!self.fresh.is_empty() || !self.waiting.is_empty())
-            && self.fresh.iter().chain(&self.waiting).any(|f| f.conn == conn)
+        (!self.fresh.is_empty() || !self.waiting.is_empty() || !self.behind.is_empty())
+            && self.fresh.iter().chain(&self.waiting).chain(&self.behind).any(|f| f.conn == conn)
     }
 
     /// The next request to be tried. `Err`: it has waited long enough.
     pub fn next(&mut self, now_ns: u64) -> Option<Result<Forward, Forward>> {
-        if self.waiting.front().is_some_and(|f| f.retry_ns <= now_ns) {
+        while self.waiting.front().is_some_and(|f| f.retry_ns <= now_ns) {
             let forward = self.waiting.pop_front()?;
-            return Some(if forward.deadline_ns <= now_ns { Err(forward) } else { Ok(forward) });
-        }
-        for _ in 0..self.fresh.len() {
-            let forward = self.fresh.pop_front()?;
-            if !self.waiting.iter().any(|f| f.conn == forward.conn) {
+            if forward.deadline_ns <= now_ns {
+                return Some(Err(forward));
+            }
+            if !forward.came_back || !self.is_with_somebody(forward.conn) {
                 return Some(Ok(forward));
             }
-            self.waiting.push_back(forward);
+            self.behind.push(forward);
+        }
+        while let Some(forward) = self.fresh.pop_front() {
+            let same = |f: &Forward| f.conn == forward.conn;
+            if self.behind.iter().any(same) {
+                self.behind.push(forward);
+            } else if self.waiting.iter().any(same) {
+                self.waiting.push_back(forward);
+            } else {
+                return Some(Ok(forward));
+            }
         }
         None
+    }
+
+    /// Somebody has a request of this connection.
+    fn is_with_somebody(&self, conn: ConnId) -> bool {
+        self.sent.iter().flatten().any(|f| f.conn == conn)
     }
 
     /// A number for a request that is about to be sent or executed.
@@ -214,22 +237,48 @@ impl Forwards {
         (there.peek().is_some(), there.any(|f| f.conn == conn))
     }
 
-    /// Nothing was done: the request is tried again later. `Err`: a later one of its connection is on its
-    /// way, which it would overtake.
-    pub fn wait(&mut self, mut forward: Forward, now_ns: u64) -> Result<(), Forward> {
-        let overtaken = |f: &Forward| f.conn == forward.conn && f.order > forward.order;
-        if self.sent.iter().flatten().any(overtaken) {
-            return Err(forward);
-        }
+    /// Nothing was done: the request is tried again later.
+    pub fn wait(&mut self, mut forward: Forward, now_ns: u64) {
+        let conn = forward.conn;
         forward.holder = Holder::Nobody;
         forward.retry_ns = now_ns + RETRY_NS;
-        // Behind those of its connection that came before it, in front of those that came after.
-        let later = |f: &Forward| f.conn == forward.conn && f.order > forward.order;
-        match self.waiting.iter().position(later) {
-            Some(at) => self.waiting.insert(at, forward),
-            None => self.waiting.push_back(forward),
+        forward.came_back = true;
+        self.behind.push(forward);
+        self.resume(conn);
+    }
+
+    /// The request is answered, or in doubt. Those that came back before it and would change its key behind it are
+    /// not tried again.
+    pub fn over(&mut self, forward: &Forward) -> Vec<Forward> {
+        if self.behind.is_empty() {
+            return Vec::new();
         }
-        Ok(())
+        let conn = forward.conn;
+        let late =
+            |f: &mut Forward| f.conn == conn && f.hash == forward.hash && f.order < forward.order;
+        let late = self.behind.extract_if(.., late).collect();
+        for f in self.behind.iter_mut().filter(|f| f.conn == conn) {
+            f.came_back = false;
+        }
+        self.resume(conn);
+        late
+    }
+
+    /// When nobody has a request of this connection any more, those that waited for that are tried in their order.
+    fn resume(&mut self, conn: ConnId) {
+        if self.is_with_somebody(conn) {
+            return;
+        }
+        let mut ready: Vec<_> = self.behind.extract_if(.., |f| f.conn == conn).collect();
+        ready.sort_by_key(|f| f.order);
+        for forward in ready {
+            // Behind those of its connection that came before it, in front of those that came after.
+            let later = |f: &Forward| f.conn == conn && f.order > forward.order;
+            match self.waiting.iter().position(later) {
+                Some(at) => self.waiting.insert(at, forward),
+                None => self.waiting.push_back(forward),
+            }
+        }
     }
 
     /// When [`Self::next`] has something.

@@ -4,7 +4,7 @@ use super::client::Client;
 use super::process::Process;
 use super::redis::Redis;
 use super::world::World;
-use crate::check::{Checked, check};
+use crate::check::{Checked, check_what_can_be};
 use crate::sim::clock::MS;
 use crate::sim::plan::Plan;
 use crate::sim::run::{Outcome, outcome};
@@ -30,7 +30,11 @@ fn whole(world: &mut World) -> Result<Checked, String> {
     let rest = rest.and_then(|()| come_to_rest(world)).and_then(|()| world.read_everything());
     (0..world.bricks.len()).for_each(|at| world.note_seen(at));
     let rest = rest.and(world.failure.clone().map_or(Ok(()), Err));
-    let checked = check(&world.history).map_err(|violation| violation.to_string());
+    // What a Redis client has in doubt stays so for ever, and too much of it leaves a key undecided.
+    let checked = check_what_can_be(&world.history).map_err(|violation| violation.to_string());
+    if checked.as_ref().is_ok_and(|checked| checked.undecided > 0) {
+        world.cover.saw("a key with too many open calls to decide about");
+    }
     match (rest, checked) {
         (Ok(()), checked) => checked,
         (Err(wrong), Ok(_)) => Err(wrong),
