@@ -128,24 +128,33 @@ fn remove(cluster: &mut Cluster) {
     wait_for(cluster, "all is calm", is_calm);
 }
 
-/// Increments of a few keys, 32 in a pipeline: each must count one more than the one before it.
+/// Increments of a few keys, 32 in a pipeline: each must count one more than the one before it. A connection between bricks
+/// that ends, as on a machine with too much to do, may leave one in doubt: it counts once or not at all.
 fn count_in_pipelines(brick: SocketAddr, recorder: &Recorder) {
     let mut redis = Resp::connect(brick).expect("a Redis connection");
-    let mut counts = [0_i64; 8];
+    // The least and the most that a key may count.
+    let mut counts = [(0_i64, 0_i64); 8];
     let key = |n: usize| format!("pipelined-{}", n % counts.len());
     let batch: Vec<u8> = (0..32).flat_map(|n| command(&["INCR", &key(n)])).collect();
     while !recorder.stop.load(Ordering::Relaxed) {
         redis.send(&batch).expect("the brick reads");
         for n in 0..32 {
-            let count = &mut counts[n % 8];
-            *count += 1;
-            let told = redis.receive().expect("an answer");
-            if told == resp::Value::Integer(*count) {
-                recorder.answered.fetch_add(1, Ordering::Relaxed);
-            } else {
-                eprintln!("INCR of {}, which was {}: {told:?}", n % 8, *count - 1);
-                recorder.failed.fetch_add(1, Ordering::Relaxed);
-                return;
+            let (least, most) = &mut counts[n % 8];
+            (*least, *most) = (*least + 1, *most + 1);
+            match redis.receive().expect("an answer") {
+                resp::Value::Integer(count) if (*least..=*most).contains(&count) => {
+                    (*least, *most) = (count, count);
+                    recorder.answered.fetch_add(1, Ordering::Relaxed);
+                }
+                resp::Value::Error(text) if text.contains("may or may not") => {
+                    eprintln!("an INCR in a pipeline is in doubt");
+                    *least -= 1;
+                }
+                told => {
+                    eprintln!("INCR number {least} to {most} of {}: {told:?}", n % 8);
+                    recorder.failed.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
             }
         }
     }

@@ -9,8 +9,9 @@
 
 /// A data core's slice. (The shortest that the kernel takes.)
 const SLICE_NS: u64 = 100_000;
-/// How far the storage thread stands back. With all CPUs busy it still has a tenth of what a data core has.
-const STORAGE_NICE: libc::c_int = 10;
+/// How far the storage thread stands back. With all CPUs busy it still has a third of what a data core has: writes wait for
+/// its segments.
+const STORAGE_NICE: libc::c_int = 5;
 
 /// The calling thread is let in soon when it wakes.
 pub fn ask_for_short_slices() {
