@@ -1,6 +1,6 @@
 //! A plain, blocking RESP connection: what a Redis client does, with nothing hidden.
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -34,6 +34,29 @@ impl Value {
     /// The text of an error.
     pub fn error(&self) -> Option<&str> {
         if let Self::Error(text) = self { Some(text) } else { None }
+    }
+    /// The next one. [`io::ErrorKind::UnexpectedEof`]: it is not all there.
+    pub fn read(reader: &mut impl BufRead) -> io::Result<Self> {
+        let line = line(reader)?;
+        let (kind, rest) = line.split_at_checked(1).ok_or_else(|| bad("an empty line"))?;
+        let count = || rest.parse::<i64>().map_err(|_| bad(&line));
+        Ok(match kind {
+            "+" => Self::Simple(rest.to_owned()),
+            "-" => Self::Error(rest.to_owned()),
+            ":" => Self::Integer(count()?),
+            "_" => Self::Nil,
+            "$" | "*" if count()? < 0 => Self::Nil,
+            "$" | "=" => Self::Bulk(bulk(reader, count()? as usize)?),
+            "*" | "~" | ">" => {
+                Self::Array((0..count()?).map(|_| Self::read(reader)).collect::<io::Result<_>>()?)
+            }
+            "%" => {
+                let pairs = (0..count()?).map(|_| Ok((Self::read(reader)?, Self::read(reader)?)));
+                Self::Map(pairs.collect::<io::Result<_>>()?)
+            }
+            "," | "#" | "(" => Self::Other(rest.to_owned()),
+            _ => return Err(bad(&line)),
+        })
     }
 }
 
@@ -77,46 +100,28 @@ impl Resp {
 
     /// Waits for one answer.
     pub fn receive(&mut self) -> io::Result<Value> {
-        let line = self.line()?;
-        let (kind, rest) = line.split_at_checked(1).ok_or_else(|| bad("an empty line"))?;
-        let count = || rest.parse::<i64>().map_err(|_| bad(&line));
-        Ok(match kind {
-            "+" => Value::Simple(rest.to_owned()),
-            "-" => Value::Error(rest.to_owned()),
-            ":" => Value::Integer(count()?),
-            "_" => Value::Nil,
-            "$" | "*" if count()? < 0 => Value::Nil,
-            "$" | "=" => Value::Bulk(self.bulk(count()? as usize)?),
-            "*" | "~" | ">" => {
-                Value::Array((0..count()?).map(|_| self.receive()).collect::<io::Result<_>>()?)
-            }
-            "%" => {
-                let pairs = (0..count()?).map(|_| Ok((self.receive()?, self.receive()?)));
-                Value::Map(pairs.collect::<io::Result<_>>()?)
-            }
-            "," | "#" | "(" => Value::Other(rest.to_owned()),
-            _ => return Err(bad(&line)),
-        })
+        Value::read(&mut self.reader)
     }
+}
 
-    fn line(&mut self) -> io::Result<String> {
-        let mut line = String::new();
-        if self.reader.read_line(&mut line)? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let text = line.strip_suffix("\r\n").ok_or_else(|| bad(&line))?;
-        Ok(text.to_owned())
+fn line(reader: &mut impl BufRead) -> io::Result<String> {
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    if !line.ends_with('\n') {
+        return Err(io::ErrorKind::UnexpectedEof.into());
     }
+    let text = line.strip_suffix("\r\n").ok_or_else(|| bad(&line))?;
+    Ok(text.to_owned())
+}
 
-    fn bulk(&mut self, len: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; len + 2];
-        self.reader.read_exact(&mut bytes)?;
-        if !bytes.ends_with(b"\r\n") {
-            return Err(bad("a bulk string without its end"));
-        }
-        bytes.truncate(len);
-        Ok(bytes)
+fn bulk(reader: &mut impl BufRead, len: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len + 2];
+    reader.read_exact(&mut bytes)?;
+    if !bytes.ends_with(b"\r\n") {
+        return Err(bad("a bulk string without its end"));
     }
+    bytes.truncate(len);
+    Ok(bytes)
 }
 
 fn bad(line: &str) -> io::Error {

@@ -2,9 +2,9 @@
 
 use super::fill;
 use super::redis::Command;
-use super::reply::command;
 use super::world::{Event, World};
 use crate::check::{Back, Call};
+use crate::resp::command;
 use crate::sim::clock::US;
 use crate::sim::workload::{Family, family};
 
@@ -110,7 +110,7 @@ impl World {
         {
             self.cover.saw("a RESP command comes to a brick that is not its primary");
         }
-        command(&words.iter().map(Vec::as_slice).collect::<Vec<_>>(), bytes);
+        bytes.extend(command(&words));
         let id = self.begin(at, key, &call);
         Command { since: self.now, parts: vec![(id, key.clone(), call)] }
     }
@@ -127,7 +127,7 @@ impl World {
         };
         let mut words = vec![name.as_bytes(), key.as_bytes()];
         words.extend(long.value().map(|value| &value.0[..]));
-        command(&words, bytes);
+        bytes.extend(command(&words));
         let id = self.begin(at, &key, &call);
         Command { since: self.now, parts: vec![(id, key, call)] }
     }
@@ -148,7 +148,7 @@ impl World {
             words.push(key.as_bytes());
             words.extend(value.as_deref());
         }
-        command(&words, bytes);
+        bytes.extend(command(&words));
         let mut parts = Vec::new();
         for key in keys {
             let id = self.begin(at, &key, call);

@@ -1,15 +1,17 @@
 //! A client that speaks RESP: a connection to one brick at a time, several commands under way on it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 
 use firebrick_net::fake::Fake;
 use firebrick_net::{Ep, Event, Fabric, Port, Token};
 
-use super::reply::{Reply, backs};
+use super::reply::backs;
 use super::seen::Seen;
 use crate::check::{Back, Call};
 use crate::random::Random;
+use crate::resp::Value;
 use crate::sim::clock::{MS, Ns};
 use crate::sim::workload::family;
 
@@ -153,10 +155,16 @@ impl Redis {
     fn hear(&mut self, bytes: &[u8], done: &mut Vec<Outcome>) -> Result<(), String> {
         let Some(line) = &mut self.line else { return Ok(()) };
         line.heard.extend_from_slice(bytes);
-        while let Some((reply, used)) = Reply::parse(&line.heard)? {
+        loop {
+            let mut rest = &line.heard[..];
+            let reply = match Value::read(&mut rest) {
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(()),
+                reply => reply.map_err(|error| error.to_string())?,
+            };
+            let used = line.heard.len() - rest.len();
             line.heard.drain(..used);
             let command = line.asked.pop_front().ok_or("a reply to no command")?;
-            self.is_refused |= matches!(&reply, Reply::Error(text) if text.starts_with("LOADING"));
+            self.is_refused |= reply.error().is_some_and(|text| text.starts_with("LOADING"));
             for ((id, key, call), back) in command.parts.iter().zip(backs(&command.parts, &reply)?)
             {
                 if let Some(back) = &back {
@@ -166,6 +174,5 @@ impl Redis {
                 done.push((*id, back));
             }
         }
-        Ok(())
     }
 }
