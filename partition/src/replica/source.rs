@@ -56,10 +56,8 @@ pub(super) struct Source {
     /// The `Sessions` record of the listing, wherever cleaning moves it.
     sessions_seq: Option<u64>,
     dropped: u64,
-    /// What was listed.
+    /// What was listed. Those before the place of the first of `begins` are not pinned any more.
     parts: Vec<Part>,
-    /// Those before this one are not pinned any more.
-    released: usize,
     /// Pieces that came.
     came: u32,
     /// Pieces before this one may be sent.
@@ -80,13 +78,11 @@ impl Source {
         left - parts.first().map_or(0, |part| part.passed(place.offset))
     }
 
-    /// What lies before the first piece that has not come is not needed any more.
-    fn release(&mut self, log: &Log) {
-        let upto = self.begins[0].part.min(self.parts.len());
-        for part in &self.parts[self.released.min(upto)..upto] {
+    /// The first of `begins` was in part `first` and has moved on: what lies before it is not needed any more.
+    fn release_from(&self, first: usize, log: &Log) {
+        for part in &self.parts[first..self.begins[0].part] {
             log.unpin(part.pin());
         }
-        self.released = self.released.max(upto);
     }
 
     /// The next piece may be sent. (Behind the last one there is none.)
@@ -161,7 +157,6 @@ impl Replica {
                 sessions_seq: self.sessions_record.seq(),
                 dropped: self.log.manifest().dropped,
                 parts,
-                released: 0,
                 came: 0,
                 upto: 0,
                 begins: VecDeque::from([Place::default()]),
@@ -189,11 +184,12 @@ impl Replica {
             return self.send(from, &Peer::Refused { epoch, why: Why::NoCopy }, out);
         };
         source.used_ns = now.boot_ns;
+        let first = source.begins[0].part;
         while source.came < came && source.begins.len() > 1 {
             source.begins.pop_front();
             source.came += 1;
         }
-        source.release(&self.log);
+        source.release_from(first, &self.log);
         source.upto = source.upto.max(upto);
         source.ahead.came(came, now.boot_ns);
         if again && source.came == came {
@@ -291,9 +287,10 @@ impl Replica {
         let left = source.left(end);
         if records.is_empty() && left > 0 {
             // Nothing of this is wanted, and there is more.
+            let first = source.begins[0].part;
             source.begins.pop_back();
             source.begins.push_back(end);
-            source.release(&self.log);
+            source.release_from(first, &self.log);
             return;
         }
         debug_assert!(end != begin || left == 0, "each piece goes on");
@@ -383,7 +380,8 @@ impl Replica {
     /// What was listed may go.
     pub(super) fn end_source(&mut self) {
         if let Some(source) = self.source.take() {
-            source.parts[source.released..].iter().for_each(|part| self.log.unpin(part.pin()));
+            let first = source.begins[0].part.min(source.parts.len());
+            source.parts[first..].iter().for_each(|part| self.log.unpin(part.pin()));
         }
     }
 }
