@@ -214,8 +214,8 @@ fn a_start_that_cannot_be_trusted_is_refused_names_the_file_and_deletes_nothing(
     }
 }
 
-/// Fills until refused, removes, cleans, and writes again.
-fn fill_empty_fill(mut rig: Rig, side: &str) {
+/// Fills until refused, lets others have what is left, removes, cleans, and writes again.
+fn fill_empty_fill(mut rig: Rig, side: &str, others: impl FnOnce()) {
     let mut n = 0;
     let refused = loop {
         match rig.try_write(&put(&key(n), &[1; 1000])) {
@@ -233,6 +233,7 @@ fn fill_empty_fill(mut rig: Rig, side: &str) {
         let sentence = rig.spares.refusal().expect("the pool says why");
         assert!(sentence.contains(side), "{sentence}");
     }
+    others();
     for i in 0..n {
         assert!(rig.index.value(&rig.log, &key(i)).is_some(), "reads go on");
     }
@@ -267,12 +268,13 @@ fn fill_empty_fill(mut rig: Rig, side: &str) {
             rig.pump();
         }
     }
+    assert!(!rig.log.stats().sick, "{:?}", rig.outcomes);
 }
 
 #[test]
 fn a_full_replica_refuses_writes_takes_removes_and_writes_again() {
     let cfg = LogConfig { bytes_max: 1 << 20, ..config(Durability::Memory) };
-    fill_empty_fill(Rig::new(cfg), "");
+    fill_empty_fill(Rig::new(cfg), "", || ());
 }
 
 /// Not by `eprintln!`: of a test that passes nobody would see it.
@@ -303,28 +305,57 @@ impl Drop for Mounted {
     }
 }
 
+/// Takes a file system's last block.
+fn take_the_rest(dir: &Path) {
+    let mut file = std::fs::File::create(dir.join("another's")).unwrap();
+    for bytes in [4096, 1024] {
+        while file.write_all(&vec![1; bytes]).and_then(|()| file.sync_all()).is_ok() {}
+    }
+}
+
+/// Then a folder that lists one name more needs a block.
+fn list_as_much_as_fits(dir: &Path) {
+    for n in 0.. {
+        if std::fs::File::create(dir.join(format!("o{n:03}.seg"))).is_err() {
+            return;
+        }
+    }
+}
+
 #[test]
 fn a_full_memory_dir_is_no_space_and_nothing_worse() {
     let Some(memory) = Mounted::new("tmpfs", &["-o", "size=1m", "none"]) else { return };
     let data = tempfile::tempdir().unwrap();
     let cfg = LogConfig { bytes_max: 64 << 20, ..config(Durability::Sync) };
-    fill_empty_fill(Rig::at(cfg, memory.0.path(), data.path()), "memory_dir");
+    let rig = Rig::at(cfg, memory.0.path(), data.path());
+    fill_empty_fill(rig, "memory_dir", || take_the_rest(memory.0.path()));
 }
 
 #[test]
 fn a_full_data_dir_is_no_space_and_nothing_worse() {
-    let images = tempfile::tempdir().unwrap();
-    let image = images.path().join("disk");
-    std::fs::File::create(&image).unwrap().set_len(3 << 20).unwrap();
-    let made = Command::new("mkfs.ext4").args(["-q", "-O", "^has_journal"]).arg(&image).output();
-    if !made.is_ok_and(|o| o.status.success()) {
-        skip("no mkfs.ext4");
-        return;
+    // A folder with an index is full for some names before it is for others.
+    let features = "^has_journal,^dir_index";
+    for full_folder in [false, true] {
+        let images = tempfile::tempdir().unwrap();
+        let image = images.path().join("disk");
+        std::fs::File::create(&image).unwrap().set_len(3 << 20).unwrap();
+        let made = Command::new("mkfs.ext4").args(["-q", "-O", features]).arg(&image).output();
+        if !made.is_ok_and(|o| o.status.success()) {
+            skip("no mkfs.ext4");
+            return;
+        }
+        let source = image.to_str().unwrap();
+        let Some(data) = Mounted::new("ext4", &["-o", "loop", source]) else { return };
+        std::fs::remove_dir(data.0.path().join("lost+found")).ok();
+        let (memory, _) = tempdirs();
+        let cfg = LogConfig { bytes_max: 64 << 20, ..config(Durability::Sync) };
+        let rig = Rig::at(cfg, memory.path(), data.0.path());
+        let folder = rig.dir("data");
+        fill_empty_fill(rig, "data_dir", || {
+            take_the_rest(data.0.path());
+            if full_folder {
+                list_as_much_as_fits(&folder);
+            }
+        });
     }
-    let source = image.to_str().unwrap();
-    let Some(data) = Mounted::new("ext4", &["-o", "loop", source]) else { return };
-    std::fs::remove_dir(data.0.path().join("lost+found")).ok();
-    let (memory, _) = tempdirs();
-    let cfg = LogConfig { bytes_max: 64 << 20, ..config(Durability::Sync) };
-    fill_empty_fill(Rig::at(cfg, memory.path(), data.0.path()), "data_dir");
 }

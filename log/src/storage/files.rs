@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{DiskFile, StorageError, map};
 use crate::memory::{MEMORY_ALIGN, Memory};
@@ -16,37 +16,6 @@ const STATX_DIOALIGN: libc::c_uint = 0x2000;
 
 /// One write of zeros to a new data file: small, so that it holds no flush back for long.
 const ZERO_WRITE_BYTES: usize = 256 << 10;
-
-/// One of the two directories.
-#[derive(Debug)]
-pub(super) struct Side {
-    pub name: &'static str,
-    pub dir: PathBuf,
-}
-
-impl Side {
-    pub fn partition(&self, id: u32) -> PathBuf {
-        self.dir.join(format!("p{id}"))
-    }
-
-    /// Turns "no space" into the error that says which side is full.
-    pub fn full<'a>(
-        &'a self,
-        path: &'a Path,
-        bytes: u64,
-    ) -> impl Fn(StorageError) -> StorageError + 'a {
-        move |error| match error {
-            StorageError::Io { error, .. } if is_full(&error) => {
-                StorageError::NoSpace { side: self.name, path: path.to_owned(), bytes }
-            }
-            other => other,
-        }
-    }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
-}
 
 pub(super) fn io_error<'a>(
     what: &'static str,

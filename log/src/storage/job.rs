@@ -9,6 +9,13 @@ use crate::segment::{Bound, SegmentHead, SegmentName};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpareId(pub u64);
 
+impl SpareId {
+    /// The name of its file.
+    pub(super) fn file(self) -> String {
+        format!("spare-{}.seg", self.0)
+    }
+}
+
 /// A segment without a name yet: allocated on both sides, zeroed, its pages there.
 #[derive(Debug)]
 pub struct Spare {

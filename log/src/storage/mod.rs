@@ -8,6 +8,7 @@ mod job;
 mod map;
 mod open;
 mod perform;
+mod side;
 mod spares;
 
 pub use disk_file::DiskFile;

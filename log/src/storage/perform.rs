@@ -4,9 +4,10 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
 use super::files::{
-    Side, create_disk, create_memory, io_error, make_dir, names, remove, rename, replace, sync_dir,
+    create_disk, create_memory, io_error, make_dir, names, remove, rename, replace, sync_dir,
     write_zeros,
 };
+use super::side::Side;
 use super::{Done, Job, Spare, SpareId, StorageError};
 use crate::blank;
 use crate::limits::SEGMENT_HEAD_BYTES;
@@ -123,12 +124,14 @@ impl Storage {
     ) -> Result<Spare, StorageError> {
         let path = |side: &Side, end: &str| side.dir.join(format!("spare-{}.{end}", id.0));
         let side = &self.memory;
+        side.hold_reserve()?;
         let tmp = path(side, "tmp");
         let memory = create_memory(&tmp, bytes).map_err(side.full(&tmp, bytes as u64))?;
         rename(&tmp, &path(side, "seg"))?;
         let mut on_disk = None;
         if disk {
             let side = &self.data;
+            side.hold_reserve()?;
             let tmp = path(side, "tmp");
             let full = side.full(&tmp, bytes as u64);
             let file = create_disk(&tmp, bytes).map_err(&full)?;
@@ -147,7 +150,7 @@ impl Storage {
     fn recycle(&self, id: SpareId, partition: u32, name: SegmentName, mut memory: Memory) -> Done {
         let side = &self.memory;
         let path = side.partition(partition).join(name.to_string());
-        match rename(&path, &side.dir.join(format!("spare-{}.seg", id.0))) {
+        match rename(&path, &side.dir.join(id.file())) {
             Ok(()) => {
                 blank::forget(&mut memory);
                 let spare = Ok(Box::new(Spare { id, memory, disk: None }));
@@ -175,22 +178,16 @@ impl Storage {
     fn bind(&self, mut spare: Spare, head: SegmentHead) -> Result<Bound, StorageError> {
         let first = head.encode();
         spare.memory.slice_mut(0, first.len()).copy_from_slice(&first);
-        let from = format!("spare-{}.seg", spare.id.0);
-        let file = head.name.to_string();
         if let Some(disk) = &spare.disk {
             let side = &self.data;
-            let (dir, path) = (side.partition(head.partition), side.dir.join(&from));
-            make_dir(&dir).map_err(side.full(&dir, 0))?;
+            let path = side.dir.join(spare.id.file());
             let page = &spare.memory.bytes()[..SEGMENT_HEAD_BYTES];
-            let written = disk.file.write_all_at(page, 0).and_then(|()| disk.file.sync_all());
-            written.map_err(io_error("write", &path)).map_err(side.full(&path, 0))?;
-            rename(&path, &dir.join(&file))?;
+            let write = || disk.file.write_all_at(page, 0).and_then(|()| disk.file.sync_all());
+            side.with_reserve(&path, 0, || write().map_err(io_error("write", &path)))?;
+            let dir = name_segment(side, &spare, &head)?;
             sync_dir(&dir)?;
         }
-        let side = &self.memory;
-        let dir = side.partition(head.partition);
-        make_dir(&dir).map_err(side.full(&dir, 0))?;
-        rename(&side.dir.join(&from), &dir.join(&file))?;
+        name_segment(&self.memory, &spare, &head)?;
         Ok(Bound { head, memory: spare.memory, disk: spare.disk })
     }
 
@@ -199,8 +196,10 @@ impl Storage {
         let bytes = manifest.encode();
         for side in [disk.then_some(&self.data), Some(&self.memory)].into_iter().flatten() {
             let dir = side.partition(manifest.partition);
-            make_dir(&dir).map_err(side.full(&dir, 0))?;
-            replace(&dir, MANIFEST_FILE, &bytes).map_err(side.full(&dir, bytes.len() as u64))?;
+            side.with_reserve(&dir, bytes.len() as u64, || {
+                make_dir(&dir)?;
+                replace(&dir, MANIFEST_FILE, &bytes)
+            })?;
         }
         Ok(())
     }
@@ -219,4 +218,15 @@ impl Storage {
         }
         Ok(())
     }
+}
+
+/// Gives a spare its name in the folder of its partition, which it returns.
+fn name_segment(side: &Side, spare: &Spare, head: &SegmentHead) -> Result<PathBuf, StorageError> {
+    let dir = side.partition(head.partition);
+    let (from, to) = (side.dir.join(spare.id.file()), dir.join(head.name.to_string()));
+    side.with_reserve(&dir, 0, || {
+        make_dir(&dir)?;
+        rename(&from, &to)
+    })?;
+    Ok(dir)
 }
