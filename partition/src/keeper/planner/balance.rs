@@ -31,7 +31,7 @@ fn is_calm(scene: &Scene<'_>, planner: &Planner, partition: u32, group: &Group) 
         && replicas.learners.is_empty()
         && replicas.members.len() == scene.target(group)
         && scene.is_free(partition)
-        && !planner.rest.contains_key(&partition)
+        && !planner.rests(scene.now, partition)
         && replicas.members.iter().all(|m| scene.is_live(m.brick))
 }
 

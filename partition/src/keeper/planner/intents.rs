@@ -4,15 +4,44 @@ use super::repair::Work;
 use super::{MS, Planner, Scene};
 use crate::keeper::entry::Entry;
 use crate::keeper::heartbeat::Report;
+use crate::keeper::state::Keepers;
 use crate::maps::Intent;
 
-/// How long a group whose hand-over was withdrawn is left alone, in times of the longest hold.
-const REST: u64 = 30;
+/// The longest time that a group whose hand-over was withdrawn is left alone, in times of the longest hold.
+const REST_MAX: u64 = 30;
+
+/// A group is left alone, because its hand-over was withdrawn.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rest {
+    until: u64,
+    lasts: u64,
+}
+
+impl Planner {
+    /// Nobody is asked to stop in this group yet.
+    pub(super) fn rests(&self, now: u64, partition: u32) -> bool {
+        self.rest.get(&partition).is_some_and(|rest| now < rest.until)
+    }
+
+    /// For as long as the longest hold at first, for twice as long each time that the next hand-over was in vain too:
+    /// a brick that was only busy is soon asked again, and one that never stops holds few requests up.
+    fn rest(&mut self, now: u64, partition: u32, hold: u64) {
+        let last = self.rest.get(&partition);
+        let lasts = last.map_or(hold, |rest| (rest.lasts * 2).min(hold * REST_MAX));
+        self.rest.insert(partition, Rest { until: now + lasts, lasts });
+    }
+
+    pub(super) fn forget_rests(&mut self, now: u64, keepers: &Keepers) {
+        let good = keepers.settings.hold_ms_max * MS * REST_MAX;
+        self.rest.retain(|partition, rest| {
+            keepers.group(*partition).is_some() && now < rest.until + good
+        });
+    }
+}
 
 pub(super) fn intents(scene: &mut Scene<'_>, planner: &mut Planner, work: &Work<'_>) {
     let keepers = scene.keepers;
     let hold = keepers.settings.hold_ms_max * MS;
-    let rest = hold * REST;
     for (partition, group) in keepers.groups() {
         let replicas = &group.replicas;
         let (brick, leaves) = match replicas.intent {
@@ -33,7 +62,7 @@ pub(super) fn intents(scene: &mut Scene<'_>, planner: &mut Planner, work: &Work<
             } else if let Some(to) = work.heirs.get(&partition).copied() {
                 scene.step(partition, Entry::StepDown { partition, epoch, brick, incarnation, to });
             } else {
-                planner.rest.insert(partition, scene.now + rest);
+                planner.rest(scene.now, partition, hold);
                 scene.step(partition, Entry::Withdraw { partition, epoch });
             }
             continue;
@@ -48,7 +77,7 @@ pub(super) fn intents(scene: &mut Scene<'_>, planner: &mut Planner, work: &Work<
                 scene.suspend.insert(brick);
             }
         } else if scene.is_live(brick) {
-            planner.rest.insert(partition, scene.now + rest);
+            planner.rest(scene.now, partition, hold);
             scene.step(partition, Entry::Withdraw { partition, epoch });
         }
     }

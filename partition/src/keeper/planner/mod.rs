@@ -25,6 +25,7 @@ use super::heartbeat::Report;
 use super::leases::Leases;
 use super::state::{Brick, Group, Keepers};
 use health::Apart;
+use intents::Rest;
 
 const MS: u64 = 1_000_000;
 /// Entries of one call, besides those that keep partitions available.
@@ -46,8 +47,8 @@ pub struct Planner {
     short: BTreeMap<u32, u64>,
     /// Since when a group has been stopped.
     stopped: BTreeMap<u32, u64>,
-    /// A hand-over was withdrawn: not again before this time.
-    rest: BTreeMap<u32, u64>,
+    /// Groups whose hand-over was withdrawn.
+    rest: BTreeMap<u32, Rest>,
     /// Since when a wish cannot go on.
     blocked: BTreeMap<u32, u64>,
     /// Since when a keeper has not been heard.
@@ -161,7 +162,7 @@ impl Planner {
         self.stopped.retain(|partition, _| {
             keepers.group(*partition).is_some_and(|group| keepers.is_stopped(group))
         });
-        self.rest.retain(|partition, until| is_there(partition) && *until > now);
+        self.forget_rests(now, keepers);
         self.blocked.retain(|partition, _| {
             keepers.group(*partition).is_some_and(|group| group.wish.is_some())
         });

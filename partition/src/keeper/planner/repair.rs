@@ -273,7 +273,7 @@ pub(super) fn leave(
     brick: u32,
 ) -> bool {
     let mut others = group.replicas.members.iter().filter(|m| m.brick != brick);
-    if !others.all(|m| scene.is_live(m.brick)) || planner.rest.contains_key(&partition) {
+    if !others.all(|m| scene.is_live(m.brick)) || planner.rests(scene.now, partition) {
         return false;
     }
     let (epoch, intent) = (group.replicas.epoch, Intent::Leave { brick });

@@ -115,7 +115,7 @@ fn lead(
         return Step::Blocked(why);
     }
     let Some(primary) = group.replicas.primary() else { return Step::Going };
-    if planner.rest.contains_key(&partition) {
+    if planner.rests(scene.now, partition) {
         let name = scene.keepers.name_of(primary.brick);
         return Step::Blocked(format!("brick \"{name}\" did not stop in time to hand it over"));
     }

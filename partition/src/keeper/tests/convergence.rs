@@ -167,6 +167,31 @@ fn a_hand_over_that_is_not_confirmed_is_withdrawn() {
 }
 
 #[test]
+fn a_brick_that_never_stops_is_asked_less_and_less_and_one_that_was_busy_soon_again() {
+    let mut world = cluster(3, 3);
+    for machine in &mut world.machines {
+        machine.stuck = true;
+    }
+    let heir = world.keepers.group(1).unwrap().replicas.members[1].brick;
+    let leads = |world: &World| world.keepers.group(1).unwrap().replicas.members[0].brick == heir;
+    let wish = Entry::Wish { partition: 1, wish: Some(Wish::Lead { to: heir }) };
+    assert!(world.propose(&wish));
+    let withdrawn =
+        |world: &World| count(world, |e| matches!(e, Entry::Withdraw { partition: 1, .. }));
+    // Each try holds for a second: at 0, 2, 5, 10 and 19 s.
+    world.run(9_000);
+    assert_eq!(withdrawn(&world), 3);
+    world.run(19_000);
+    assert_eq!(withdrawn(&world), 5);
+    for machine in &mut world.machines {
+        machine.stuck = false;
+    }
+    world.run(10_000);
+    assert!(leads(&world));
+    world.converge();
+}
+
+#[test]
 fn primaries_are_even_again_after_a_restart_took_them_elsewhere() {
     let mut world = World::new(3);
     assert!(world.create("t", options(32, 3)));
