@@ -127,6 +127,8 @@ impl<F: Fabric> Shard<F> {
     }
 
     fn take_lease(&mut self, end_ns: u64) {
+        // What was read in this turn came under the lease until now.
+        self.hold_back();
         self.store.lease_end_ns = end_ns;
         // The control thread moves no lease of a core that did not take the one before.
         let taken = Taken { version: self.store.routes.version(), end_ns };

@@ -188,7 +188,7 @@ impl<F: Fabric> Shard<F> {
     /// The lease is checked after the reads of a batch and before anything leaves: when it has run out in
     /// between (the process was paused), what was read may be old, so no client is told. Their connections
     /// end, and whoever asked asks again elsewhere.
-    fn hold_back(&mut self) {
+    pub(super) fn hold_back(&mut self) {
         let end_ns = self.store.lease_end_ns;
         if self.store.now.boot_ns >= end_ns || end_ns == u64::MAX || (self.clock)() < end_ns {
             return;

@@ -237,8 +237,11 @@ impl Store {
     }
 
     /// Sends a request to the core that holds its partition; why not, when it cannot be sent.
+    ///
+    /// Not without a lease: the other core may be in the middle of a turn that began before this process stood
+    /// still, and would answer with what was true then.
     pub fn relay(&mut self, core: u16, asker: Asker, frame: &[u8]) -> Option<Failure> {
-        if !self.serving {
+        if !self.serving || !self.is_leased() {
             return Some(Failure::Unavailable);
         }
         self.counts.hops_out += 1;

@@ -244,6 +244,7 @@ impl Leases {
         let endless = keepers.endless && !self.someone_joins;
         let seen = self.seen_of(brick, incarnation);
         seen.end = seen.end.max(now + counted(lease_ms));
+        seen.endless |= endless;
         let lease_ms = (!endless).then_some(lease_ms);
         Some(LeaseAnswer::Granted { lease_ms, delta: keepers.changes_since(since) })
     }

@@ -50,6 +50,11 @@ impl OwnedAnswer {
         Self { shape, bytes: bytes.into() }
     }
 
+    /// Of the value or the keys in it.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The answer, borrowed.
     pub fn get(&self) -> Answer<'_> {
         let bytes = &*self.bytes;

@@ -289,7 +289,8 @@ impl Replica {
                 self.index.clear();
                 self.log.mark_dead(loc);
                 self.cleared = version;
-                self.may_expire = false;
+                // What is prepared behind it may be a value that expires.
+                self.may_expire = !self.pending.is_empty();
             }
             Effect::Open => {
                 let id = SessionId { partition: self.leaf.partition, seq: version.seq };
@@ -300,6 +301,7 @@ impl Replica {
                 self.log.mark_dead(loc);
                 if self.state == (State::TakingOver { seq: version.seq }) {
                     self.state = State::Serving;
+                    self.sessions.use_all(now.boot_ns);
                 }
             }
         }
@@ -387,6 +389,7 @@ impl Replica {
         let commit = self.log.commit();
         let ready = |w: &mut Waiter| w.rests_on <= commit;
         for waiter in self.waiters.extract_if(.., ready) {
+            self.waiting_bytes -= waiter.answer.bytes();
             out.push(Action::Reply { token: waiter.token, answer: waiter.answer });
         }
     }
@@ -397,6 +400,7 @@ impl Replica {
     /// changed nothing, and a client would send it again under another number).
     pub fn abandon(&mut self, prepared: Option<Failure>, held: Failure, out: &mut Actions) {
         let tokens = self.pending.iter_mut().filter_map(|p| p.token.take());
+        self.waiting_bytes = 0;
         let waiting = self.waiters.drain(..).map(|w| w.token);
         for token in tokens.chain(waiting) {
             out.push(match prepared {
@@ -418,11 +422,21 @@ impl Replica {
     }
 
     /// An answer that waits; `None` when too many do.
-    pub(super) fn wait(&mut self, token: u64, rests_on: u64, answer: &Answer<'_>) -> Option<()> {
-        if self.waiters.len() >= super::WAITERS_MAX {
+    pub(super) fn wait(
+        &mut self,
+        token: u64,
+        rests_on: u64,
+        step: Step,
+        out: &mut Actions,
+    ) -> Option<()> {
+        if self.waiters.len() >= super::WAITERS_MAX
+            || self.waiting_bytes >= super::WAITING_BYTES_MAX
+        {
             return None;
         }
-        self.waiters.push(Waiter { rests_on, token, answer: OwnedAnswer::new(answer) });
+        let answer = OwnedAnswer::new(&self.answer(step, out));
+        self.waiting_bytes += answer.bytes();
+        self.waiters.push(Waiter { rests_on, token, answer });
         Some(())
     }
 

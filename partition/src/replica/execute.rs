@@ -234,11 +234,8 @@ impl Replica {
         if rests_on <= self.log.commit() || canary::is_on(Canary::RefuseAtOnce) {
             return step;
         }
-        let answer = super::OwnedAnswer::new(&self.answer(step, out));
-        match self.wait(token, rests_on, &answer.get()) {
-            Some(()) => Step::Later,
-            None => Step::failed(Failure::Busy),
-        }
+        // Too much waits: it is asked again when that is committed.
+        self.wait(token, rests_on, step, out).map_or(Step::Hold, |()| Step::Later)
     }
 
     pub(super) fn again(answer: Remembered) -> Step {

@@ -81,6 +81,7 @@ impl Replica {
                 Step::Later => {}
                 step => {
                     let answer = OwnedAnswer::new(&self.answer(step, out));
+                    bytes_left = bytes_left.saturating_sub(answer.bytes());
                     out.push(Action::Reply { token: held.token, answer });
                 }
             }

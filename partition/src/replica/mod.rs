@@ -58,8 +58,10 @@ pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 pub const HELD_MAX: usize = 65_000;
 /// Bytes of writes that may wait for a segment.
 pub const HELD_BYTES_MAX: usize = 32 << 20;
-/// Answers that may wait for another request's record.
+/// Answers that may wait for another request's record; past that requests are held.
 pub const WAITERS_MAX: usize = 16 << 10;
+/// Bytes of values in them, but for the last one's.
+pub const WAITING_BYTES_MAX: usize = 16 << 20;
 
 /// Counters, collected now and then.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -129,6 +131,8 @@ pub struct Replica {
     /// Newest prepared `Clear`; 0 is none.
     clearing: u64,
     waiters: Vec<commit::Waiter>,
+    /// Bytes of values in them.
+    waiting_bytes: usize,
     held: VecDeque<held::Held>,
     held_bytes: usize,
     held_slice: held::HeldSlice,
@@ -181,6 +185,7 @@ impl Replica {
             newest: HashMap::new(),
             clearing: 0,
             waiters: Vec::new(),
+            waiting_bytes: 0,
             held: VecDeque::new(),
             held_bytes: 0,
             held_slice: held::HeldSlice::default(),

@@ -1,7 +1,7 @@
 //! Reads.
 
-use firebrick_log::Loc;
 use firebrick_log::record::Body;
+use firebrick_log::{AppendError, Loc};
 
 use super::commit::{Draft, Effect, Reply};
 use super::execute::{Reads, Step};
@@ -50,7 +50,10 @@ impl Replica {
         let step = place.read(|loc| match self.is_expired(now, loc) {
             Ok(true) => {
                 if rests_on == 0 {
-                    rests_on = self.expire(now, hash, key, loc);
+                    match self.expire(now, hash, key, loc) {
+                        Ok(seq) => rests_on = seq,
+                        Err(error) => return error.into(),
+                    }
                 }
                 Step::Answer(Answer::Absent)
             }
@@ -74,13 +77,21 @@ impl Replica {
     }
 
     /// Removes a key whose time is over, by a record: from then on no clock can bring it back. The
-    /// sequence number that "absent" rests on; 0 when there is no room for the record just now (the
-    /// clock says the same to everybody meanwhile).
-    pub(super) fn expire(&mut self, now: Now, hash: u64, key: &[u8], loc: Loc) -> u64 {
-        let newest = self.newest.get(&hash).copied().unwrap_or(0);
-        if newest != 0 || self.clearing != 0 {
-            // A prepared record decides about this key (or another with its hash) soon.
-            return 0;
+    /// sequence number that "absent" rests on; 0 when the store is too full for the record (the clock of the next
+    /// primary may be a little behind). `NotYet`: nobody is to be told anything until more is committed.
+    pub(super) fn expire(
+        &mut self,
+        now: Now,
+        hash: u64,
+        key: &[u8],
+        loc: Loc,
+    ) -> Result<u64, AppendError> {
+        if self.newest.contains_key(&hash) {
+            // A prepared record decides about this key (or another with its hash): it may say that the key lives on.
+            return Err(AppendError::NotYet);
+        }
+        if self.clearing != 0 {
+            return Ok(self.clearing);
         }
         let draft = Draft {
             hash,
@@ -91,11 +102,14 @@ impl Replica {
             numbered: None,
             old: Place::At(loc),
         };
-        if self.prepare(now, draft, None).is_err() {
-            return 0;
+        match self.prepare(now, draft, None) {
+            Ok(_) => {
+                self.expired_total += 1;
+                Ok(self.log.tail().seq)
+            }
+            Err(AppendError::NoSpace) => Ok(0),
+            Err(AppendError::NotYet) => Err(AppendError::NotYet),
         }
-        self.expired_total += 1;
-        self.log.tail().seq
     }
 
     fn scan(&mut self, now: Now, cursor: u64, count: u32) -> Step {

@@ -88,7 +88,8 @@ impl Replica {
         let mut walk = std::mem::take(&mut self.expiry_walk);
         if walk.cursor == 0 {
             walk.met = false;
-            walk.began_at = self.log.tail().seq;
+            // What is prepared is not in the index yet: an unchanged tail says nothing about it.
+            walk.began_at = self.log.commit();
         }
         let log = &self.log;
         let walked = self.index.walk(self.prefix, walk.cursor, entries, entries, |bits| {
@@ -105,7 +106,8 @@ impl Replica {
         for loc in walk.found.drain(..) {
             key.clear();
             key.extend_from_slice(self.log.key_at(loc));
-            self.expire(now, crate::hash_key(&key), &key, loc);
+            // What cannot be removed just now is met by the next walk.
+            let _ = self.expire(now, crate::hash_key(&key), &key, loc);
         }
         walk.cursor = walked.cursor;
         // A whole walk over an unchanged log met none: no value expires any more.

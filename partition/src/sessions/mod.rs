@@ -239,6 +239,13 @@ impl Sessions {
             .map(|(id, _)| *id))
     }
 
+    /// This replica begins to serve: until now another one saw what was used.
+    pub fn use_all(&mut self, now_ns: u64) {
+        for session in self.by_id.values_mut() {
+            session.used_ns = now_ns;
+        }
+    }
+
     /// The next of at most `look` sessions that was idle too long.
     pub fn next_idle(&mut self, now_ns: u64, look: usize) -> Option<SessionId> {
         for _ in 0..look.min(self.turns.len()) {

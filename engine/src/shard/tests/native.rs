@@ -1,5 +1,8 @@
 //! Native connections: bounds, slow readers, late answers.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use firebrick_partition::Op;
 
 use super::native_client::{NativeClient, put};
@@ -138,4 +141,44 @@ fn client_call_with_control(rig: &mut Rig, client: &mut NativeClient) -> String 
         client.waiting() == 0
     });
     client.got.remove(&slot).unwrap()
+}
+
+/// The other core may be in a turn that began before the process stood still.
+#[test]
+fn a_core_without_a_lease_asks_no_other() {
+    let mut rig = Rig::new(Build::new(1, 2, Durability::Memory)).serve();
+    let mut client = NativeClient::new(&mut rig, 0, "default");
+    rig.run_for(200_000);
+    let keys = [client.key_on(0, 0), client.key_on(1, 0)];
+    for key in &keys {
+        assert_eq!(client.call(&mut rig, key, put(b"v")), "done");
+    }
+    rig.tell(0, FromControl::Lease { end_ns: rig.now + 1_000_000 });
+    rig.run_for(2_000_000);
+    for key in &keys {
+        assert_eq!(client.call(&mut rig, key, Op::Get), "failed Unavailable");
+    }
+}
+
+/// The process stood still between the look at the clock and the lease that it then finds.
+#[test]
+fn what_was_read_before_a_lease_ended_does_not_leave_under_the_next() {
+    let build = Build::new(1, 1, Durability::Memory);
+    let clock = Arc::new(AtomicU64::new(0));
+    let mut rig = Rig::with_clock(build, Arc::clone(&clock)).serve();
+    let mut client = NativeClient::new(&mut rig, 0, "default");
+    assert_eq!(client.call(&mut rig, b"k", put(b"v")), "done");
+    let end_ns = rig.now + 10_000_000;
+    rig.tell(0, FromControl::Lease { end_ns });
+    rig.run_for(1_000_000);
+    let read = client.ask(rig.now, b"k", Op::Get, None);
+    client.fake_flush();
+    rig.now += 1_000_000;
+    clock.store(end_ns + 1_000_000_000, Ordering::Relaxed);
+    rig.tell(0, FromControl::Lease { end_ns: end_ns + 2_000_000_000 });
+    rig.turn(0);
+    rig.now = end_ns + 1_000_000_000;
+    rig.run_for(1_000_000);
+    client.read(rig.now);
+    assert_eq!(client.got.get(&read), None, "it may be old");
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 
 use firebrick_net::fake::{Disk, Fake, Peer, Settings, World};
@@ -101,6 +102,16 @@ impl Rig {
             std::fs::create_dir(dir.path().join(side)).unwrap();
         }
         Self::start(build, dir, 1, 1_000_000_000)
+    }
+
+    /// What the cores see when they look at the clock again within a turn.
+    pub fn with_clock(build: Build, clock: Arc<AtomicU64>) -> Self {
+        let mut rig = Self::new(build);
+        for core in &mut rig.cores {
+            let clock = Arc::clone(&clock);
+            core.shard.clock = Box::new(move || clock.load(Ordering::Relaxed));
+        }
+        rig
     }
 
     fn start(build: Build, dir: TempDir, nonce: u64, now: u64) -> Self {

@@ -13,6 +13,7 @@ mod net;
 mod pieces;
 mod small;
 mod sync;
+mod times;
 
 use firebrick_log::{Durability, Log, LogConfig};
 
