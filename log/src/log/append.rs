@@ -143,8 +143,7 @@ impl Log {
                 }
                 return Err(if coming { AppendError::NotYet } else { AppendError::NoSpace });
             };
-            self.close_tail();
-            self.tail_slots.push_back(slot);
+            self.roll_to(slot);
             if self.segment(slot).fits(stride) {
                 return Ok(slot);
             }
@@ -152,7 +151,14 @@ impl Log {
         }
     }
 
-    fn close_tail(&mut self) {
+    /// Goes on in the segment that is bound ahead.
+    pub(super) fn roll_on(&mut self) {
+        if let Some(slot) = self.tails.next.pop_front() {
+            self.roll_to(slot);
+        }
+    }
+
+    fn roll_to(&mut self, next: u32) {
         if let Some(&slot) = self.tail_slots.back() {
             let has_disk = self.has_disk();
             let segment = self.segment_mut(slot);
@@ -161,6 +167,7 @@ impl Log {
                 self.flush.behind.push_back(slot);
             }
         }
+        self.tail_slots.push_back(next);
     }
 }
 

@@ -22,6 +22,7 @@ mod list;
 mod open;
 mod rebase;
 mod recover;
+mod renew;
 mod scan;
 mod ship;
 mod stats;

@@ -160,6 +160,9 @@ impl Replica {
                     Ok(loc) => self.adopt(loc),
                     Err(AppendError::NotYet) => return Stored::Wait(last, at),
                     Err(AppendError::NoSpace) => {
+                        if let Some(copy) = &mut self.group.follow.copy {
+                            copy.no_room = true;
+                        }
                         self.refuse_to_store(out);
                         break;
                     }

@@ -119,6 +119,14 @@ impl Cleaner for Judge<'_> {
 }
 
 impl Replica {
+    /// The memory that this replica shares with others is short: cleaning may also have the ends of its log, if most of
+    /// them is dead. (Before a copy is whole nothing is cleaned.)
+    pub fn renew_ends(&mut self) {
+        if self.is_whole() {
+            self.log.renew_ends();
+        }
+    }
+
     /// Cleans for about `budget_bytes` of records looked at.
     pub(super) fn clean(&mut self, budget_bytes: usize, idle: bool) -> CleanProgress {
         if self.index.is_discarding() || !self.log.wants_cleaning(idle) {

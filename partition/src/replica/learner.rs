@@ -73,6 +73,9 @@ pub(super) struct Copying {
     asked_ns: u64,
     /// There is no segment for what came: not before this.
     stalled_until: u64,
+    /// What came, or was shipped meanwhile, found no room: the next try begins with nothing, for what is here may be what
+    /// takes it.
+    pub no_room: bool,
     rebuild: Rebuild,
     sweep: Sweep,
 }
@@ -166,7 +169,8 @@ impl Replica {
             None => 0,
         };
         let known = whole || old.is_some();
-        let keep = known && commit <= agreed && have >= dropped;
+        let had_room = old.as_ref().is_none_or(|copy| !copy.no_room);
+        let keep = known && had_room && commit <= agreed && have >= dropped;
         self.drop_above(commit);
         if keep && whole && old.is_none() && self.log.tail() == tail {
             // Nothing was missed.
@@ -389,6 +393,7 @@ impl Replica {
                     copy.inbox.push_front(records[at..].into());
                     copy.stalled_until = now.boot_ns + STALL_NS;
                     if error == AppendError::NoSpace {
+                        copy.no_room = true;
                         self.refuse_to_store(out);
                     }
                     return;

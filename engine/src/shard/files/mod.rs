@@ -249,8 +249,12 @@ impl Files {
         let budget =
             Budget { clean_bytes: CLEAN_SLICE_BYTES, expire_entries: EXPIRE_SLICE, idle: quiet };
         self.more = false;
+        let short = self.pools.is_full();
         for at in 0..store.replicas().len() {
             let replica = &mut store.replicas()[at];
+            if short {
+                replica.renew_ends();
+            }
             self.more |= replica.tick(now, budget, &mut self.scratch);
             self.again |= replica.wants_poll();
             let partition = replica.partition();

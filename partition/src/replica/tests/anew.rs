@@ -33,6 +33,39 @@ fn a_learner_without_room_for_the_copy_is_reported_until_it_is_dropped() {
     }
 }
 
+/// What is there of the first try may be all that takes the room, and nothing is cleaned before a copy is whole.
+#[test]
+fn a_learner_that_had_no_room_begins_with_nothing() {
+    let mut net = Net::new(2, 1, 3);
+    net.settle();
+    for n in 0..600 {
+        net.ask(1, &key(n), put(&[1; 900]), None);
+    }
+    net.settle();
+    let mut cfg = super::config(firebrick_log::Durability::Memory);
+    cfg.bytes_max = 256 << 10;
+    let small = crate::replica::Replica::new(firebrick_log::Log::in_heap(cfg), super::leaf());
+    net.bricks.get_mut(&2).unwrap().replica = Some(small);
+    net.learns(2);
+    net.tell_all();
+    net.settle();
+    assert!(net.replica(2).copying().is_some() && net.replica(2).log().room_bytes() == 0);
+    // It is dropped, most goes, and it is named again in a newer epoch.
+    let group = net.group.clone();
+    net.group.learners.clear();
+    net.tell(1);
+    for n in 10..600 {
+        net.ask(1, &key(n), REMOVE, None);
+    }
+    net.settle_without(2);
+    assert_eq!(net.replica(1).log().manifest().dropped, 0, "it might go on from what it has");
+    net.group.learners = group.learners;
+    net.group.epoch += 1;
+    net.heal();
+    until_member(&mut net, 2);
+    net.check_equal();
+}
+
 /// Executions 11 and 28: a learner cannot go on from what it has, and the primary names it a later first record. What its
 /// source listed for the first try lacks the records between the two: it is not taken for the listing of the second.
 #[test]

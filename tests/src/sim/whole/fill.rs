@@ -98,7 +98,7 @@ impl World {
     }
 
     /// What each replica has, for people.
-    fn rooms(&self) -> String {
+    pub fn rooms(&self) -> String {
         let mut text = String::new();
         for brick in &self.bricks {
             let cores = brick.process.iter().flat_map(|process| &process.cores);

@@ -88,7 +88,8 @@ fn come_to_rest(world: &mut World) -> Result<(), String> {
         }
         differ = if idle && unfinished.iter().any(|u| u.contains(DIFFER)) { differ + 1 } else { 0 };
         if world.now >= end || differ > 50 {
-            return Err(format!("does not heal: {} (clients idle: {idle})", unfinished.join("; ")));
+            let (unfinished, rooms) = (unfinished.join("; "), world.rooms());
+            return Err(format!("does not heal: {unfinished} (clients idle: {idle})\n{rooms}"));
         }
     }
 }
