@@ -1,7 +1,7 @@
 //! Reads.
 
-use firebrick_log::Loc;
 use firebrick_log::record::Body;
+use firebrick_log::{AppendError, Loc};
 
 use super::commit::{Draft, Effect, Reply};
 use super::execute::{Reads, Step};
@@ -43,17 +43,24 @@ impl Replica {
         out: &mut Actions,
     ) -> Step {
         let key = request.key;
-        let Newest { place, mut rests_on } = match reads {
+        let Newest { mut place, mut rests_on } = match reads {
             Reads::Own => self.newest(hash, key, out),
             Reads::Committed => Newest { place: self.committed(hash, key, out), rests_on: 0 },
         };
+        if let (Reads::Committed, Place::At(loc)) = (reads, place)
+            && matches!(self.is_expired(now, loc), Ok(true))
+        {
+            // A record that is prepared may have it live on: this was decided while it still lived.
+            Newest { place, rests_on } = self.newest(hash, key, out);
+        }
         let step = place.read(|loc| match self.is_expired(now, loc) {
-            Ok(true) => {
-                if rests_on == 0 {
-                    rests_on = self.expire(now, hash, key, loc);
+            Ok(true) => match self.expire(now, hash, key, loc) {
+                Ok(seq) => {
+                    rests_on = seq;
+                    Step::Answer(Answer::Absent)
                 }
-                Step::Answer(Answer::Absent)
-            }
+                Err(error) => error.into(),
+            },
             Ok(false) if matches!(request.op, Op::Get) => Step::Value(loc),
             Ok(false) => Step::Seen(loc),
             Err(corrupt) => {
@@ -73,15 +80,16 @@ impl Replica {
         Ok(expires_ms != 0 && expires_ms <= now.unix_ms)
     }
 
-    /// Removes a key whose time is over, by a record: from then on no clock can bring it back. The
-    /// sequence number that "absent" rests on; 0 when there is no room for the record just now (the
-    /// clock says the same to everybody meanwhile).
-    pub(super) fn expire(&mut self, now: Now, hash: u64, key: &[u8], loc: Loc) -> u64 {
-        let newest = self.newest.get(&hash).copied().unwrap_or(0);
-        if newest != 0 || self.clearing != 0 {
-            // A prepared record decides about this key (or another with its hash) soon.
-            return 0;
-        }
+    /// Removes a key whose newest value's time is over, by a record: from then on no clock can bring it back. The
+    /// sequence number that "absent" rests on. Without room for the record nobody is told "absent": another brick's
+    /// clock may say something else.
+    pub(super) fn expire(
+        &mut self,
+        now: Now,
+        hash: u64,
+        key: &[u8],
+        loc: Loc,
+    ) -> Result<u64, AppendError> {
         let draft = Draft {
             hash,
             token: None,
@@ -91,11 +99,9 @@ impl Replica {
             numbered: None,
             old: Place::At(loc),
         };
-        if self.prepare(now, draft, None).is_err() {
-            return 0;
-        }
+        self.prepare(now, draft, None)?;
         self.expired_total += 1;
-        self.log.tail().seq
+        Ok(self.log.tail().seq)
     }
 
     fn scan(&mut self, now: Now, cursor: u64, count: u32) -> Step {
