@@ -131,6 +131,9 @@ async fn perform(table: &Table, key: &str, call: Call) -> Option<Back> {
             .await
             .map(|existed| if existed { Back::Done { version: None } } else { Back::Absent }),
         Call::Take | Call::Swap { .. } => unreachable!("the library has none"),
+        Call::PutFor { .. } | Call::Expire { .. } | Call::Persist | Call::Left => {
+            unreachable!("nothing expires here")
+        }
         Call::PutIfAbsent { value } => table.put_if_absent(key, value.0).await.map(done),
         Call::PutIfVersion { value, version } => {
             let wanted = firebrick_client::Version { epoch: version.epoch, seq: version.seq };

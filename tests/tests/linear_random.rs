@@ -104,6 +104,9 @@ impl Register {
                 let version = self.put(Some(value.to_string().into_bytes()));
                 Back::Integer { value, version }
             }
+            Call::PutFor { .. } | Call::Expire { .. } | Call::Persist | Call::Left => {
+                unreachable!("nothing expires here")
+            }
         }
     }
 }

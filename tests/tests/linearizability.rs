@@ -3,7 +3,7 @@
 
 #![allow(clippy::unnecessary_wraps, reason = "rows are written with the functions of their fields")]
 
-use firebrick_tests::check::{Back, Bytes, Call, Checked, History, Line, Version, check};
+use firebrick_tests::check::{Back, Bytes, Call, Checked, History, Life, Line, Version, check};
 
 /// `(client, called, answered, call, back)`; answered 0: never.
 type Row = (u32, u64, u64, Call, Option<Back>);
@@ -278,4 +278,85 @@ fn lines_are_read_back_and_a_torn_last_one_is_left_out() {
     let answer = serde_json::to_string(&lines[1]).expect("json");
     let error = History::default().read_lines(&format!("{answer}\n")).expect_err("no call");
     assert!(error.contains("line 1") && error.contains('7'), "{error}");
+}
+
+fn life(early_ns: u64, late_ns: u64) -> Life {
+    Life { ms: 0, from_now: false, early_ns, late_ns }
+}
+
+fn put_for(value: &str, life: Life) -> Call {
+    Call::PutFor { value: value.into(), life }
+}
+
+#[test]
+fn a_value_goes_in_its_time() {
+    let rows = |called, back| {
+        let put = (1, 1, 2, put_for("v", life(10, 20)), done(at(1, 1)));
+        [put, (2, called, called + 1, Call::Get, back)]
+    };
+    let (there, gone) = (value("v", at(1, 1)), Some(Back::Absent));
+    good(&rows(3, there.clone()));
+    bad(&rows(3, gone.clone()));
+    for either in [9, 15, 20] {
+        good(&rows(either, there.clone()));
+        good(&rows(either, gone.clone()));
+    }
+    bad(&rows(21, there));
+    good(&rows(21, gone));
+}
+
+#[test]
+fn a_value_that_is_gone_stays_gone() {
+    let put = (1, 1, 2, put_for("v", life(10, 90)), done(at(1, 1)));
+    let gone = (1, 20, 21, Call::Get, Some(Back::Absent));
+    bad(&[put.clone(), gone.clone(), (2, 30, 31, Call::Get, value("v", at(1, 1)))]);
+    bad(&[put.clone(), gone.clone(), (2, 30, 31, Call::Persist, done(at(1, 2)))]);
+    good(&[put, gone, (2, 30, 31, Call::Persist, Some(Back::Absent))]);
+}
+
+#[test]
+fn a_value_may_be_made_to_live_on() {
+    let rows = |call, answered, called, back| {
+        let longer =
+            (2, 3, answered, call, (answered > 0).then(|| Back::Done { version: at(1, 2) }));
+        let put = (1, 1, 2, put_for("v", life(10, 20)), done(at(1, 1)));
+        [put, longer, (1, called, called + 1, Call::Get, back)]
+    };
+    let (longer, there) = (Call::Expire { life: life(50, 60) }, value("v", at(1, 2)));
+    let gone = Some(Back::Absent);
+    for call in [longer.clone(), Call::Persist] {
+        good(&rows(call.clone(), 4, 40, there.clone()));
+        bad(&rows(call.clone(), 4, 40, gone.clone()));
+        // Nobody knows whether it did.
+        good(&rows(call.clone(), 0, 40, there.clone()));
+        good(&rows(call, 0, 40, gone.clone()));
+    }
+    bad(&rows(longer.clone(), 4, 61, there.clone()));
+    bad(&rows(longer, 0, 61, there.clone()));
+    good(&rows(Call::Persist, 0, 61, there));
+}
+
+#[test]
+fn a_write_of_unknown_outcome_may_have_come_and_gone() {
+    let put = (1, 1, 0, put_for("v", life(10, 20)), None);
+    let gone = |at| (2, at, at + 1, Call::Get, Some(Back::Absent));
+    let there = (2, 12, 13, Call::Get, value("v", None));
+    good(&[put.clone(), there.clone(), gone(15), gone(30)]);
+    bad(&[put, there, gone(15), (3, 17, 18, Call::Get, value("v", None))]);
+}
+
+#[test]
+fn the_time_that_is_left_is_told() {
+    let left = |called, ms, end: Life| {
+        let back = Some(Back::Integer { value: ms, version: None });
+        [(1, 1, 2, put_for("v", end), done(None)), (2, called, called + 1, Call::Left, back)]
+    };
+    let ms = 1_000_000;
+    let end = life(90 * ms, 100 * ms);
+    good(&left(50 * ms, 45, end));
+    bad(&left(50 * ms, 38, end));
+    bad(&left(50 * ms, 51, end));
+    bad(&left(50 * ms, -1, end));
+    // It counts from the call on.
+    good(&left(50 * ms, 45, Life { from_now: true, ..end }));
 }

@@ -43,20 +43,24 @@ impl Replica {
         out: &mut Actions,
     ) -> Step {
         let key = request.key;
-        let Newest { place, mut rests_on } = match reads {
+        let Newest { mut place, mut rests_on } = match reads {
             Reads::Own => self.newest(hash, key, out),
             Reads::Committed => Newest { place: self.committed(hash, key, out), rests_on: 0 },
         };
+        if let (Reads::Committed, Place::At(loc)) = (reads, place)
+            && matches!(self.is_expired(now, loc), Ok(true))
+        {
+            // A record that is prepared may have it live on: this was decided while it still lived.
+            Newest { place, rests_on } = self.newest(hash, key, out);
+        }
         let step = place.read(|loc| match self.is_expired(now, loc) {
-            Ok(true) => {
-                if rests_on == 0 {
-                    match self.expire(now, hash, key, loc) {
-                        Ok(seq) => rests_on = seq,
-                        Err(error) => return error.into(),
-                    }
+            Ok(true) => match self.expire(now, hash, key, loc) {
+                Ok(seq) => {
+                    rests_on = seq;
+                    Step::Answer(Answer::Absent)
                 }
-                Step::Answer(Answer::Absent)
-            }
+                Err(error) => error.into(),
+            },
             Ok(false) if matches!(request.op, Op::Get) => Step::Value(loc),
             Ok(false) => Step::Seen(loc),
             Err(corrupt) => {
@@ -76,9 +80,9 @@ impl Replica {
         Ok(expires_ms != 0 && expires_ms <= now.unix_ms)
     }
 
-    /// Removes a key whose time is over, by a record: from then on no clock can bring it back. The
-    /// sequence number that "absent" rests on; 0 when the store is too full for the record (the clock of the next
-    /// primary may be a little behind). `NotYet`: nobody is to be told anything until more is committed.
+    /// Removes a key whose newest value's time is over, by a record: from then on no clock can bring it back. The
+    /// sequence number that "absent" rests on. Without room for the record nobody is told "absent": another brick's
+    /// clock may say something else.
     pub(super) fn expire(
         &mut self,
         now: Now,
@@ -86,13 +90,6 @@ impl Replica {
         key: &[u8],
         loc: Loc,
     ) -> Result<u64, AppendError> {
-        if self.newest.contains_key(&hash) {
-            // A prepared record decides about this key (or another with its hash): it may say that the key lives on.
-            return Err(AppendError::NotYet);
-        }
-        if self.clearing != 0 {
-            return Ok(self.clearing);
-        }
         let draft = Draft {
             hash,
             token: None,
@@ -102,14 +99,9 @@ impl Replica {
             numbered: None,
             old: Place::At(loc),
         };
-        match self.prepare(now, draft, None) {
-            Ok(_) => {
-                self.expired_total += 1;
-                Ok(self.log.tail().seq)
-            }
-            Err(AppendError::NoSpace) => Ok(0),
-            Err(AppendError::NotYet) => Err(AppendError::NotYet),
-        }
+        self.prepare(now, draft, None)?;
+        self.expired_total += 1;
+        Ok(self.log.tail().seq)
     }
 
     fn scan(&mut self, now: Now, cursor: u64, count: u32) -> Step {

@@ -29,9 +29,10 @@ pub(super) struct ExpiryWalk {
     cursor: u64,
     /// This walk met a value with an expiry time.
     met: bool,
-    /// This walk began when there was one for sure.
+    /// Values of this slice whose time is over.
     found: Vec<Loc>,
-    /// `may_expire` was set again since the walk began.
+    /// The tail when this walk began, if all of it was committed: 0 if not. (What commits during a walk may come to lie
+    /// behind it.)
     began_at: u64,
 }
 
@@ -88,8 +89,7 @@ impl Replica {
         let mut walk = std::mem::take(&mut self.expiry_walk);
         if walk.cursor == 0 {
             walk.met = false;
-            // What is prepared is not in the index yet: an unchanged tail says nothing about it.
-            walk.began_at = self.log.commit();
+            walk.began_at = if self.pending.is_empty() { self.log.tail().seq } else { 0 };
         }
         let log = &self.log;
         let walked = self.index.walk(self.prefix, walk.cursor, entries, entries, |bits| {
@@ -106,13 +106,17 @@ impl Replica {
         for loc in walk.found.drain(..) {
             key.clear();
             key.extend_from_slice(self.log.key_at(loc));
-            // What cannot be removed just now is met by the next walk.
-            let _ = self.expire(now, crate::hash_key(&key), &key, loc);
+            let hash = crate::hash_key(&key);
+            // A prepared record decides about this key (or another with its hash) soon, and without room its turn comes
+            // again.
+            if !self.newest.contains_key(&hash) && self.clearing == 0 {
+                let _ = self.expire(now, hash, &key, loc);
+            }
         }
         walk.cursor = walked.cursor;
         // A whole walk over an unchanged log met none: no value expires any more.
         if walk.cursor == 0 && !walk.met && walk.began_at == self.log.tail().seq {
-            self.may_expire = !self.pending.is_empty();
+            self.may_expire = false;
         }
         self.expiry_walk = walk;
         some

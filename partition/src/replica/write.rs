@@ -183,7 +183,7 @@ impl Replica {
             Decision::Remove { reply } => draft.reply = reply,
             Decision::Nothing { step, remember } => {
                 let mut rests_on = newest.rests_on;
-                if let (true, 0, Place::At(loc)) = (expired, rests_on, newest.place) {
+                if let (true, Place::At(loc)) = (expired, newest.place) {
                     match self.expire(now, hash, key, loc) {
                         Ok(seq) => rests_on = seq,
                         Err(error) => return error.into(),

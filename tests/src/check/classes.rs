@@ -17,6 +17,8 @@ pub struct Classes {
     pub replaces: bool,
     /// Some are increments.
     pub increments: bool,
+    /// Some say for how long a value is there.
+    pub expires: bool,
 }
 
 impl Classes {
@@ -35,6 +37,7 @@ impl Classes {
             let call = match &operation.call {
                 Call::Put { value } => Call::Put { value: plain(value) },
                 Call::Swap { value } => Call::Swap { value: plain(value) },
+                Call::PutFor { value, life } => Call::PutFor { value: plain(value), life: *life },
                 Call::PutIfAbsent { value } => Call::PutIfAbsent { value: plain(value) },
                 Call::Append { value } => Call::Append { value: plain(value) },
                 Call::PutIfVersion { value, version } => {
@@ -44,6 +47,8 @@ impl Classes {
             };
             classes.replaces |= matches!(call, Call::PutIfVersion { .. });
             classes.increments |= matches!(call, Call::Increment { .. });
+            classes.expires |=
+                matches!(call, Call::PutFor { .. } | Call::Expire { .. } | Call::Persist);
             let class = *ids.entry(call).or_insert_with(|| {
                 classes.ones.push(at as u32);
                 classes.ones.len() as u32 - 1
@@ -68,8 +73,11 @@ impl Classes {
 /// only one call wrote the value and the get was told its version, the write is as good as answered.
 pub fn resolve(operations: &[Operation]) -> Vec<Operation> {
     let mut all = operations.to_vec();
-    let adds = |o: &Operation| matches!(o.call, Call::Append { .. } | Call::Increment { .. });
-    if all.iter().any(adds) {
+    let rewrites = |o: &Operation| match o.call {
+        Call::Append { .. } | Call::Increment { .. } | Call::Expire { .. } | Call::Persist => true,
+        _ => false,
+    };
+    if all.iter().any(rewrites) {
         return all;
     }
     let mut told: HashMap<&Bytes, (u64, Version)> = HashMap::new();

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::history::Life;
 use super::history::{Back, Bytes, Call, Operation, Version};
 use super::linear::{Verdict, check_key};
 
@@ -106,6 +107,7 @@ fn shows(a: &Operation, o: &Operation) -> bool {
         (
             Some((_, Back::Value { value, .. })),
             Call::Put { value: bytes }
+            | Call::PutFor { value: bytes, .. }
             | Call::Swap { value: bytes }
             | Call::PutIfAbsent { value: bytes }
             | Call::PutIfVersion { value: bytes, .. },
@@ -130,11 +132,24 @@ impl fmt::Display for Call {
             Self::Remove => write!(f, "remove"),
             Self::Take => write!(f, "take"),
             Self::Swap { value } => write!(f, "swap for {value:?}"),
+            Self::PutFor { value, life } => write!(f, "put {value:?} {life}"),
+            Self::Expire { life } => write!(f, "expire {life}"),
+            Self::Persist => write!(f, "persist"),
+            Self::Left => write!(f, "time left"),
             Self::PutIfAbsent { value } => write!(f, "put {value:?} if absent"),
             Self::PutIfVersion { value, version } => write!(f, "put {value:?} if {version:?}"),
             Self::Increment { by } => write!(f, "increment by {by}"),
             Self::Append { value } => write!(f, "append {value:?}"),
         }
+    }
+}
+
+impl fmt::Display for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { ms, from_now, early_ns, late_ns } = self;
+        let (early, late) = (*early_ns as f64 / 1e9, *late_ns as f64 / 1e9);
+        let word = if *from_now { "for" } else { "until" };
+        write!(f, "{word} {ms} ms ({early} to {late} s)")
     }
 }
 

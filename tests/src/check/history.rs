@@ -88,6 +88,32 @@ impl fmt::Debug for Version {
     }
 }
 
+/// How long a value is to be there, and what that says in the history's time, whose clocks and how wrong they may be
+/// included. (Who records a history knows that; who checks it does not.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Life {
+    /// As the call said it, in milliseconds.
+    pub ms: u64,
+    /// It counts from the call on; else the times are times.
+    pub from_now: bool,
+    /// Before this nobody finds it gone.
+    pub early_ns: u64,
+    /// Whoever asks later than this finds it gone.
+    pub late_ns: u64,
+}
+
+impl Life {
+    /// Between which times the value of a call goes.
+    pub fn end(&self, called_ns: u64, back_ns: Option<u64>) -> (u64, u64) {
+        if !self.from_now {
+            return (self.early_ns, self.late_ns);
+        }
+        // Without an answer it may begin at any time.
+        let late_ns = back_ns.map_or(u64::MAX, |back_ns| back_ns + self.late_ns);
+        (called_ns + self.early_ns, late_ns)
+    }
+}
+
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -108,6 +134,22 @@ pub enum Call {
         /// What.
         value: Bytes,
     },
+    /// Store for a while.
+    PutFor {
+        /// What.
+        value: Bytes,
+        /// How long.
+        life: Life,
+    },
+    /// From now on the value is to be there for so long.
+    Expire {
+        /// How long.
+        life: Life,
+    },
+    /// From now on the value stays.
+    Persist,
+    /// For how many milliseconds the value will be there.
+    Left,
     /// Store when there is no value.
     PutIfAbsent {
         /// What.
@@ -138,6 +180,7 @@ impl Call {
         match self {
             Self::Put { value }
             | Self::Swap { value }
+            | Self::PutFor { value, .. }
             | Self::PutIfAbsent { value }
             | Self::PutIfVersion { value, .. } => Some(value),
             _ => None,
@@ -168,9 +211,9 @@ pub enum Back {
         /// The key's version; [`Version::NONE`] when it has no value.
         current: Option<Version>,
     },
-    /// An increment happened.
+    /// An increment happened; or how long a value will be there, with -1 for a value that stays.
     Integer {
-        /// The sum.
+        /// The sum, or the time.
         value: i64,
         /// The version written.
         version: Option<Version>,

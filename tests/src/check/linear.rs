@@ -60,7 +60,8 @@ pub fn check_key(operations: &[Operation]) -> Verdict {
     let mut key = Key::new(operations);
     let mut open = Open::default();
     let mut configs = vec![Config::start()];
-    for (_, what, at) in events(operations) {
+    for (now_ns, what, at) in events(operations) {
+        key.now_ns = now_ns;
         if what == What::Call {
             let is_known = operations[at as usize].back.is_some();
             if is_known {

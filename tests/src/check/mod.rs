@@ -13,7 +13,7 @@ mod need;
 mod state;
 
 pub use explain::Violation;
-pub use history::{Back, Bytes, Call, History, Line, Operation, Version};
+pub use history::{Back, Bytes, Call, History, Life, Line, Operation, Version};
 pub use linear::{Verdict, check_key};
 
 /// Checks every key; the first violation, in the order of keys. A key with too many open calls to decide about is one.

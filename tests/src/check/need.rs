@@ -43,11 +43,16 @@ pub struct Key<'a> {
     last: Option<(u32, &'a [u8])>,
     /// States tried since the last answer.
     pub tried: usize,
+    /// The time of that answer.
+    pub now_ns: u64,
 }
 
 /// It leaves the same whatever was before it.
 fn replaces_all(call: &Call) -> bool {
-    matches!(call, Call::Put { .. } | Call::Swap { .. } | Call::Remove | Call::Take)
+    matches!(
+        call,
+        Call::Put { .. } | Call::PutFor { .. } | Call::Swap { .. } | Call::Remove | Call::Take
+    )
 }
 
 /// States tried for one answer; past that the search is given up.
@@ -68,7 +73,7 @@ impl<'a> Key<'a> {
         });
         let last = told.max().filter(|_| operations.iter().all(grows));
         let last = last.map(|(_, at, value)| (at as u32, value));
-        Self { operations, classes, values, last, tried: 0 }
+        Self { operations, classes, values, last, tried: 0, now_ns: 0 }
     }
 
     fn back(&self, at: u32) -> Option<&'a Back> {
@@ -78,8 +83,7 @@ impl<'a> Key<'a> {
     /// The state after the call was answered as it was.
     pub fn answered(&mut self, state: State, at: u32) -> Option<State> {
         let operation = &self.operations[at as usize];
-        let (_, back) = operation.back.as_ref()?;
-        answer(&mut self.values, state, &operation.call, back)
+        answer(&mut self.values, state, operation)
     }
 
     /// All least ways to come to the answer of `goal` from `from`, `goal` included.
@@ -94,6 +98,13 @@ impl<'a> Key<'a> {
                     continue;
                 }
             }
+            if state.may_end(self.now_ns) {
+                let (after, used) = (state.ended(), used.clone());
+                let config = Config { state: after, early: Vec::new(), used: used.clone() };
+                if seen.insert(config) {
+                    queue.push_back((after, used, false));
+                }
+            }
             for &(class, called) in &open.unknown {
                 self.tried += 1;
                 if self.tried > TRIED_MAX {
@@ -102,14 +113,15 @@ impl<'a> Key<'a> {
                 if used.count(class) >= called {
                     continue;
                 }
-                let call = &self.operations[self.classes.one(class) as usize].call;
+                let operation = &self.operations[self.classes.one(class) as usize];
+                let call = &operation.call;
                 if !first && replaces_all(call) {
                     continue;
                 }
                 if !self.fits(state, call, &from.early) {
                     continue;
                 }
-                let Some(after) = happen(&mut self.values, state, call) else { continue };
+                let Some(after) = happen(&mut self.values, state, operation) else { continue };
                 if !self.leads_to(after, goal, from) {
                     continue;
                 }
@@ -125,7 +137,7 @@ impl<'a> Key<'a> {
 
     /// The call changes nothing, whenever it happens, and its answer tells nothing new here.
     fn looks_only(&self, state: State, after: State, at: u32) -> bool {
-        let reads = matches!(self.operations[at as usize].call, Call::Get);
+        let reads = matches!(self.operations[at as usize].call, Call::Get | Call::Left);
         let refused = matches!(self.back(at), Some(Back::Absent | Back::Refused { .. }));
         (reads || refused) && state == after
     }
@@ -167,10 +179,15 @@ impl<'a> Key<'a> {
     /// longer way is better.
     fn decides_all(&self, goal: u32) -> bool {
         match (&self.operations[goal as usize].call, self.back(goal)) {
+            (Call::Expire { .. } | Call::Persist, Some(Back::Done { .. })) => false,
             (_, Some(Back::Done { .. } | Back::Absent))
             | (Call::Take | Call::Swap { .. }, Some(Back::Value { .. })) => true,
-            (Call::Get, Some(Back::Value { version, .. }))
-            | (Call::Increment { .. }, Some(Back::Integer { version, .. })) => version.is_some(),
+            (Call::Get, Some(Back::Value { version, .. })) => {
+                version.is_some() && !self.classes.expires
+            }
+            (Call::Increment { .. }, Some(Back::Integer { version, .. })) => {
+                version.is_some() && !self.classes.expires
+            }
             _ => false,
         }
     }
@@ -181,7 +198,7 @@ impl<'a> Key<'a> {
         if !self.may_be_last(after, &from.early) {
             return false;
         }
-        if self.classes.replaces || self.classes.increments {
+        if self.classes.replaces || self.classes.increments || after.may_end(self.now_ns) {
             return true;
         }
         let is_absent = after.value == Values::NONE;

@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::history::{Back, Bytes, Call, Version};
+use super::history::{Back, Bytes, Call, Operation, Version};
+
+/// A millisecond.
+const MS: u64 = 1_000_000;
 
 /// What the key holds. Small and cheap to compare: values are numbers, see [`Values`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,11 +16,32 @@ pub struct State {
     pub version: Option<Version>,
     /// The highest version that anybody was told: every later write's is higher.
     pub floor: Version,
+    /// Between which times the value goes by itself.
+    pub end: (u64, u64),
 }
+
+/// When a value goes that stays.
+const NEVER: (u64, u64) = (u64::MAX, u64::MAX);
 
 impl State {
     /// Nothing was written yet.
-    pub const START: Self = Self { value: Values::NONE, version: None, floor: Version::NONE };
+    pub const START: Self =
+        Self { value: Values::NONE, version: None, floor: Version::NONE, end: NEVER };
+
+    /// Its value may be gone by now.
+    pub fn may_end(&self, now_ns: u64) -> bool {
+        self.end.0 <= now_ns
+    }
+
+    /// Its value is gone.
+    pub fn ended(self) -> Self {
+        Self { value: Values::NONE, version: None, end: NEVER, ..self }
+    }
+
+    /// For whoever calls at this time, whatever others do.
+    fn seen_at(self, called_ns: u64) -> Self {
+        if self.end.1 < called_ns { self.ended() } else { self }
+    }
 }
 
 /// All values met, each once.
@@ -136,9 +160,14 @@ pub fn may_be_number(bytes: &[u8]) -> bool {
 /// for the caller to see to.
 fn written(values: &mut Values, state: State, call: &Call) -> Option<u32> {
     Some(match call {
-        Call::Get => return None,
-        Call::Put { value } | Call::Swap { value } | Call::PutIfVersion { value, .. } => {
-            values.id(&value.0)
+        Call::Get | Call::Left => return None,
+        Call::Put { value }
+        | Call::PutFor { value, .. }
+        | Call::Swap { value }
+        | Call::PutIfVersion { value, .. } => values.id(&value.0),
+        Call::Expire { .. } => (state.value != Values::NONE).then_some(state.value)?,
+        Call::Persist => {
+            (state.value != Values::NONE && state.end != NEVER).then_some(state.value)?
         }
         Call::Remove | Call::Take => (state.value != Values::NONE).then_some(Values::NONE)?,
         Call::PutIfAbsent { value } => {
@@ -168,27 +197,48 @@ fn at_version(state: State, version: Option<Version>) -> Option<State> {
     }
 }
 
-fn wrote(state: State, value: u32, version: Option<Version>) -> Option<State> {
+/// When the value goes that the operation leaves.
+fn end(state: State, operation: &Operation) -> (u64, u64) {
+    match &operation.call {
+        Call::PutFor { life, .. } | Call::Expire { life } => {
+            life.end(operation.called_ns, operation.back.as_ref().map(|(back_ns, _)| *back_ns))
+        }
+        Call::Increment { .. } | Call::Append { .. } => state.end,
+        _ => NEVER,
+    }
+}
+
+fn wrote(
+    state: State,
+    operation: &Operation,
+    value: u32,
+    version: Option<Version>,
+) -> Option<State> {
     if version.is_some_and(|v| v <= state.floor) {
         return None;
     }
     let floor = version.unwrap_or(state.floor);
     let version = version.filter(|_| value != Values::NONE);
-    Some(State { value, version, floor })
+    let end = end(state, operation);
+    Some(State { value, version, floor, end })
 }
 
 /// The state after a call whose outcome nobody knows; `None` when it changes nothing here.
-pub fn happen(values: &mut Values, state: State, call: &Call) -> Option<State> {
+pub fn happen(values: &mut Values, state: State, operation: &Operation) -> Option<State> {
+    let (state, call) = (state.seen_at(operation.called_ns), &operation.call);
     let state = match call {
         Call::PutIfVersion { version, .. } => at_version(state, Some(*version))?,
         _ => state,
     };
     let value = written(values, state, call)?;
-    wrote(state, value, None)
+    wrote(state, operation, value, None)
 }
 
 /// The state after a call that was answered so; `None` when it cannot be answered so here.
-pub fn answer(values: &mut Values, state: State, call: &Call, back: &Back) -> Option<State> {
+pub fn answer(values: &mut Values, state: State, operation: &Operation) -> Option<State> {
+    let (back_ns, back) = operation.back.as_ref()?;
+    let (state, call) = (state.seen_at(operation.called_ns), &operation.call);
+    let wrote = |state, value, version| wrote(state, operation, value, version);
     match (call, back) {
         (Call::Get, Back::Value { value, version }) => {
             if values.id(&value.0) == state.value {
@@ -197,9 +247,15 @@ pub fn answer(values: &mut Values, state: State, call: &Call, back: &Back) -> Op
                 None
             }
         }
-        (Call::Get | Call::Remove | Call::Take, Back::Absent) => {
-            (state.value == Values::NONE).then_some(state)
-        }
+        (
+            Call::Get
+            | Call::Remove
+            | Call::Take
+            | Call::Expire { .. }
+            | Call::Persist
+            | Call::Left,
+            Back::Absent,
+        ) => (state.value == Values::NONE).then_some(state),
         (Call::Take | Call::Swap { .. }, Back::Value { value, .. }) => {
             (values.id(&value.0) == state.value).then_some(())?;
             let value = written(values, state, call)?;
@@ -217,8 +273,23 @@ pub fn answer(values: &mut Values, state: State, call: &Call, back: &Back) -> Op
         (Call::PutIfVersion { version, .. }, Back::Refused { current }) => {
             refused(state, *version, *current)
         }
+        (Call::Persist, Back::Refused { current }) => match current {
+            None => (state.value == Values::NONE || state.end == NEVER).then_some(state),
+            current => (state.end == NEVER).then(|| at_version(state, *current))?,
+        },
+        (Call::Left, Back::Integer { value: -1, .. }) => {
+            (state.value != Values::NONE && state.end == NEVER).then_some(state)
+        }
+        (Call::Left, Back::Integer { value, .. }) => {
+            let (least, most) = (*value as u64 * MS, (*value as u64 + 1) * MS);
+            let fits = operation.called_ns + least <= state.end.1 && state.end.0 <= back_ns + most;
+            (state.end != NEVER && fits).then_some(state)
+        }
         (
             Call::Put { .. }
+            | Call::PutFor { .. }
+            | Call::Expire { .. }
+            | Call::Persist
             | Call::Swap { .. }
             | Call::PutIfAbsent { .. }
             | Call::Remove

@@ -90,6 +90,8 @@ pub struct Plan {
     pub repair_delay_ms: u64,
     /// When what goes wrong.
     pub faults: Vec<(Ns, Fault)>,
+    /// Clocks on walls are wrong by so much at most. (Level one has none.)
+    pub skew_ms: u64,
     /// A rule that is broken on purpose.
     pub mistake: Mistake,
     /// A machine whose replicas have room for so many bytes only. (In level two: each of its data cores; a number past
@@ -130,6 +132,7 @@ impl Plan {
             lease_ms: 200,
             repair_delay_ms: 0,
             faults: Vec::new(),
+            skew_ms: 0,
             mistake: Mistake::None,
             small: None,
             ration: None,
@@ -164,6 +167,7 @@ impl Plan {
             lease_ms,
             repair_delay_ms: random.below(600),
             faults: Vec::new(),
+            skew_ms: 0,
             mistake: Mistake::None,
             small: None,
             ration: None,
@@ -189,6 +193,7 @@ impl Plan {
         let mut plan = Self { small: None, ..Self::short(seed) };
         let mut random = Random::new(seed ^ 0x0b71);
         plan.cores = 1 + random.below(2) as u16;
+        plan.skew_ms = [0, 20, 1_500][random.below(3) as usize];
         plan.redis = random.below(plan.clients as u64) as usize;
         plan.clients -= plan.redis;
         if random.below(16) == 0 {

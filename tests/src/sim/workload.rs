@@ -1,6 +1,6 @@
 //! What clients call, and what they are answered.
 
-use firebrick_partition::op::{Answer, Condition, Expiry, Op};
+use firebrick_partition::op::{Answer, Condition, ExpireWhen, Expiry, Op};
 
 use crate::check::{Back, Bytes, Call, Version};
 use crate::random::Random;
@@ -38,13 +38,15 @@ pub fn call(
 
 fn write(random: &mut Random, key: &str, unique: &str, seen: Option<Version>) -> Call {
     let value = || unique.into();
-    let die = random.below(11);
+    let die = random.below(13);
     match (family(key), die) {
         (Family::Counter, _) => Call::Increment { by: 1 },
         (Family::List, _) => Call::Append { value: value() },
         (Family::Register, 0..=4) => Call::Put { value: value() },
         (Family::Register, 5 | 6) => Call::Remove,
         (Family::Register, 7 | 8) => Call::PutIfAbsent { value: value() },
+        (Family::Register, 9) => Call::Take,
+        (Family::Register, 10) => Call::Swap { value: value() },
         (Family::Register, _) => match seen {
             Some(version) => Call::PutIfVersion { value: value(), version },
             None => Call::Put { value: value() },
@@ -59,6 +61,13 @@ pub fn op(call: &Call) -> Op<'_> {
     let (always, expiry) = (Condition::Always, Expiry::Never);
     match call {
         Call::Get => Op::Get,
+        Call::Left => Op::Look,
+        Call::PutFor { value, life } => {
+            let expiry = Expiry::At(life.ms);
+            Op::Put { value: &value.0, expiry, condition: always, want_old: false }
+        }
+        Call::Expire { life } => Op::Expire { at_ms: life.ms, when: ExpireWhen::default() },
+        Call::Persist => Op::Expire { at_ms: 0, when: ExpireWhen::default() },
         Call::Put { value } => put(&value.0, always),
         Call::Swap { value } => {
             Op::Put { value: &value.0, expiry, condition: always, want_old: true }

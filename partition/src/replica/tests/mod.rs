@@ -6,6 +6,7 @@ mod copies;
 mod counts;
 mod disks;
 mod exactly_once;
+mod expiry;
 mod groups;
 mod linear;
 mod model;

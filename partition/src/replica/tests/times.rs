@@ -63,51 +63,6 @@ fn a_value_put_behind_a_clear_expires() {
     assert_eq!(net.value(1, b"k"), None);
 }
 
-/// The search has passed the key's place when its record commits: for most of these keys.
-#[test]
-fn a_value_that_is_put_while_the_search_passes_by_expires() {
-    let budget = Budget { clean_bytes: 0, expire_entries: 8, idle: false };
-    for key in 0..8_u8 {
-        let mut net = Net::new(2, 2, 1);
-        net.settle();
-        for n in 0..500_u32 {
-            net.ask(1, &n.to_le_bytes(), put(b"v"), None);
-        }
-        net.settle();
-        let at_ms = net.now.unix_ms + 5_000;
-        net.ask(1, &[key], put_until(at_ms), None);
-        net.poll(1);
-        let search = |net: &mut Net, slices| {
-            for _ in 0..slices {
-                net.with(1, |r, now, out| r.tick(now, budget, out));
-            }
-        };
-        search(&mut net, 40);
-        net.settle();
-        search(&mut net, 200);
-        net.now.unix_ms = at_ms;
-        assert_eq!(net.value(1, &[key]), None);
-    }
-}
-
-#[test]
-fn nobody_is_told_that_a_value_expired_while_a_prepared_record_lets_it_live() {
-    let mut net = Net::new(2, 2, 1);
-    net.settle();
-    let at_ms = net.now.unix_ms + 5_000;
-    net.get(1, b"k", put_until(at_ms));
-    net.now.unix_ms = at_ms - 1;
-    let when = crate::op::ExpireWhen::default();
-    let longer = net.ask(1, b"k", Op::Expire { at_ms: at_ms + 60_000, when }, None);
-    net.poll(1);
-    net.now.unix_ms = at_ms;
-    let read = net.ask(1, b"k", Op::Get, None);
-    assert!(net.answer(read).is_none(), "{:?}", net.answer(read));
-    net.settle();
-    assert!(matches!(net.answer(longer), Some(Answer::Done { .. })), "{:?}", net.answer(longer));
-    assert!(matches!(net.answer(read), Some(Answer::Value { value: b"v", .. })));
-}
-
 #[test]
 fn large_values_that_wait_for_their_commit_are_copied_a_few_at_a_time() {
     const VALUE: usize = 1 << 20;

@@ -14,13 +14,18 @@ use tempfile::TempDir;
 use super::disk::Disk;
 use super::process::{CORE_BYTES, Process};
 use crate::random::Random;
-use crate::sim::clock::{Clock, Ns};
+use crate::sim::clock::{Clock, MS, Ns};
 use crate::sim::machine::Crash;
+
+/// The Unix time at the beginning of a run.
+pub const UNIX_MS: u64 = 1_700_000_000_000;
 
 /// See the module's text.
 pub struct Brick {
     pub at: usize,
     pub clock: Clock,
+    /// The clock on its wall goes by so much before the world's, or after it.
+    wall_ms: i64,
     /// What the clock shows, for the process.
     shown: Rc<Cell<u64>>,
     pub address: SocketAddr,
@@ -64,6 +69,7 @@ impl Brick {
         Self {
             at,
             clock: Clock::new(random),
+            wall_ms: 0,
             shown: Rc::default(),
             address: SocketAddr::from(([10, 0, 0, at as u8 + 1], 7400)),
             cores,
@@ -83,7 +89,12 @@ impl Brick {
     pub fn now(&self, now: Ns) -> Now {
         let boot_ns = self.clock.at(now);
         self.shown.set(boot_ns);
-        Now { boot_ns, unix_ms: 1_700_000_000_000 + now / 1_000_000 }
+        Now { boot_ns, unix_ms: (UNIX_MS + now / MS).saturating_add_signed(self.wall_ms) }
+    }
+
+    /// Somebody sets the clock on its wall, wrong by so much at most.
+    pub fn set_wall(&mut self, skew_ms: u64, random: &mut Random) {
+        self.wall_ms = random.below(2 * skew_ms + 1) as i64 - skew_ms as i64;
     }
 
     /// Ends the process.

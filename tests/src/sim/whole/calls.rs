@@ -5,6 +5,7 @@ use firebrick_partition::maps::fingerprint;
 use firebrick_partition::op::Route;
 
 use super::client::Client;
+use super::expiring;
 use super::fill;
 use super::reader::Reader;
 use super::world::{CLIENTS, Event, World};
@@ -46,7 +47,9 @@ impl World {
 
     /// All keys that are used, but for those that fill a store.
     pub fn keys(&self) -> Vec<String> {
-        let of = |n: usize| ["r", "c", "l"].iter().map(move |kind| format!("{kind}{n}"));
+        let of = |n: usize| {
+            ['r', 'c', 'l', expiring::LETTER].iter().map(move |kind| format!("{kind}{n}"))
+        };
         (0..self.plan.keys).flat_map(of).collect()
     }
 
@@ -95,6 +98,10 @@ impl World {
         }
         let mut keys = self.keys();
         let key = keys.swap_remove(self.random.below(keys.len() as u64) as usize);
+        if expiring::is_expiring(&key) {
+            let call = self.call_expiring(reads, &key, &unique);
+            return (key, call);
+        }
         let seen = self.clients[at].seen(&key);
         let call = workload::call(&mut self.random, reads, &key, &unique, seen);
         (key, call)
@@ -162,6 +169,8 @@ impl World {
 
     /// Reads every key at every member, after all else.
     pub fn read_everything(&mut self) -> Result<(), String> {
+        let over = self.all_is_over();
+        self.run_until(self.now.max(over));
         let fillers = fill::keys().take_while(|_| self.plan.small.is_some());
         let all: Vec<String> = self.keys().into_iter().chain(fillers).collect();
         for key in all {
@@ -195,7 +204,8 @@ impl World {
     fn read_at(&mut self, brick: u32, key: &str) -> Result<(), String> {
         let at = *self.ids.get(&brick).ok_or("a member is no brick")?;
         let id = self.begin(self.client_hosts().len(), key, &Call::Get);
-        let until = self.now + PATIENCE_NS;
+        // (A backup does not answer for what is about to expire.)
+        let until = self.now + if expiring::is_expiring(key) { 3 } else { 1 } * PATIENCE_NS;
         let (route, _) = self.group_of(key).ok_or("a key has no group")?;
         self.ask(at, id, route, key);
         while self.now < until && self.failure.is_none() {

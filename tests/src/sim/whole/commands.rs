@@ -1,5 +1,6 @@
 //! What the world's RESP clients call.
 
+use super::expiring;
 use super::fill;
 use super::redis::Command;
 use super::world::{Event, World};
@@ -75,6 +76,9 @@ impl World {
         }
         let keys = self.keys();
         let key = &keys[self.random.below(keys.len() as u64) as usize];
+        if expiring::is_expiring(key) && self.random.below(2) == 0 {
+            return self.redis_expires(at, key, bytes);
+        }
         let value = format!("[{at}.{}]", self.next_call);
         let value = || value.as_str().into();
         let word = |word: &'static str| word.as_bytes().to_vec();
@@ -113,6 +117,21 @@ impl World {
         bytes.extend(command(&words));
         let id = self.begin(at, key, &call);
         Command { since: self.now, parts: vec![(id, key.clone(), call)] }
+    }
+
+    /// A command about how long a value is there.
+    fn redis_expires(&mut self, at: usize, key: &str, bytes: &mut Vec<u8>) -> Command {
+        let value = format!("[{at}.{}]", self.next_call);
+        let from_now = self.random.below(3) == 0;
+        let life = self.life(from_now);
+        let (calls, words) = expiring::command(&mut self.random, key, &value, life);
+        let words: Vec<_> = words.iter().map(String::as_bytes).collect();
+        bytes.extend(command(&words));
+        let mut parts = Vec::new();
+        for call in calls {
+            parts.push((self.begin(at, key, &call), key.to_owned(), call));
+        }
+        Command { since: self.now, parts }
     }
 
     /// A command that fills a small store, or makes room there.

@@ -157,6 +157,7 @@ impl World {
         self.cover.saw("a clock changes its rate");
         let brick = &mut self.bricks[a];
         brick.clock.drift_anew(self.now, &mut self.random);
+        brick.set_wall(self.plan.skew_ms, &mut self.random);
         // Timers are counted anew.
         for core in brick.process.iter_mut().flat_map(|process| &mut process.cores) {
             core.rung = true;

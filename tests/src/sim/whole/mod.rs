@@ -7,6 +7,7 @@
 //!
 //! * `process`: a brick's process; `brick`: its machine, what outlives it; `disk`: writes and what a power failure leaves of them;
 //! * `client`: a shell around a session; `redis`, `reply`, `commands`: one that speaks RESP to one brick at a time; `reader`: reads at one member, to look at it;
+//! * `expiring`: keys whose values are there for a while;
 //! * `fill`: keys that fill a brick which has little memory;
 //! * `control`: heartbeats and registrations; `keepers`: the keepers' side;
 //! * `world`, `faults`, `calls`, `run`: as in level one.
@@ -17,6 +18,7 @@ mod client;
 mod commands;
 mod control;
 mod disk;
+mod expiring;
 mod faults;
 mod fill;
 mod keepers;

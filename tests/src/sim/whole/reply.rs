@@ -14,7 +14,11 @@ pub fn backs(parts: &[(u64, String, Call)], reply: &Value) -> Result<Vec<Option<
         Value::Error(text) => is_certain(text).map(|_| None),
         reply => back(call, reply).map(Some),
     };
+    let is_getex = parts.len() == 2 && parts[0].1 == parts[1].1;
     let backs: Option<Vec<_>> = match reply {
+        // What was read may have been gone when its time was to be set.
+        Value::Bulk(_) if is_getex => one(&parts[0], reply).map(|read| vec![read, None]),
+        Value::Nil if is_getex => one(&parts[0], reply).map(|read| vec![read, Some(Back::Failed)]),
         Value::Array(all) if all.len() == parts.len() => {
             parts.iter().zip(all).map(|(part, reply)| one(part, reply)).collect()
         }
@@ -40,10 +44,15 @@ fn back(call: &Call, reply: &Value) -> Option<Back> {
             Back::Value { value: Bytes(value.clone()), version }
         }
         (Call::Get | Call::Take | Call::Swap { .. }, Value::Nil)
-        | (Call::Remove, Value::Integer(0)) => Back::Absent,
-        (Call::Put { .. } | Call::PutIfAbsent { .. }, Value::Simple(text)) if text == "OK" => {
-            Back::Done { version }
-        }
+        | (Call::Remove | Call::Expire { .. }, Value::Integer(0))
+        | (Call::Left, Value::Integer(-2)) => Back::Absent,
+        (Call::Left, Value::Integer(value)) => Back::Integer { value: *value, version },
+        (Call::Expire { .. } | Call::Persist, Value::Integer(1)) => Back::Done { version },
+        (Call::Persist, Value::Integer(0)) => Back::Refused { current: None },
+        (
+            Call::Put { .. } | Call::PutFor { .. } | Call::PutIfAbsent { .. },
+            Value::Simple(text),
+        ) if text == "OK" => Back::Done { version },
         (Call::Remove, Value::Integer(1)) => Back::Done { version },
         (Call::PutIfAbsent { .. }, Value::Nil) => Back::Refused { current: None },
         (Call::Increment { .. }, Value::Integer(value)) => Back::Integer { value: *value, version },

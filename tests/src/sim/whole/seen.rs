@@ -23,7 +23,8 @@ impl Seen {
             }
         }
         match (call, back) {
-            (_, Back::Failed | Back::Refused { .. }) => {}
+            (_, Back::Failed | Back::Refused { .. })
+            | (Call::Left | Call::Expire { .. } | Call::Persist, _) => {}
             (_, Back::Integer { value, .. }) => self.grow(*value as u64, true)?,
             (_, Back::Length { len, .. }) => self.grow(*len, true)?,
             (Call::Get, Back::Value { value, .. }) => {

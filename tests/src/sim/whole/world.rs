@@ -159,6 +159,7 @@ impl World {
         for brick in &mut bricks {
             let small = plan.small.filter(|(at, _)| *at == brick.at || *at >= plan.machines);
             brick.core_bytes = small.map_or(brick.core_bytes, |(_, bytes)| bytes);
+            brick.set_wall(plan.skew_ms, &mut random);
         }
         let seeds: Vec<std::sync::Arc<str>> =
             bricks.iter().map(|brick| brick.address.to_string().into()).collect();
