@@ -43,6 +43,8 @@ pub(super) struct Routes {
     maps: Maps,
     /// By id.
     tables: Vec<Table>,
+    /// (partition id, index into `tables`, index into `homes` there), by partition id.
+    partitions: Vec<(u32, u32, u32)>,
 }
 
 /// What a fetched map was.
@@ -83,13 +85,21 @@ impl Routes {
     }
 
     pub fn of_partition(&self, table: u32, partition: u32) -> Option<(Route, &[u32])> {
-        let t = self.get(table)?;
-        t.homes.iter().find(|h| h.route.partition == partition).map(|h| t.home(h))
+        let (t, home) = self.find(partition)?;
+        let t = &self.tables[t];
+        (t.id == table).then(|| t.home(&t.homes[home]))
     }
 
     pub fn table_of(&self, partition: u32) -> Option<u32> {
-        let has = |t: &&Table| t.homes.iter().any(|h| h.route.partition == partition);
-        self.tables.iter().find(has).map(|t| t.id)
+        let (t, _) = self.find(partition)?;
+        Some(self.tables[t].id)
+    }
+
+    /// A partition's table and home.
+    fn find(&self, partition: u32) -> Option<(usize, usize)> {
+        let at = self.partitions.binary_search_by_key(&partition, |p| p.0).ok()?;
+        let (_, table, home) = self.partitions[at];
+        Some((table as usize, home as usize))
     }
 
     /// An answer told of a newer epoch, and no map yet who is in it.
@@ -107,12 +117,10 @@ impl Routes {
     /// Takes a brick's word for a partition that this map has. `false`: this map does not have it, or knows of a
     /// newer epoch.
     pub fn repair(&mut self, route: Route) -> bool {
-        let Ok(at) = self.tables.binary_search_by_key(&route.table, |t| t.id) else { return false };
-        let homes = &mut self.tables[at].homes;
-        let Some(known) = homes.iter_mut().find(|h| h.route.partition == route.partition) else {
-            return false;
-        };
-        if route.epoch < known.route.epoch {
+        let Some((table, home)) = self.find(route.partition) else { return false };
+        let table = &mut self.tables[table];
+        let known = &mut table.homes[home];
+        if table.id != route.table || route.epoch < known.route.epoch {
             return false;
         }
         known.route = route;
@@ -159,7 +167,7 @@ impl Routes {
                 home.route = known;
             }
         }
-        (self.known, self.tables) = (true, tables);
+        (self.known, self.tables, self.partitions) = (true, tables, checked.index().to_vec());
         Ok(Fetched::Newer)
     }
 }
@@ -272,5 +280,25 @@ mod tests {
             assert!(routes.of_hash(1, 5).is_some(), "what was known serves meanwhile");
             assert_eq!(routes.take(7, &MapDelta::whole(maps(5, 4))).unwrap(), Fetched::Newer);
         }
+    }
+
+    #[test]
+    fn a_partition_is_found_in_its_table_and_what_an_answer_told_outlives_a_map() {
+        let options = TableOptions { durability: Durability::Memory, partitions: 4, replicas: 3 };
+        let table = TableMap::on_one_brick(2, "other", options, 51, 1, 1, 1).unwrap();
+        let mut both = maps(5, 4);
+        both.tables.insert(0, table);
+        let mut routes = Routes::default();
+        routes.take(7, &MapDelta::whole(both)).unwrap();
+        let (told, _) = routes.of_partition(2, 53).unwrap();
+        assert_eq!((told.table, told.partition, routes.table_of(53)), (2, 53, Some(2)));
+        assert!(routes.of_partition(1, 53).is_none() && routes.table_of(60).is_none());
+        assert!(!routes.repair(Route { table: 1, epoch: 9, ..told }), "not in that table");
+        assert!(!routes.repair(Route { partition: 60, ..told }));
+        assert!(routes.repair(Route { epoch: 9, ..told }) && !routes.repair(told));
+        assert_eq!(routes.take(7, &change(5, 3)).unwrap(), Fetched::Newer);
+        let epoch = |partition| routes.of_partition(2, partition).unwrap().0.epoch;
+        assert_eq!((epoch(52), epoch(53), epoch(54)), (1, 9, 1));
+        assert!(routes.is_behind(), "who is in that epoch no map has told");
     }
 }

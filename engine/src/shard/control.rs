@@ -1,10 +1,11 @@
 //! What comes from the control thread: routes, answers to rare requests, the word to stop.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use firebrick_net::{Ep, Fabric};
 use firebrick_partition::keeper::{CopyFigure, Figure};
-use firebrick_partition::maps::{RouteTable, Routes};
+use firebrick_partition::maps::Routes;
 use firebrick_partition::replica::{Replica, Report};
 use firebrick_partition::wire;
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -138,12 +139,13 @@ impl<F: Fabric> Shard<F> {
     /// Takes over partitions that are new here and gives up those that left.
     pub(super) fn take_routes(&mut self, routes: Arc<Routes>) {
         let core = self.store.core();
-        let all = routes.tables().iter().flat_map(RouteTable::entries);
-        let here: Vec<_> = all.filter(|entry| entry.here && entry.core == core).collect();
-        let shares = |brick| here.iter().any(|entry| entry.replicas.of(brick).is_some());
-        self.store.peers.set_bricks(&mut self.fabric, routes.bricks(), shares);
+        let groups = routes.here().filter(|entry| entry.core == core).map(|entry| &entry.replicas);
+        let members = groups.flat_map(|group| group.members.iter().chain(&group.learners));
+        let sharing: BTreeSet<u32> = members.map(|member| member.brick).collect();
+        self.store.peers.set_bricks(&mut self.fabric, routes.bricks(), &sharing);
+        let before = self.store.routes.version();
         self.store.set_routes(routes);
-        self.files.take_routes(&mut self.fabric, &mut self.store);
+        self.files.take_routes(&mut self.fabric, &mut self.store, before);
     }
 
     /// Opening ends when every partition serves; stopping goes on in steps.

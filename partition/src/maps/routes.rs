@@ -151,6 +151,8 @@ pub struct Routes {
     tables: Vec<RouteTable>,
     /// (partition id, table index, entry index), by partition id.
     partitions: Vec<(u32, u32, u32)>,
+    /// (table index, entry index) of what has a replica at this brick.
+    here: Vec<(u32, u32)>,
     /// What changed since this version is known, and nothing of before.
     pub(super) floor: u64,
     pub(super) bricks_changed: u64,
@@ -166,10 +168,13 @@ impl Routes {
             tables.push(RouteTable::new(map, brick)?);
         }
         tables.sort_by_key(|t| t.id);
-        let mut partitions = Vec::new();
+        let (mut partitions, mut here) = (Vec::new(), Vec::new());
         for (t, table) in tables.iter().enumerate() {
             for (e, entry) in table.entries.iter().enumerate() {
                 partitions.push((entry.route.partition, t as u32, e as u32));
+                if entry.here {
+                    here.push((t as u32, e as u32));
+                }
             }
         }
         partitions.sort_unstable();
@@ -178,7 +183,7 @@ impl Routes {
         }
         let (version, bricks) = (maps.version, maps.bricks.clone());
         let (floor, bricks_changed, gone) = (version, version, Vec::new());
-        Ok(Self { version, bricks, tables, partitions, floor, bricks_changed, gone })
+        Ok(Self { version, bricks, tables, partitions, here, floor, bricks_changed, gone })
     }
 
     /// From newer checked maps, which came of these by `delta`, and remembers what changed. A brick may skip
@@ -252,6 +257,16 @@ impl Routes {
         let at = self.partitions.binary_search_by_key(&id, |p| p.0).ok()?;
         let (_, table, entry) = self.partitions[at];
         Some(&self.tables[table as usize].entries[entry as usize])
+    }
+
+    /// Where each partition is: (its id, index of its table, index in that one's entries), by id.
+    pub fn index(&self) -> &[(u32, u32, u32)] {
+        &self.partitions
+    }
+
+    /// The partitions that have a replica at this brick.
+    pub fn here(&self) -> impl Iterator<Item = &RouteEntry> {
+        self.here.iter().map(|&(table, entry)| &self.tables[table as usize].entries[entry as usize])
     }
 
     /// The maps that these routes were made of.

@@ -87,6 +87,7 @@ fn partitions_take_turns_on_the_cores() {
         assert_eq!(routes.partition(entry.route.partition), Some(entry));
     }
     assert_eq!(routes.partition(99), None);
+    assert!(routes.here().eq(entries), "all of it is here");
 }
 
 #[test]
@@ -94,6 +95,7 @@ fn a_brick_outside_the_group_sees_the_primary() {
     let routes =
         Routes::new(&Maps { version: 1, tables: vec![table(2, 1)], ..Maps::default() }, 8).unwrap();
     assert_eq!(routes.route(1, 0).unwrap().mine, None);
+    assert_eq!(routes.here().count(), 0);
 }
 
 /// The story of a lazily spread map: the sender's route is older, equal, or newer than the brick's.

@@ -6,7 +6,7 @@ use firebrick_log::canary::{self, Canary};
 use super::backup::Follow;
 use super::peers::PeerState;
 use super::source::Listing;
-use super::{Action, Actions, OwnedAnswer, Replica, State};
+use super::{Action, Actions, OwnedAnswer, Replica, Report, State};
 use crate::maps::{Intent, Member, Replicas};
 use crate::op::{Answer, Now, Route};
 use crate::wire::Peer;
@@ -241,12 +241,21 @@ impl Replica {
         self.sessions.forget_uncommitted(self.log.commit());
     }
 
-    /// This replica lacks what a member must have.
+    /// This replica lacks what a member must have. It has no part in the epoch, so when it is asked to stop it has.
     pub(super) fn report_damaged(&mut self, now: Now, out: &mut Actions) {
-        if now.boot_ns >= self.group.report_at {
-            self.group.report_at = now.boot_ns + super::primary::REPORT_NS;
-            let (partition, epoch) = (self.leaf.partition, self.route.epoch);
-            out.push(Action::Report(super::Report::Damaged { partition, epoch }));
+        self.wake_reads(now, true, out);
+        if self.group.stop == Stop::Asked {
+            self.group.stop = Stop::Told;
+            self.group.report_at = 0;
+        }
+        if now.boot_ns < self.group.report_at {
+            return;
+        }
+        self.group.report_at = now.boot_ns + super::primary::REPORT_NS;
+        let (partition, epoch) = (self.leaf.partition, self.route.epoch);
+        out.push(Action::Report(Report::Damaged { partition, epoch }));
+        if self.group.stop == Stop::Told {
+            out.push(Action::Report(Report::Stopped { partition, epoch }));
         }
     }
 

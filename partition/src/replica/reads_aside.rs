@@ -35,6 +35,11 @@ enum Aside {
 }
 
 impl Replica {
+    /// A backup whose committed values are current.
+    fn reads_aside(&self) -> bool {
+        self.group.role == Role::Backup && self.group.stop == Stop::No && !self.group.damaged
+    }
+
     /// A request at a replica that is not the primary.
     pub(super) fn run_aside(
         &mut self,
@@ -45,11 +50,8 @@ impl Replica {
         reads: Reads,
         out: &mut Actions,
     ) -> Step {
-        if self.group.role != Role::Backup {
-            return Step::failed(Failure::AskPrimary);
-        }
         let one_key = matches!(request.op, Op::Get | Op::Look);
-        if !one_key || reads == Reads::Own || self.group.stop != Stop::No {
+        if !one_key || reads == Reads::Own || !self.reads_aside() {
             return Step::failed(Failure::AskPrimary);
         }
         match self.read_aside(now, hash, request, out) {
@@ -127,8 +129,7 @@ impl Replica {
             let Ok(Message::Request { request, .. }) = wire::decode(&read.encoded) else {
                 unreachable!("this process encoded it")
             };
-            let current = request.route == self.route && self.group.stop == Stop::No;
-            let step = if current && self.group.role == Role::Backup {
+            let step = if request.route == self.route && self.reads_aside() {
                 match self.read_aside(now, read.hash, &request, out) {
                     Aside::Step(step) => step,
                     Aside::Pending(rests_on) => {

@@ -6,7 +6,7 @@ use firebrick_net::Fabric;
 use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Job, Opened, StorageError};
 use firebrick_partition::log::{Durability, Log, LogConfig, limits};
-use firebrick_partition::maps::{self, RouteEntry, RouteTable, Routes};
+use firebrick_partition::maps::{self, RouteEntry, Routes};
 use firebrick_partition::replica::{Recovering, Replica};
 
 use super::{Files, Store};
@@ -35,8 +35,10 @@ fn log_durability(durability: maps::Durability) -> Durability {
 }
 
 impl Files {
-    /// Opens partitions that are new here, gives up those that left.
-    pub fn take_routes<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store) {
+    /// Opens partitions that are new here, gives up those that left, and tells the others what their groups are.
+    /// `before`: the version of the routes before these, of which every replica was told its group; to tell it the
+    /// same again would change nothing.
+    pub fn take_routes<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, before: u64) {
         self.open_new(store);
         let routes = Arc::clone(&store.routes);
         let (now, me) = (store.now, store.peers.me);
@@ -46,20 +48,23 @@ impl Files {
                 self.give_up(store, id);
                 continue;
             };
+            if entry.changed <= before {
+                continue;
+            }
             let Some(replica) = store.replica(id) else { continue };
             replica.set_group(now, me, entry.route, &entry.replicas, &mut self.scratch);
             self.take_asks(fabric, store, id);
         }
+        self.drop_left(store);
     }
 
     /// Opens what is to be here and is not. What is leaving goes first: its files would be removed behind the opening.
     fn open_new(&mut self, store: &Store) {
         let (core, routes) = (store.core(), Arc::clone(&store.routes));
-        let mine = |e: &&RouteEntry| e.core == core && e.here;
-        for entry in routes.tables().iter().flat_map(RouteTable::entries).filter(mine) {
+        for entry in routes.here().filter(|entry| entry.core == core) {
             let (id, table) = (entry.route.partition, entry.route.table);
-            let leaves = self.leaving.iter().any(|replica| replica.partition() == id);
-            if store.has(id) || self.opening.contains(&id) || self.recovers(id) || leaves {
+            let leaves = || self.leaving.iter().any(|replica| replica.partition() == id);
+            if store.has(id) || self.opening.contains(&id) || self.recovers(id) || leaves() {
                 continue;
             }
             self.opening.push(id);
@@ -87,7 +92,6 @@ impl Files {
             replica.abandon(dropped.then_some(why), why, &mut store.actions);
             self.leaving.push(replica);
         }
-        self.drop_left(store);
     }
 
     /// Memory stays mapped while the kernel may still read it.

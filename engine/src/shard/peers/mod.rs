@@ -13,6 +13,7 @@ mod probes;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use firebrick_net::limits::{FRAME_BYTES_MAX, OUT_BYTES_MAX};
@@ -115,18 +116,18 @@ impl Peers {
         }
     }
 
-    /// The bricks are these from now on. A brick that has restarted or moved is dialled anew. `shares`: it has a
-    /// replica of a partition of this core.
+    /// The bricks are these from now on. A brick that has restarted or moved is dialled anew. `sharing`: those that
+    /// have a replica of a partition of this core.
     pub fn set_bricks<F: Fabric>(
         &mut self,
         fabric: &mut F,
         bricks: &[BrickEntry],
-        shares: impl Fn(u32) -> bool,
+        sharing: &BTreeSet<u32>,
     ) {
         let me = self.me.brick;
         for entry in bricks.iter().filter(|b| b.id != me) {
             let address = entry.listen.parse().ok();
-            self.probes.set(fabric, entry.id, address, shares(entry.id));
+            self.probes.set(fabric, entry.id, address, sharing.contains(&entry.id));
             let peer = self.entry(entry.id);
             if peer.came.is_some_and(|came| came.incarnation < entry.incarnation) {
                 peer.drop_came(fabric);
@@ -137,9 +138,10 @@ impl Peers {
                 peer.hang_up(fabric);
             }
         }
+        let known: BTreeSet<u32> = bricks.iter().map(|b| b.id).collect();
         for peer in &mut self.all {
             // (One that dialled before this map knew it is not "gone".)
-            if !bricks.iter().any(|b| b.id == peer.brick) && peer.address.take().is_some() {
+            if !known.contains(&peer.brick) && peer.address.take().is_some() {
                 peer.hang_up(fabric);
                 peer.drop_came(fabric);
                 self.probes.set(fabric, peer.brick, None, false);

@@ -4,6 +4,7 @@
 mod anew;
 mod copies;
 mod counts;
+mod damaged;
 mod disks;
 mod exactly_once;
 mod expiry;

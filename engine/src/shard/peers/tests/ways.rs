@@ -1,5 +1,6 @@
 //! Which connection carries what between two bricks.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use firebrick_net::fake::{Fake, Settings, World};
@@ -136,7 +137,7 @@ impl Scene {
         };
         let bricks = [entry(1), entry(2)];
         let end = &mut self.ends[at];
-        end.peers.set_bricks(&mut end.fake, &bricks, |_| false);
+        end.peers.set_bricks(&mut end.fake, &bricks, &BTreeSet::new());
     }
 
     fn run(&mut self, ms: u64) {
