@@ -86,6 +86,7 @@ pub struct Brick {
     storage: StorageThread,
     control: ControlThread,
     identity: Identity,
+    notices: Notices,
     /// Held until everything has ended.
     _lock: BrickLock,
     warnings: Vec<String>,
@@ -239,7 +240,7 @@ impl Brick {
             let _ = port.removed(started.dropped.clone());
         }
         let who = (started.cluster, started.brick);
-        let info = Arc::new(Info::new(&plan, &identity, who, resp, &board, notices));
+        let info = Arc::new(Info::new(&plan, &identity, who, resp, &board, notices.clone()));
         let files = files_setup(&plan, incarnation(&identity, &boot), &info);
         let routes = &started.routes;
         let parts =
@@ -267,6 +268,7 @@ impl Brick {
             storage,
             control,
             identity,
+            notices,
             _lock: lock,
             warnings,
         })
@@ -302,7 +304,25 @@ impl Brick {
             }
             std::thread::sleep(Duration::from_micros(500));
         }
-        self.identity.settle().map(|()| true)
+        self.settle()
+    }
+
+    /// The disk may be full now, and not a moment later; until then the next start takes the memory for what it is too.
+    fn settle(&self) -> Result<bool, BrickError> {
+        let mut told = false;
+        while let Err(error) = self.identity.settle() {
+            if !error.is_lack() {
+                return Err(error);
+            }
+            if self.board.is_stopping() {
+                return Ok(false);
+            }
+            if !std::mem::replace(&mut told, true) {
+                self.notices.say(error.to_string());
+            }
+            std::thread::sleep(STARTED_EVERY);
+        }
+        Ok(true)
     }
 
     /// What was found at the start: to be asked after [`Brick::wait_ready`].

@@ -101,6 +101,15 @@ impl BrickError {
         move |source| Self::File { doing, path, source }
     }
 
+    /// There is no room, or no file may be opened just now: it may be tried again.
+    pub fn is_lack(&self) -> bool {
+        match self {
+            Self::File { source, .. } => is_lack(source),
+            Self::Storage(error) => error.is_no_space(),
+            _ => false,
+        }
+    }
+
     /// The sentence for a listen error on the address of `key`; finds who holds a taken port.
     pub fn listen(key: &'static str, address: SocketAddr, source: io::Error) -> Self {
         if source.kind() == io::ErrorKind::AddrInUse {
@@ -171,6 +180,12 @@ impl std::error::Error for BrickError {
             _ => None,
         }
     }
+}
+
+/// As [`BrickError::is_lack`].
+pub(crate) fn is_lack(error: &io::Error) -> bool {
+    let lacks = [libc::ENOSPC, libc::EDQUOT, libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+    error.raw_os_error().is_some_and(|code| lacks.contains(&code))
 }
 
 /// What a person can do about the common file errors.

@@ -113,15 +113,19 @@ impl Brick {
 
     /// Starts the same brick again, on the same folders and ports.
     pub fn restart(&mut self) -> Result<(), Refused> {
+        self.restart_without_waiting();
+        self.wait_until_ready()
+    }
+
+    /// Starts the same brick again, which may have to wait for something.
+    pub fn restart_without_waiting(&mut self) {
         assert!(self.child.try_wait().expect("wait").is_some(), "the old process still runs");
         self.child = spawn(&self.options, self.addresses(), self.folder.path());
-        self.wait_until_ready()
     }
 
     /// Starts the same brick again and kills it this much later, wherever its start is then.
     pub fn restart_and_kill(&mut self, later: Duration) {
-        assert!(self.child.try_wait().expect("wait").is_some(), "the old process still runs");
-        self.child = spawn(&self.options, self.addresses(), self.folder.path());
+        self.restart_without_waiting();
         std::thread::sleep(later);
         self.kill9();
     }
@@ -132,7 +136,8 @@ impl Brick {
         std::fs::remove_dir_all(self.memory_dir()).expect("memory_dir");
     }
 
-    fn wait_until_ready(&mut self) -> Result<(), Refused> {
+    /// Waits until it serves.
+    pub fn wait_until_ready(&mut self) -> Result<(), Refused> {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("wait") {

@@ -1,13 +1,17 @@
 //! Promise: a full `memory_dir` or `data_dir` is a refused write with a clear error and nothing else: reads go on,
 //! removes work, and writes resume when there is room again. Needs root, for small file systems.
 
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use firebrick_client::{Client, Error, Table};
 use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::machine::{Mount, is_root, skip};
 use firebrick_tests::resp::{Resp, Value};
+
+/// For room that comes by itself.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn value(number: u64) -> Vec<u8> {
     let mut value = vec![number as u8; 4000];
@@ -196,6 +200,132 @@ fn data_dir_full() {
     drop(mount);
 }
 
+/// Another program takes the last block of a file system.
+fn take_the_rest(path: &Path) -> PathBuf {
+    let ballast = path.join("ballast");
+    let mut file = std::fs::File::create(&ballast).expect("a file of another program");
+    while file.write_all(&[1; 4096]).is_ok() {}
+    ballast
+}
+
+fn ends_well(mut brick: Brick) {
+    assert!(brick.stop(libc::SIGTERM).success(), "{}", brick.said());
+}
+
+#[test]
+fn tables_come_and_go_and_a_brick_starts_without_a_free_block() {
+    let test = "tables_come_and_go_and_a_brick_starts_without_a_free_block";
+    let Some((mount, path)) = small(test, Mount::tmpfs(64)) else { return };
+    let options = Options {
+        durability: "async",
+        memory: "64MiB",
+        data_dir: Some(path),
+        ..Options::default()
+    };
+    let mut brick = Brick::start(&options);
+    let mut resp = brick.connect();
+    for number in 0..300 {
+        assert!(put(&mut resp, number).is_ok());
+    }
+    let ballast = take_the_rest(mount.path());
+    // More of them than what a brick holds back has room for.
+    for table in 0..7 {
+        brick.cli(&["table", "create", &format!("other-{table}")]);
+    }
+    brick.cli(&["table", "drop", "other-0", "--yes"]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(brick.is_running(), "a table that there is no room for: {}", brick.said());
+    for number in 0..300 {
+        has(&mut resp, number);
+    }
+    let said = brick.said();
+    assert!(said.contains("data_dir has no room") && said.lines().count() < 10, "{said}");
+    brick.kill9();
+    let _ = take_the_rest(mount.path());
+    // It starts as soon as it can, and says what it waits for.
+    brick.restart_without_waiting();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(brick.is_running(), "a start without a free block: {}", brick.said());
+    std::fs::remove_file(&ballast).unwrap();
+    brick.wait_until_ready().unwrap_or_else(|refused| panic!("{refused:#?}"));
+    let mut resp = brick.connect();
+    for number in 0..300 {
+        has(&mut resp, number);
+    }
+    for table in 1..7 {
+        brick.cli(&["put", "key", "value", "--table", &format!("other-{table}")]);
+    }
+    ends_well(brick);
+}
+
+#[test]
+fn a_full_disk_that_writes_nothing_in_place_fails_no_write() {
+    let test = "a_full_disk_that_writes_nothing_in_place_fails_no_write";
+    let mkfs = ["-q", "-f", "-m", "single"];
+    let Some((mount, path)) = small(test, Mount::in_file("btrfs", &mkfs, 160, "loop,commit=1"))
+    else {
+        return;
+    };
+    let options = Options {
+        durability: "async",
+        memory: "64MiB",
+        data_dir: Some(path),
+        ..Options::default()
+    };
+    let brick = Brick::start(&options);
+    let mut resp = brick.connect();
+    for number in 0..300 {
+        assert!(put(&mut resp, number).is_ok());
+    }
+    let ballast = take_the_rest(mount.path());
+    let acked = fill(&mut resp, 300);
+    // Past the bound of `async`: all of it was flushed.
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert!(brick.metric("firebrick_partitions_sick") == 0.0, "{}", brick.said());
+    std::fs::remove_file(&ballast).unwrap();
+    let begin = Instant::now();
+    while !put(&mut resp, acked).is_ok() {
+        assert!(begin.elapsed() < PATIENCE, "no room again: {}", brick.said());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    ends_well(brick);
+}
+
+#[test]
+fn a_disk_that_takes_no_more_files_can_be_emptied() {
+    let test = "a_disk_that_takes_no_more_files_can_be_emptied";
+    let mount = Mount::without_device("tmpfs", "size=64m,nr_inodes=64");
+    let Some((mount, path)) = small(test, mount) else { return };
+    let options = Options {
+        durability: "async",
+        memory: "64MiB",
+        data_dir: Some(path),
+        ..Options::default()
+    };
+    let brick = Brick::start(&options);
+    let mut resp = brick.connect();
+    for number in 0..6_000 {
+        assert!(put(&mut resp, number).is_ok());
+    }
+    for n in 0.. {
+        if std::fs::File::create(mount.path().join(format!("other-{n}"))).is_err() {
+            break;
+        }
+    }
+    let acked = fill(&mut resp, 6_000);
+    for number in 0..acked {
+        assert_eq!(resp.ask(&format!("DEL key:{number}")), Value::Integer(1), "key:{number}");
+    }
+    let begin = Instant::now();
+    for number in 0..acked / 2 {
+        while !put(&mut resp, number).is_ok() {
+            assert!(begin.elapsed() < PATIENCE, "{number} of {acked}: {}", brick.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    ends_well(brick);
+}
+
 #[test]
 fn somebody_else_fills_the_file_system() {
     let Some((mount, path)) = small("somebody_else", Mount::tmpfs(80)) else { return };
@@ -215,6 +345,8 @@ fn somebody_else_fills_the_file_system() {
     for number in (0..acked).step_by(3) {
         has(&mut resp, number);
     }
+    // Long enough for a brick that nobody writes to any more to make itself small.
+    std::thread::sleep(Duration::from_secs(1));
     std::fs::remove_file(&ballast).unwrap();
     let begin = Instant::now();
     while !put(&mut resp, acked).is_ok() {

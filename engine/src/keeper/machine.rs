@@ -16,9 +16,10 @@ use openraft::{
 };
 use tokio::sync::watch;
 
-use super::disk::{SnapshotFile, Stored};
+use super::disk::{FULL_EVERY, SnapshotFile, Stored};
 use super::types::{Keeping, LogEntry, NodeId, Proposal};
 use crate::error::BrickError;
+use crate::notices::Notices;
 
 type Failed = StorageError<NodeId>;
 type Meta = SnapshotMeta<NodeId, BasicNode>;
@@ -62,11 +63,12 @@ impl Shown {
 pub(crate) struct Machine {
     shown: Shown,
     file: Arc<SnapshotFile>,
+    notices: Notices,
 }
 
 impl Machine {
     /// Begins at the snapshot of `folder`.
-    pub(crate) fn open(folder: &Path) -> Result<(Self, Shown), BrickError> {
+    pub(crate) fn open(folder: &Path, notices: Notices) -> Result<(Self, Shown), BrickError> {
         let (file, stored) = SnapshotFile::open(folder)?;
         let mut state = State::default();
         if let Some(Stored { meta, state: keepers }) = stored {
@@ -81,19 +83,32 @@ impl Machine {
         }
         let changed = watch::Sender::new(state.keepers.version());
         let shown = Shown { state: Arc::new(Mutex::new(state)), changed };
-        Ok((Self { shown: shown.clone(), file: Arc::new(file) }, shown))
+        Ok((Self { shown: shown.clone(), file: Arc::new(file), notices }, shown))
     }
 
-    /// On a blocking thread: a state may be large, and a disk slow.
+    /// On a blocking thread: a state may be large, and a disk slow. A full one is waited for, because an error would be
+    /// the end of this keeper.
     async fn write(&self, stored: Stored) -> Result<Arc<Vec<u8>>, Failed> {
-        let file = Arc::clone(&self.file);
-        let write = move || {
-            let bytes = to_json(&stored.state).map_err(std::io::Error::other)?;
-            file.write(&stored).map_err(std::io::Error::other)?;
-            Ok::<_, std::io::Error>(Arc::new(bytes))
-        };
-        let done = tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other);
-        done.flatten().map_err(|error| StorageIOError::write_snapshot(None, &error).into())
+        let failed = |error| Failed::from(StorageIOError::write_snapshot(None, &error));
+        let stored = Arc::new(stored);
+        let mut told = false;
+        loop {
+            let (file, stored) = (Arc::clone(&self.file), Arc::clone(&stored));
+            let write = move || {
+                let bytes = to_json(&stored.state).map_err(std::io::Error::other)?;
+                Ok::<_, std::io::Error>(file.write(&stored).map(|()| Arc::new(bytes)))
+            };
+            let done = tokio::task::spawn_blocking(write).await.map_err(std::io::Error::other);
+            match done.flatten().map_err(failed)? {
+                Err(error) if error.is_lack() => {
+                    if !std::mem::replace(&mut told, true) {
+                        self.notices.say(error.to_string());
+                    }
+                    tokio::time::sleep(FULL_EVERY).await;
+                }
+                done => return done.map_err(|error| failed(std::io::Error::other(error))),
+            }
+        }
     }
 }
 

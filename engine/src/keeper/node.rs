@@ -115,7 +115,7 @@ impl Node {
     pub(crate) async fn start(setup: NodeSetup<'_>) -> Result<(Arc<Self>, Running), BrickError> {
         let NodeSetup { folder, brick, cluster, .. } = setup;
         let config = raft_config(cluster, setup.snapshot_entries)?;
-        let (machine, shown) = Machine::open(folder)?;
+        let (machine, shown) = Machine::open(folder, setup.notices.clone())?;
         let (log, disk, _) = LogStore::open(folder, &setup.notices)?;
         let pristine = log.is_pristine();
         let network = Network::new(setup.links.clone(), shown.clone());

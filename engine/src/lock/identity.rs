@@ -18,6 +18,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use firebrick_partition::log::storage::Storage;
 use serde::{Deserialize, Serialize};
 
 use super::{BrickLock, LOCK_FILE};
@@ -95,6 +96,11 @@ impl Identity {
                 }
             }
         };
+        if disk.is_some() {
+            // What nobody needs any more is room for the new file, also when others took the last block.
+            Storage::start(lock.memory_dir().to_owned(), lock.data_dir().to_owned())
+                .map_err(BrickError::Storage)?;
+        }
         let identity = Self {
             brick_id,
             boot_id: boot_id.to_owned(),

@@ -65,9 +65,16 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// There is no room: more may come when something is freed.
+    /// There is no room, or too little of something else: more may come when something is freed, and the file is as good
+    /// as it was.
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::NoSpace { .. })
+        match self {
+            Self::NoSpace { .. } => true,
+            Self::Io { error, .. } => {
+                matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
+            }
+            _ => false,
+        }
     }
 }
 
@@ -80,7 +87,16 @@ impl fmt::Display for StorageError {
                 path.display()
             ),
             Self::Io { what, path, error } => {
-                write!(f, "cannot {what} {}: {error}", path.display())
+                let advice = match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE) => {
+                        "; raise the limit of open files (ulimit -n)"
+                    }
+                    Some(libc::ENOMEM) => {
+                        "; raise vm.max_map_count, or give the process more memory"
+                    }
+                    _ => "",
+                };
+                write!(f, "cannot {what} {}: {error}{advice}", path.display())
             }
             Self::MissingManifest { path } => write!(
                 f,

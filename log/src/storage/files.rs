@@ -13,6 +13,8 @@ use crate::memory::{MEMORY_ALIGN, Memory};
 
 /// `STATX_DIOALIGN`.
 const STATX_DIOALIGN: libc::c_uint = 0x2000;
+/// No copy on write.
+const FS_NOCOW_FL: libc::c_long = 0x0080_0000;
 
 /// One write of zeros to a new data file: small, so that it holds no flush back for long.
 const ZERO_WRITE_BYTES: usize = 256 << 10;
@@ -121,9 +123,24 @@ pub(super) fn open_memory(path: &Path) -> Result<Memory, StorageError> {
     map::whole(&file, bytes as usize).map_err(io_error("map", path))
 }
 
+/// Asks for later writes to go where the file lies, before it has a byte. Else a file system that writes elsewhere
+/// (btrfs) needs room for each of them, although all of the file is allocated, and a full disk fails them.
+fn write_in_place(file: &File) {
+    let mut flags: libc::c_long = 0;
+    // SAFETY: an open descriptor, and a long to fill that lives through the call.
+    let known =
+        unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &raw mut flags) } == 0;
+    if known {
+        flags |= FS_NOCOW_FL;
+        // SAFETY: as above; the long is only read. A file system that knows no such flag refuses, and does not need it.
+        unsafe { libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &raw const flags) };
+    }
+}
+
 /// Creates a data file of `bytes`, all of them allocated.
 pub(super) fn create_disk(path: &Path, bytes: usize) -> Result<DiskFile, StorageError> {
     let disk = open_disk_with(path, true)?;
+    write_in_place(&disk.file);
     allocate(&disk.file, 0, bytes).map_err(io_error("allocate", path))?;
     disk.file.sync_all().map_err(io_error("flush", path))?;
     Ok(disk)

@@ -23,26 +23,15 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Over directories that exist. Removes what an earlier process left half made: spares, and
-    /// folders of removed partitions.
+    /// Over directories that exist. Removes what an earlier process held or left half made; a file system without a
+    /// block has some then.
     pub fn start(memory_dir: PathBuf, data_dir: PathBuf) -> Result<Self, StorageError> {
         let storage = Self {
             memory: Side { name: "memory_dir", dir: memory_dir },
             data: Side { name: "data_dir", dir: data_dir },
         };
-        for side in [&storage.memory, &storage.data] {
-            for name in names(&side.dir)? {
-                let path = side.dir.join(&name);
-                let number = name.strip_prefix("spare-").and_then(|n| n.split('.').next());
-                if number.is_some_and(|n| n.parse::<u64>().is_ok()) {
-                    remove(&path)?;
-                }
-                let gone = name.strip_prefix('p').and_then(|n| n.strip_suffix(".gone"));
-                if gone.is_some_and(|n| n.parse::<u32>().is_ok()) {
-                    std::fs::remove_dir_all(&path).map_err(io_error("remove the folder", &path))?;
-                }
-            }
-        }
+        storage.memory.clear()?;
+        storage.data.clear()?;
         Ok(storage)
     }
 
@@ -123,22 +112,25 @@ impl Storage {
         zeroed: bool,
     ) -> Result<Spare, StorageError> {
         let path = |side: &Side, end: &str| side.dir.join(format!("spare-{}.{end}", id.0));
+        let allocate_disk = || {
+            let side = &self.data;
+            side.hold_reserve()?;
+            let tmp = path(side, "tmp");
+            create_disk(&tmp, bytes).map_err(side.full(&tmp, bytes as u64))
+        };
+        // First, because on a full disk this is tried again and again, and memory with its pages is dear.
+        let on_disk = disk.then(allocate_disk).transpose()?;
         let side = &self.memory;
         side.hold_reserve()?;
         let tmp = path(side, "tmp");
         let memory = create_memory(&tmp, bytes).map_err(side.full(&tmp, bytes as u64))?;
         rename(&tmp, &path(side, "seg"))?;
-        let mut on_disk = None;
-        if disk {
+        if let Some(file) = &on_disk {
             let side = &self.data;
-            side.hold_reserve()?;
             let tmp = path(side, "tmp");
-            let full = side.full(&tmp, bytes as u64);
-            let file = create_disk(&tmp, bytes).map_err(&full)?;
             if zeroed {
-                write_zeros(&file, &memory, &tmp).map_err(&full)?;
+                write_zeros(file, &memory, &tmp).map_err(side.full(&tmp, bytes as u64))?;
             }
-            on_disk = Some(file);
             rename(&tmp, &path(side, "seg"))?;
             sync_dir(&side.dir)?;
         }

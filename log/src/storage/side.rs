@@ -1,12 +1,11 @@
 //! One of the two directories, and the little room in it that is held back.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::StorageError;
-use super::files::{allocate, io_error};
+use super::files::{allocate, io_error, names, remove};
 
 /// The file that holds the room.
 const RESERVE_FILE: &str = "reserve";
@@ -58,7 +57,7 @@ impl Side {
         step: impl Fn() -> Result<T, StorageError>,
     ) -> Result<T, StorageError> {
         let first = step().map_err(self.full(path, bytes));
-        if !first.as_ref().is_err_and(StorageError::is_no_space) || !self.give_reserve() {
+        if !matches!(first, Err(StorageError::NoSpace { .. })) || !self.give_reserve() {
             return first;
         }
         let second = step().map_err(self.full(path, bytes));
@@ -67,15 +66,26 @@ impl Side {
         second
     }
 
-    /// Whether that gave anything.
+    /// Its blocks, and its place among the files that the file system has room for. Whether it was there.
     fn give_reserve(&self) -> bool {
-        let give = || -> io::Result<bool> {
-            let file = OpenOptions::new().write(true).open(self.dir.join(RESERVE_FILE))?;
-            let held = file.metadata()?.blocks() > 0;
-            file.set_len(0)?;
-            Ok(held)
-        };
-        give().unwrap_or(false)
+        fs::remove_file(self.dir.join(RESERVE_FILE)).is_ok()
+    }
+
+    /// Removes what an earlier process held or left half made: the reserve, spares, and folders of removed partitions.
+    pub fn clear(&self) -> Result<(), StorageError> {
+        self.give_reserve();
+        for name in names(&self.dir)? {
+            let path = self.dir.join(&name);
+            let number = name.strip_prefix("spare-").and_then(|n| n.split('.').next());
+            if number.is_some_and(|n| n.parse::<u64>().is_ok()) {
+                remove(&path)?;
+            }
+            let gone = name.strip_prefix('p').and_then(|n| n.strip_suffix(".gone"));
+            if gone.is_some_and(|n| n.parse::<u32>().is_ok()) {
+                fs::remove_dir_all(&path).map_err(io_error("remove the folder", &path))?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -69,10 +69,11 @@ impl Spares {
         self.dropping.extend(dropped);
     }
 
-    /// Nothing is being written: one spare for all is enough, and the others go back.
+    /// Nothing is being written: one spare for all is enough, and the others go back. Not where others could not be made
+    /// any more.
     pub fn set_idle(&mut self, idle: bool) {
-        self.idle = idle;
-        if idle {
+        self.idle = idle && self.refused.is_none();
+        if self.idle {
             let keep = 1.min(self.ready.len());
             self.dropping.extend(self.ready.drain(keep..));
         }
@@ -144,8 +145,8 @@ impl Spares {
             Some(bytes) => bytes,
             None if self.ready.len() + self.making.len() < target => self.bytes,
             None => {
-                // Nothing is to be made, so there is nothing to try again: no timer, and the next want
-                // that no spare fits is a new question.
+                // Nothing is to be made, so there is nothing to try again: no timer, and the next want that no spare
+                // fits is a new question. (Whoever was refused is to be told.)
                 self.refused.take_if(|_| self.making.is_empty());
                 return None;
             }
@@ -179,9 +180,9 @@ impl Spares {
         id
     }
 
-    /// When to ask again without another reason.
+    /// When to ask again without another reason: the answer to what was asked is one.
     pub fn wake_at(&self) -> Option<u64> {
-        self.refused.as_ref().map(|(_, at)| *at)
+        self.refused.as_ref().filter(|_| self.making.is_empty()).map(|(_, at)| *at)
     }
 
     /// The answer to a job of the pool. An error is a refusal, told once and then by
@@ -198,6 +199,8 @@ impl Spares {
                         Ok(())
                     }
                     Err(error) => {
+                        // Nothing is written because nothing can be; who goes on asking sees when there is room.
+                        self.idle = false;
                         self.refused = Some((error.to_string(), boot_ns + RETRY_NS));
                         Err(error)
                     }

@@ -245,12 +245,14 @@ impl Replica {
     }
 
     /// Nothing that this process can do by itself is left before it has its part in the group: as a primary
-    /// it serves. A backup, a learner, a replica outside its group or one that lacks something waits for others.
+    /// it serves. A backup, a learner, a replica outside its group or one that lacks something waits for others, and one
+    /// that has no room for its first record for whoever has taken it: the other replicas of a full brick serve.
     pub fn is_settled(&self) -> bool {
         self.state != State::Recovering
             && (self.group.role != group::Role::Primary
                 || self.group.damaged
-                || matches!(self.state, State::Serving | State::Stopped))
+                || matches!(self.state, State::Serving | State::Stopped)
+                || self.state == State::Beginning && self.log.is_full())
     }
 
     /// The log, to be looked at (pins, statistics).

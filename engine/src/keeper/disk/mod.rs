@@ -10,7 +10,7 @@ mod thread;
 
 pub(crate) use log::LogStore;
 pub(crate) use snapshot::{SnapshotFile, Stored};
-pub(crate) use thread::DiskThread;
+pub(crate) use thread::{DiskThread, FULL_EVERY};
 
 /// The keeper's folder in data_dir.
 pub(crate) const FOLDER: &str = "keeper";

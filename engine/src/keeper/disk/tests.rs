@@ -22,7 +22,7 @@ impl StoreBuilder<Keeping, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError<NodeId>> {
         let folder = tempfile::tempdir().unwrap();
         let (log, _, _) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
-        let (machine, _) = Machine::open(folder.path()).unwrap();
+        let (machine, _) = Machine::open(folder.path(), Notices::heard().0).unwrap();
         Ok((folder, log, machine))
     }
 }
@@ -199,12 +199,12 @@ fn a_snapshot_is_there_after_a_restart_and_a_damaged_one_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("snapshot");
     block_on(async {
-        let (mut machine, _) = Machine::open(folder.path()).unwrap();
+        let (mut machine, _) = Machine::open(folder.path(), Notices::heard().0).unwrap();
         machine.apply([entry(1, 1, "a"), entry(1, 2, "b")]).await.unwrap();
         let snapshot = machine.build_snapshot().await.unwrap();
         assert_eq!(snapshot.meta.last_log_id, Some(id(1, 2)));
         drop(machine);
-        let (mut again, _) = Machine::open(folder.path()).unwrap();
+        let (mut again, _) = Machine::open(folder.path(), Notices::heard().0).unwrap();
         assert_eq!(again.applied_state().await.unwrap().0, Some(id(1, 2)));
         let there = again.get_current_snapshot().await.unwrap().unwrap();
         assert_eq!((there.meta, there.snapshot), (snapshot.meta, snapshot.snapshot));
@@ -212,6 +212,28 @@ fn a_snapshot_is_there_after_a_restart_and_a_damaged_one_is_refused() {
     let mut bytes = std::fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&path, bytes).unwrap();
-    let told = Machine::open(folder.path()).err().unwrap().to_string();
+    let told = Machine::open(folder.path(), Notices::heard().0).err().unwrap().to_string();
     assert!(told.contains("snapshot is damaged"), "{told}");
+}
+
+/// The error would be the end of the keeper.
+#[test]
+fn a_snapshot_that_finds_no_room_waits_until_there_is_some() {
+    let folder = tempfile::tempdir().unwrap();
+    let (notices, heard) = Notices::heard();
+    let (mut machine, _) = Machine::open(folder.path(), notices).unwrap();
+    let tmp = folder.path().join("snapshot.tmp");
+    std::os::unix::fs::symlink("/dev/full", &tmp).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let room = async {
+            tokio::time::sleep(super::FULL_EVERY * 3).await;
+            std::fs::remove_file(&tmp).unwrap();
+        };
+        let (built, ()) = tokio::join!(machine.build_snapshot(), room);
+        built.unwrap();
+    });
+    let told: Vec<String> = heard.try_iter().collect();
+    assert!(told.len() == 1 && told[0].contains("make room there"), "{told:?}");
+    assert!(folder.path().join("snapshot").exists());
 }

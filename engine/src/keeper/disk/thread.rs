@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::file::LogFile;
-use crate::error::BrickError;
+use crate::error::{BrickError, is_lack};
 use crate::notices::Notices;
 
 /// Jobs that may wait; whoever has more waits too.
@@ -21,7 +21,7 @@ const JOBS_MAX: usize = 256;
 /// What one frame gathers at most, unless one job has more.
 const GATHER_BYTES_MAX: usize = 1 << 20;
 /// Between two tries while the disk is full.
-const FULL_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const FULL_EVERY: Duration = Duration::from_millis(100);
 
 /// Called on the thread once the job is on the disk, or cannot be.
 pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -129,8 +129,7 @@ impl Desk {
         let mut told = false;
         loop {
             let Err(error) = act(&mut self.log) else { return Ok(()) };
-            let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
-            let waits = full && !self.ending.load(Ordering::Relaxed);
+            let waits = is_lack(&error) && !self.ending.load(Ordering::Relaxed);
             // The write found no room, so its flush was not tried: what it left can be taken back.
             if waits && self.log.take_back().is_ok() {
                 if !told {

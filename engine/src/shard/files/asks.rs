@@ -221,7 +221,11 @@ impl Files {
                 && !full
             {
                 // Told once, not at every retry.
-                self.setup.notices.say(error.to_string());
+                if error.is_no_space() {
+                    self.tell_lack(store, &error);
+                } else {
+                    self.setup.notices.say(error.to_string());
+                }
             }
             if full && !self.pools.is_full() {
                 // Somebody else made room.
@@ -244,7 +248,7 @@ impl Files {
                 let Some(replica) = store.replica(partition) else { return };
                 match replica.on_job(now, done, &mut self.scratch) {
                     Outcome::Fine => {}
-                    Outcome::NoSpace(error) => self.setup.notices.say(error.to_string()),
+                    Outcome::NoSpace(error) => self.lacks(store, &error),
                     Outcome::Sick(error) => self.sick(store, partition, &error.to_string()),
                 }
                 self.take_asks(fabric, store, partition);

@@ -10,6 +10,7 @@
 //! * `pools`: spare segments and the bound on this core's memory.
 
 mod asks;
+mod lacks;
 mod open;
 mod pace;
 mod pools;
@@ -28,6 +29,7 @@ use firebrick_partition::replica::{Actions, Budget, Replica};
 use super::store::Store;
 use crate::notices::Notices;
 use crate::storage::Desk;
+use lacks::Lacks;
 use pace::Pace;
 use pools::Pools;
 use rounds::Rounds;
@@ -78,6 +80,8 @@ pub struct Files {
     pools: Pools,
     /// Partitions whose files are being opened.
     opening: Vec<u32>,
+    /// What there was no room for, of these and of all else.
+    lacks: Lacks,
     /// Replicas whose logs are being scanned; the first is at work.
     recovering: VecDeque<Replica>,
     /// Replicas of dropped tables that the kernel may still read.
@@ -127,6 +131,7 @@ impl Files {
             backlog: VecDeque::new(),
             pools,
             opening: Vec::new(),
+            lacks: Lacks::default(),
             recovering: VecDeque::new(),
             leaving: Vec::new(),
             removing: Vec::new(),
@@ -260,6 +265,7 @@ impl Files {
             let partition = replica.partition();
             self.take_asks(fabric, store, partition);
         }
+        self.try_again(store);
         if now.boot_ns >= self.resized_ns + RESIZE_NS {
             self.resized_ns = now.boot_ns;
             self.pools.resize(store, quiet);

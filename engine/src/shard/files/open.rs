@@ -59,7 +59,7 @@ impl Files {
     }
 
     /// Opens what is to be here and is not. What is leaving goes first: its files would be removed behind the opening.
-    fn open_new(&mut self, store: &Store) {
+    pub(super) fn open_new(&mut self, store: &Store) {
         let (core, routes) = (store.core(), Arc::clone(&store.routes));
         for entry in routes.here().filter(|entry| entry.core == core) {
             let (id, table) = (entry.route.partition, entry.route.table);
@@ -119,8 +119,16 @@ impl Files {
         partition: u32,
         result: Result<Box<Opened>, StorageError>,
     ) {
-        self.opening.retain(|&id| id != partition);
         let opened = match result {
+            Err(error) if error.is_no_space() => {
+                self.lacks.opening.push(partition);
+                self.lacks(store, &error);
+                return;
+            }
+            result => result,
+        };
+        self.opening.retain(|&id| id != partition);
+        let opened = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 self.failed.get_or_insert(error.to_string());

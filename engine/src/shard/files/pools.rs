@@ -193,8 +193,13 @@ impl Files {
     fn make_spares(&mut self, store: &mut Store, disk: usize) {
         loop {
             let now_ns = store.now.boot_ns;
+            let full = self.pools.is_full();
             let Some(pool) = &mut self.pools.by_side[disk] else { return };
-            let Some(job) = pool.spares.poll_job(now_ns) else { return };
+            let job = pool.spares.poll_job(now_ns);
+            if full && !self.pools.is_full() {
+                store.replicas().iter_mut().for_each(Replica::room_again);
+            }
+            let Some(job) = job else { return };
             if let Job::CreateSpare { id, bytes, .. } = job {
                 let after = self.pools.used_bytes(store);
                 if after > self.pools.bytes_max {

@@ -1,0 +1,54 @@
+//! What there was no room for, or no open file: a lack that others may end without a word, so it is tried again.
+
+use firebrick_partition::log::storage::{Job, StorageError};
+use firebrick_partition::replica::Replica;
+
+use super::{Files, Store};
+
+/// Between two tries.
+const AGAIN_NS: u64 = 250_000_000;
+/// Between two sentences about it.
+const TOLD_NS: u64 = 60_000_000_000;
+
+/// See the module's text. Spares have times of their own.
+#[derive(Debug, Default)]
+pub(super) struct Lacks {
+    /// Partitions whose files could not be opened for it; they count as being opened.
+    pub opening: Vec<u32>,
+    /// When to try again, after a job that failed.
+    at_ns: Option<u64>,
+    told_ns: Option<u64>,
+}
+
+impl Files {
+    pub(super) fn lacks(&mut self, store: &Store, error: &StorageError) {
+        self.lacks.at_ns.get_or_insert(store.now.boot_ns + AGAIN_NS);
+        self.tell_lack(store, error);
+    }
+
+    /// Not each time: under load a full disk has room for a segment now and then.
+    pub(super) fn tell_lack(&mut self, store: &Store, error: &StorageError) {
+        let now_ns = store.now.boot_ns;
+        if self.lacks.told_ns.is_none_or(|told| now_ns >= told + TOLD_NS) {
+            self.lacks.told_ns = Some(now_ns);
+            self.setup.notices.say(error.to_string());
+        }
+    }
+
+    /// Has done again what failed, when it is time.
+    pub(super) fn try_again(&mut self, store: &mut Store) {
+        if self.lacks.at_ns.take_if(|at| store.now.boot_ns >= *at).is_none() {
+            return;
+        }
+        for partition in std::mem::take(&mut self.lacks.opening) {
+            self.opening.retain(|&id| id != partition);
+            if store.routes.partition(partition).is_none() {
+                // Dropped meanwhile.
+                self.removing.push(partition);
+                self.submit(Job::Remove { partition });
+            }
+        }
+        self.open_new(store);
+        store.replicas().iter_mut().for_each(Replica::room_again);
+    }
+}
