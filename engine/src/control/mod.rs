@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use firebrick_partition::maps::{Routes, TableOptions};
+use firebrick_partition::maps::{Durability, Routes, TableOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -65,7 +65,7 @@ pub struct Setup {
     /// Partitions of a new table on each core; `None`: as its durability wants.
     pub partitions_per_core: Option<u32>,
     /// Durability of a new table.
-    pub durability: crate::config::Durability,
+    pub durability: Durability,
     /// Catch SIGTERM and SIGINT.
     pub signals: bool,
     /// The figures.
@@ -330,7 +330,7 @@ async fn begin(
         news: Arc::clone(news),
         memory_bytes: setup.memory_bytes,
         default_table: (
-            options(setup.durability.into()),
+            options(setup.durability),
             partitions_per_core(setup.partitions_per_core, setup.durability),
         ),
     });

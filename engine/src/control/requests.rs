@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use firebrick_partition::keeper::{Applied, CopyFigure, Figure, Report};
-use firebrick_partition::maps::{REPLICAS_MAX, TableOptions};
+use firebrick_partition::maps::{Durability, REPLICAS_MAX, TableOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Shared, status};
-use crate::config::{Durability, partitions_per_core};
+use crate::config::partitions_per_core;
 use crate::keeper::{Admin, Answer, Ask as Question, Finder, News};
 
 /// Longest request.
@@ -322,7 +322,7 @@ impl Office {
                 "replicas = {replicas} is not allowed: give a number from 1 to {REPLICAS_MAX}"
             ));
         }
-        let options = TableOptions { durability: durability.into(), partitions: 0, replicas };
+        let options = TableOptions { durability, partitions: 0, replicas };
         Ok(Admin::CreateTable { name, options, per_core, exact })
     }
 }

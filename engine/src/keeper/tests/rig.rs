@@ -12,12 +12,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::clock::boot_ns;
-use crate::config::Durability;
 use crate::control::{ControlAnswer, ControlPort, ControlThread, Cores, Queue, Setup, Started};
 use crate::counters::{Board, Taken};
 use crate::keeper::{KeeperSetup, listen};
 use crate::lock::random;
 use crate::notices::Notices;
+use firebrick_partition::maps::Durability;
 
 /// Longer than anything here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
