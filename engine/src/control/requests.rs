@@ -15,7 +15,7 @@
 //!
 //! `durability`, `partitions` (per data core), `replicas` and `fewer_replicas` may be left out. `version` is that of the
 //! maps; a move that is answered is wished, not done: status shows it until it is. What cannot be done is answered
-//! `{"ok":false,"error":"a sentence"}`. Changes go to the keepers; they are answered once this brick's
+//! `{"error":"a sentence","ok":false}`. Changes go to the keepers; they are answered once this brick's
 //! cores have been given the maps that show them.
 
 use std::sync::Arc;
@@ -402,6 +402,8 @@ enum Doing {
     Change(Admin),
 }
 
-fn failure(sentence: &str) -> Value {
+/// Clients know a failure by `error` as the first key (the client library has no parser for JSON). It is: keys are in
+/// alphabetical order.
+pub(super) fn failure(sentence: &str) -> Value {
     json!({ "ok": false, "error": sentence })
 }

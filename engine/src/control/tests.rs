@@ -245,6 +245,12 @@ fn requests_that_cannot_be_done_get_a_sentence_and_change_nothing() {
 }
 
 #[test]
+fn a_failure_begins_with_the_key_by_which_clients_know_it() {
+    let text = super::requests::failure("no room").to_string();
+    assert!(text.starts_with("{\"error\":\"no room\""), "{text}");
+}
+
+#[test]
 fn the_queue_to_the_control_thread_is_bounded() {
     let queue = Queue::default();
     let port = queue.port();
