@@ -50,7 +50,7 @@ pub struct Limits {
     pub http_connections_max: u32,
 }
 
-/// All of it. Values are checked; what depends on the host is settled by [`crate::check::settle`].
+/// All of it. Values are checked; what depends on the host is settled by `check::settle`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrickConfig {
     /// Name for people, in metrics and messages.
