@@ -4,8 +4,17 @@
 //! the Redis protocol, to whatever speaks it.
 //! [`null`] is the floor: the same ring driver, frames and poll modes as a brick, with fixed answers.
 
+mod error;
+mod keys;
 pub mod kv;
-pub mod load;
+mod load;
 pub mod null;
-pub mod pin;
+mod pin;
 pub mod redis;
+mod report;
+
+pub use error::BenchError;
+pub use firebrick_net::poll::Mode;
+pub use keys::Distribution;
+pub use load::LoadOptions;
+pub use report::{Latency, Report};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use firebrick_client::VALUE_BYTES_MAX;
 use firebrick_net::poll::Mode;
 
-use crate::kv::{BenchError, Distribution};
+use crate::error::BenchError;
+use crate::keys::Distribution;
 use crate::pin::pin_to;
 
 /// The load's keys, values, times and thread.

@@ -64,7 +64,7 @@ impl<T> Pending<T> {
 pub struct CreateTable {
     /// When a write counts as kept; `None` is the brick's default.
     pub durability: Option<Durability>,
-    /// Partitions, a power of two; `None` is the brick's default.
+    /// Partitions on each data core, 1 to 64; `None` is the brick's default.
     pub partitions: Option<u32>,
     /// Bricks that hold each partition; `None` is the brick's default, or as many as there are bricks.
     pub replicas: Option<u8>,

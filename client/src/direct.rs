@@ -359,7 +359,7 @@ impl Direct {
             self.frame.clear();
             let Some(link) = self.session.poll_send(now_ns, &mut self.frame, sink) else { break };
             let Some(line) = self.lines.iter_mut().find(|l| l.link == link) else { continue };
-            if self.fabric.send(line.ep, &self.frame, None, Token(0)).is_err() {
+            if self.fabric.send(line.ep, &self.frame, None, Token::NONE).is_err() {
                 // Nothing more comes for it, except a hello that nobody will miss.
                 if line.held.is_empty() {
                     std::mem::swap(&mut line.held, &mut self.frame);
@@ -375,7 +375,7 @@ impl Direct {
 
     fn send_held(&mut self) {
         for line in self.lines.iter_mut().filter(|l| !l.held.is_empty()) {
-            if self.fabric.send(line.ep, &line.held, None, Token(0)).is_ok() {
+            if self.fabric.send(line.ep, &line.held, None, Token::NONE).is_ok() {
                 line.held = Vec::new();
                 self.holding -= 1;
                 self.session.handle_drained(line.link);

@@ -79,11 +79,6 @@ pub enum Error {
 }
 
 impl Error {
-    /// The write may have been applied: read before you write again.
-    pub fn is_in_doubt(&self) -> bool {
-        matches!(self, Self::InDoubt)
-    }
-
     /// The same request may well succeed later, and sending it again cannot apply it twice.
     pub fn is_temporary(&self) -> bool {
         matches!(

@@ -2,8 +2,6 @@
 
 use std::fmt::Write;
 
-use firebrick_partition::maps::Durability;
-
 use crate::client::CreateTable;
 use crate::error::{Error, Result};
 
@@ -21,13 +19,8 @@ pub(crate) fn command(command: &str, name: Option<&str>) -> String {
 pub(crate) fn create_table(name: &str, options: CreateTable) -> String {
     let mut out = command("table-create", Some(name));
     out.pop();
-    match options.durability {
-        Some(Durability::Memory) => out.push_str(",\"durability\":\"memory\""),
-        Some(Durability::Async { ms }) => {
-            let _ = write!(out, ",\"durability\":\"async({ms}ms)\"");
-        }
-        Some(Durability::Sync) => out.push_str(",\"durability\":\"sync\""),
-        None => {}
+    if let Some(durability) = options.durability {
+        let _ = write!(out, ",\"durability\":\"{durability}\"");
     }
     if let Some(partitions) = options.partitions {
         let _ = write!(out, ",\"partitions\":{partitions}");
@@ -89,6 +82,8 @@ fn unquoted(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use firebrick_partition::maps::Durability;
+
     use super::*;
 
     #[test]

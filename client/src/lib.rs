@@ -17,14 +17,10 @@ mod table;
 pub use client::{Client, CreateTable, Durability};
 pub use direct::{Direct, DirectOptions};
 pub use error::{Error, Result};
+pub use firebrick_partition::log::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use firebrick_partition::op::{Answer, Condition, ExpireWhen, Expiry, Op, Version};
 pub use key::Key;
 pub use options::{IN_FLIGHT_MAX, Options, ReadFrom, Seeds, SessionOptions};
 pub use scan::Scan;
 pub use session::{Reply, Session, Sink, Submit, TableId, Target};
 pub use table::{PutOptions, Table, Value};
-
-/// The longest key.
-pub const KEY_BYTES_MAX: usize = 32 << 10;
-/// The longest value.
-pub const VALUE_BYTES_MAX: usize = 8 << 20;

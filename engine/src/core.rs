@@ -58,7 +58,7 @@ impl Core for DataCore {
                 self.shard.flush()
             }
             Next::Wait { want, timeout_ns } => {
-                self.shard.before_park();
+                self.shard.count_park();
                 self.shard.wait(want, timeout_ns)
             }
         };

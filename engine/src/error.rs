@@ -14,7 +14,7 @@ use firebrick_partition::log::storage::StorageError;
 pub enum BrickError {
     /// The configuration is wrong: one sentence for each mistake.
     Config(Vec<String>),
-    /// The host cannot run a brick: one sentence for each finding of [`crate::check`].
+    /// The host cannot run a brick: one sentence for each finding of the module `check`.
     Host(Vec<String>),
     /// Another brick holds one of the folders.
     Locked {

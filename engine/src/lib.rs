@@ -1,25 +1,25 @@
 //! The brick: data cores, the mesh between them, the RESP front, the control thread.
 
-pub mod brick;
-pub mod check;
+mod brick;
+mod check;
 mod clock;
 pub mod config;
-pub mod control;
+mod control;
 mod core;
-pub mod counters;
+mod counters;
 mod durable;
-pub mod error;
+mod error;
 mod keeper;
-pub mod lock;
-pub mod mesh;
+mod lock;
+mod mesh;
 mod notices;
 #[doc(hidden)]
 pub mod parts;
-pub mod resp;
-pub mod runtime;
+mod resp;
+mod runtime;
 mod shard;
-pub mod storage;
+mod storage;
 
-pub use brick::{Addresses, Brick};
+pub use brick::{Addresses, Brick, Recovered};
 pub use config::BrickConfig;
 pub use error::BrickError;

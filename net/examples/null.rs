@@ -19,7 +19,12 @@ const VALUE: &[u8] = b"$64\r\n0123456789abcdef0123456789abcdef0123456789abcdef01
 fn main() -> Result<(), Failure> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let arg = |n: usize, default: &str| args.get(n).map_or(default.to_owned(), Clone::clone);
-    let mode: Mode = arg(1, "park").parse()?;
+    let mode = match arg(1, "park").as_str() {
+        "busy" => Mode::Busy,
+        "adaptive" => Mode::default(),
+        "park" => Mode::Park,
+        other => return Err(format!("there is no poll mode `{other}`").into()),
+    };
     match arg(0, "").as_str() {
         "resp" => resp(mode, arg(2, "127.0.0.1:7379").parse()?),
         "frames" => frames(mode, Duration::from_secs_f64(arg(2, "2").parse()?)),
@@ -179,7 +184,7 @@ fn echo(mode: Mode, tell: &mpsc::Sender<SocketAddr>) -> Result<(), Failure> {
                     let mut head = [0; 64];
                     head.copy_from_slice(&tcp.bytes(&rx)[..64]);
                     tcp.release(rx);
-                    let _ = tcp.send(ep, &head, None, Token(0));
+                    let _ = tcp.send(ep, &head, None, Token::NONE);
                 }
                 Event::Closed { .. } => open = false,
                 _ => {}
@@ -210,7 +215,7 @@ fn frames(mode: Mode, time: Duration) -> Result<(), Failure> {
         let ask = |tcp: &mut Tcp| {
             let mut head = [0; 64];
             head[..8].copy_from_slice(&clock(libc::CLOCK_MONOTONIC).to_le_bytes());
-            tcp.send(ep, &head, None, Token(0)).map_err(|_| "64 small frames are too many")
+            tcp.send(ep, &head, None, Token::NONE).map_err(|_| "64 small frames are too many")
         };
         for _ in 0..in_flight {
             ask(&mut tcp)?;

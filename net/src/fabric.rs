@@ -26,6 +26,11 @@ pub enum Port {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(pub u64);
 
+impl Token {
+    /// For a frame without a body: it has no completion, so its token is never seen.
+    pub const NONE: Self = Self(u64::MAX);
+}
+
 /// Received bytes that the caller owns until it calls [`Fabric::release`].
 ///
 /// An owned token and not a borrow, because a borrowed frame would fight `&mut self`.
@@ -194,7 +199,7 @@ pub enum Event {
         /// Why.
         reason: CloseReason,
     },
-    /// Another thread or core rang (eventfd or `MSG_RING)`: look at the rings in shared memory.
+    /// Another thread or core rang (eventfd or `MSG_RING`): look at the rings in shared memory.
     Woken,
 }
 

@@ -3,8 +3,6 @@
 //! Blocking for one completion under load wakes the core once per message (0.7 operations a turn were measured),
 //! so a loaded core waits for several, but never longer than [`BATCH_WAIT_NS`] for the rest of them.
 
-use std::str::FromStr;
-
 use crate::fabric::Load;
 
 /// The longest wait for more completions when one is enough to go on.
@@ -34,31 +32,6 @@ pub enum Mode {
 impl Default for Mode {
     fn default() -> Self {
         Self::Adaptive { spin_us: SPIN_US }
-    }
-}
-
-/// A poll mode that there is not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownMode(pub String);
-
-impl std::fmt::Display for UnknownMode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "there is no poll mode {:?}: use busy, adaptive or park", self.0)
-    }
-}
-
-impl std::error::Error for UnknownMode {}
-
-impl FromStr for Mode {
-    type Err = UnknownMode;
-
-    fn from_str(text: &str) -> Result<Self, UnknownMode> {
-        match text {
-            "busy" => Ok(Self::Busy),
-            "adaptive" => Ok(Self::default()),
-            "park" => Ok(Self::Park),
-            other => Err(UnknownMode(other.to_owned())),
-        }
     }
 }
 

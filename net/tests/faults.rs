@@ -8,9 +8,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsRawFd;
 
-use common::{Seen, Server, boot_ns};
+use common::{Seen, Server};
 use firebrick_net::frame::{self, Hello};
-use firebrick_net::{CloseReason, Config, Ep, Fabric, Full, Port, Token, limits};
+use firebrick_net::{CloseReason, Config, Ep, Fabric, Full, Port, Token, boot_ns, limits};
 
 fn reset(peer: TcpStream) {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };

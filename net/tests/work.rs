@@ -8,9 +8,9 @@ use std::io::{Read, Write};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-use common::{Seen, Server, boot_ns};
+use common::{Seen, Server};
 use firebrick_net::frame::{self, Hello};
-use firebrick_net::{Body, Config, DiskWrite, Event, Fabric, Port, Tcp, Token};
+use firebrick_net::{Body, Config, DiskWrite, Event, Fabric, Port, Tcp, Token, boot_ns};
 
 #[test]
 fn a_body_is_sent_from_where_it_lies_within_one_checked_frame() {

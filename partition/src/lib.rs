@@ -9,7 +9,7 @@ pub mod keeper;
 pub mod maps;
 pub mod op;
 pub mod replica;
-pub mod sessions;
+mod sessions;
 pub mod wire;
 
 /// The log, as far as whoever runs a replica must know it: file jobs, writes, spare segments.

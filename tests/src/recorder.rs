@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use firebrick_client::{Client, Error, Options, Table};
+use firebrick_net::boot_ns;
 
 use crate::check::{Back, Bytes, Call, History, Line, Version};
 use crate::random::Random;
@@ -22,13 +23,6 @@ pub struct Recorder {
     pub failed: AtomicU64,
     /// Calls whose outcome is not known.
     pub unknown: AtomicU64,
-}
-
-fn now_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` is a valid timespec for the kernel to fill.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 impl Recorder {
@@ -97,7 +91,7 @@ impl Recorder {
         call: Call,
     ) -> Option<Back> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let line = Line::Call { id, client, at_ns: now_ns(), key: key.into(), call: call.clone() };
+        let line = Line::Call { id, client, at_ns: boot_ns(), key: key.into(), call: call.clone() };
         self.write(line);
         let back = perform(table, key, call).await;
         match &back {
@@ -106,7 +100,7 @@ impl Recorder {
             None => self.unknown.fetch_add(1, Ordering::Relaxed),
         };
         if let Some(back) = back.clone() {
-            self.write(Line::Back { id, at_ns: now_ns(), back });
+            self.write(Line::Back { id, at_ns: boot_ns(), back });
         }
         back
     }

@@ -5,13 +5,9 @@
 //! were answered, and latency counts from the moment at which a request *should* have left. So a server that
 //! stalls for a second is charged for all the requests of that second, not for one ("coordinated omission").
 
-pub mod keys;
-pub mod report;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::io;
 use std::time::{Duration, Instant};
 
 use firebrick_client::{
@@ -19,11 +15,10 @@ use firebrick_client::{
 };
 use firebrick_net::poll::Mode;
 
+use crate::error::BenchError;
+use crate::keys::{Chooser, key};
 use crate::load::LoadOptions;
-pub use keys::Distribution;
-use keys::{Chooser, key};
-use report::Tally;
-pub use report::{KvReport, Latency};
+use crate::report::{Report, Tally};
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -55,44 +50,9 @@ impl Default for KvOptions {
     }
 }
 
-/// Why there is no report.
-#[derive(Debug)]
-pub enum BenchError {
-    /// An option makes no sense: which, and what to do.
-    Option(String),
-    /// The CPU cannot be used.
-    Pin(usize, io::Error),
-    /// The brick cannot be reached, or the first requests failed.
-    Client(Error),
-    /// The server of [`redis`](crate::redis) cannot be reached, or is none.
-    Server(String),
-    /// The load's own ring failed.
-    Ring(String),
-}
-
-impl fmt::Display for BenchError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Option(text) | Self::Server(text) | Self::Ring(text) => f.write_str(text),
-            Self::Pin(cpu, error) => {
-                write!(f, "cannot run on CPU {cpu}: {error}; choose another with --core")
-            }
-            Self::Client(error) => write!(f, "{error}"),
-        }
-    }
-}
-
-impl std::error::Error for BenchError {}
-
-impl From<Error> for BenchError {
-    fn from(error: Error) -> Self {
-        Self::Client(error)
-    }
-}
-
 /// Runs one load and reports what it found. Blocks; `progress` is called a few times a second with the part
 /// that is done, 0 to 1.
-pub fn run(options: &KvOptions, progress: &mut dyn FnMut(f64)) -> Result<KvReport, BenchError> {
+pub fn run(options: &KvOptions, progress: &mut dyn FnMut(f64)) -> Result<Report, BenchError> {
     check(options)?;
     options.load.pin()?;
     let spins = options.rate.is_some() && options.load.poll != Mode::Park;
@@ -260,11 +220,11 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn report(self, elapsed: Duration, poll: Mode) -> KvReport {
+    fn report(self, elapsed: Duration, poll: Mode) -> Report {
         let Self { options, tally, .. } = self;
         let rate_wanted = options.rate;
         let in_flight = options.in_flight;
-        KvReport { rate_wanted, ..KvReport::of(tally, elapsed, in_flight, poll, &options.load) }
+        Report { rate_wanted, ..Report::of(tally, elapsed, in_flight, poll, &options.load) }
     }
 }
 

@@ -37,7 +37,7 @@ impl Native {
             Ok(message) => answer(&self.maps, &message, &mut self.out),
             Err(_) => false,
         };
-        if !understood || tcp.send(ep, &self.out, None, Token(0)).is_err() {
+        if !understood || tcp.send(ep, &self.out, None, Token::NONE).is_err() {
             tcp.close(ep);
         }
     }

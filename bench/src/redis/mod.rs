@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use firebrick_net::poll::{Next, Poller};
 use firebrick_net::{CloseReason, Config, Ep, Event, Fabric, Port, Rx, Tcp};
 
-use crate::kv::keys::{Chooser, key};
-use crate::kv::report::Tally;
-use crate::kv::{BenchError, KvReport};
+use crate::error::BenchError;
+use crate::keys::{Chooser, key};
 use crate::load::LoadOptions;
+use crate::report::{Report, Tally};
 use reply::Reply;
 
 /// What to send.
@@ -54,7 +54,7 @@ const WAIT_NS_MAX: u64 = 100_000_000;
 
 /// Runs one load and reports what it found. Blocks; `progress` is called a few times a second with the part
 /// that is done, 0 to 1.
-pub fn run(options: &RedisOptions, progress: &mut dyn FnMut(f64)) -> Result<KvReport, BenchError> {
+pub fn run(options: &RedisOptions, progress: &mut dyn FnMut(f64)) -> Result<Report, BenchError> {
     check(options)?;
     options.load.pin()?;
     let mut load = Load::new(options)?;
@@ -300,8 +300,8 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn report(self, elapsed: Duration) -> KvReport {
+    fn report(self, elapsed: Duration) -> Report {
         let Self { options, tally, .. } = self;
-        KvReport::of(tally, elapsed, options.connections, options.load.poll, &options.load)
+        Report::of(tally, elapsed, options.connections, options.load.poll, &options.load)
     }
 }

@@ -32,7 +32,7 @@ fn every_answer_is_counted() {
     let mut told = 0;
     let report = run(&options(null.resp().unwrap()), &mut |_| told += 1).unwrap();
     assert_eq!((report.errors, report.misses, report.in_flight), (0, 0, 5));
-    assert!(report.gets.count > 100 && report.puts.count > 100, "{report}");
+    assert!(report.gets.count > 100 && report.puts.count > 100, "{report:?}");
     assert_eq!(report.all.count, report.gets.count + report.puts.count);
     assert!(told > 0);
 }
@@ -65,9 +65,9 @@ fn a_put_waits_for_its_replicas_and_fewer_are_a_failure() {
         options
     };
     let report = run(&puts(serve(b"+OK\r\n:2\r\n")), &mut |_| {}).unwrap();
-    assert!(report.errors == 0 && report.puts.count > 10, "{report}");
+    assert!(report.errors == 0 && report.puts.count > 10, "{report:?}");
     let report = run(&puts(serve(b"+OK\r\n:1\r\n")), &mut |_| {}).unwrap();
-    assert!(report.errors > 10 && report.puts.count == 0, "{report}");
+    assert!(report.errors > 10 && report.puts.count == 0, "{report:?}");
     assert_eq!(report.first_error.as_deref(), Some("1 replicas have it"));
     let report = run(&puts(serve(b"-ERR no\r\n:2\r\n")), &mut |_| {}).unwrap();
     assert_eq!(report.first_error.as_deref(), Some("ERR no"));

@@ -1,14 +1,13 @@
 //! `firebrick bench`.
 
 use std::net::SocketAddr;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use firebrick_bench::kv::{self, BenchError, Distribution, KvOptions, KvReport, Latency};
-use firebrick_bench::load::LoadOptions;
+use firebrick_bench::kv::{self, KvOptions};
 use firebrick_bench::null::{Null, NullError, NullOptions};
 use firebrick_bench::redis::{self, RedisOptions};
+use firebrick_bench::{BenchError, Distribution, Latency, LoadOptions, Mode, Report};
 use serde_json::json;
 
 use crate::args::DEFAULT_CONNECT;
@@ -154,8 +153,8 @@ pub fn run(command: &BenchCommand, out: &Out) -> Result<Output, CliError> {
 }
 
 impl LoadArgs {
-    fn options(&self) -> Result<LoadOptions, CliError> {
-        Ok(LoadOptions {
+    fn options(&self) -> LoadOptions {
+        LoadOptions {
             read_share: match self.mix {
                 Mix::Get => 1.0,
                 Mix::Put => 0.0,
@@ -170,9 +169,9 @@ impl LoadArgs {
             warm_up: self.warm_up,
             time: self.time,
             core: self.core,
-            poll: mode(self.poll)?,
+            poll: mode(self.poll),
             seed: self.seed,
-        })
+        }
     }
 }
 
@@ -182,7 +181,7 @@ fn run_kv(args: &KvArgs, out: &Out) -> Result<Output, CliError> {
         table: args.table.clone(),
         in_flight: args.in_flight,
         rate: args.rate,
-        load: args.load.options()?,
+        load: args.load.options(),
         preload: true,
     };
     measure(out, |progress| kv::run(&options, progress))
@@ -193,14 +192,14 @@ fn run_redis(args: &RedisArgs, out: &Out) -> Result<Output, CliError> {
         connect: args.connect.clone(),
         connections: args.connections,
         replicas: args.replicas,
-        load: args.load.options()?,
+        load: args.load.options(),
     };
     measure(out, |progress| redis::run(&options, progress))
 }
 
 fn measure(
     out: &Out,
-    run: impl FnOnce(&mut dyn FnMut(f64)) -> Result<KvReport, BenchError>,
+    run: impl FnOnce(&mut dyn FnMut(f64)) -> Result<Report, BenchError>,
 ) -> Result<Output, CliError> {
     let bar = progress::part(out, "measuring");
     let report = run(&mut |part| bar.set_position((part * 100.0) as u64));
@@ -223,7 +222,7 @@ async fn run_null(args: &NullArgs, out: &Out) -> Result<Output, CliError> {
         listen: args.listen,
         resp: args.resp,
         core: args.core,
-        poll: mode(args.poll)?,
+        poll: mode(args.poll),
     };
     let failed = |error: NullError| CliError::Failed(error.to_string());
     let null = Null::start(options).map_err(failed)?;
@@ -238,12 +237,12 @@ async fn run_null(args: &NullArgs, out: &Out) -> Result<Output, CliError> {
     Ok(Output::default())
 }
 
-/// The load generator's own type for a poll mode, whichever field wants one.
-fn mode<M: FromStr>(poll: PollMode) -> Result<M, CliError>
-where
-    M::Err: std::fmt::Display,
-{
-    poll.word().parse().map_err(|error: M::Err| CliError::Usage(error.to_string()))
+fn mode(poll: PollMode) -> Mode {
+    match poll {
+        PollMode::Busy => Mode::Busy,
+        PollMode::Adaptive => Mode::default(),
+        PollMode::Park => Mode::Park,
+    }
 }
 
 fn from_bench(error: BenchError) -> CliError {
@@ -256,7 +255,7 @@ fn from_bench(error: BenchError) -> CliError {
     }
 }
 
-fn to_text(report: &KvReport) -> String {
+fn to_text(report: &Report) -> String {
     let line = |name: &str, latency: &Latency| {
         format!(
             "{name:6} {:>12} {:>10.1} {:>10.1} {:>10.1} {:>10.1}\n",

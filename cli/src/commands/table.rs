@@ -3,8 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::{Args, Subcommand};
-use firebrick_client::{CreateTable, Error};
-use firebrick_engine::config::Durability;
+use firebrick_client::{CreateTable, Durability, Error};
 use serde_json::{Value, json};
 
 use crate::args::Connect;
@@ -71,7 +70,7 @@ pub async fn run(command: &TableCommand) -> Result<Output, CliError> {
         TableCommand::Create(args) => {
             let client = connect(&args.connect).await?;
             let options = CreateTable {
-                durability: args.durability.map(to_client),
+                durability: args.durability,
                 partitions: args.partitions,
                 replicas: args.replicas,
             };
@@ -112,14 +111,6 @@ fn from_drop(error: Error) -> CliError {
     match error {
         Error::Control(why) if why.starts_with("no table ") => CliError::NotFound(why.to_string()),
         other => from_client(other),
-    }
-}
-
-fn to_client(durability: Durability) -> firebrick_client::Durability {
-    match durability {
-        Durability::Memory => firebrick_client::Durability::Memory,
-        Durability::Async { behind_ms } => firebrick_client::Durability::Async { ms: behind_ms },
-        Durability::Sync => firebrick_client::Durability::Sync,
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use crate::config::{BrickConfig, Cores};
 use crate::error::BrickError;
-pub use host::{FsKind, Host, Place, Uring};
+pub use host::{FsKind, Host};
 pub use port::port_holder;
 
 /// A judgement on the host.

@@ -1,6 +1,7 @@
 use std::fs;
 use std::net::TcpListener;
 
+use super::host::{Place, Uring};
 use super::*;
 
 const GIB: u64 = 1 << 30;

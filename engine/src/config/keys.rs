@@ -135,7 +135,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         name: "durability",
-        set: |c, v| parse::parse_durability(v).map(|v| c.durability = v),
+        set: |c, v| v.parse().map(|v| c.durability = v),
         show: |c| c.durability.to_string(),
     },
     Key {

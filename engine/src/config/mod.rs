@@ -8,9 +8,10 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+
+use firebrick_partition::maps::Durability;
 
 use crate::error::BrickError;
 pub use keys::{KEYS, Key};
@@ -25,20 +26,6 @@ pub enum Poll {
     Adaptive,
     /// Sleeps at once.
     Park,
-}
-
-/// When a write is acknowledged, and what a power failure may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Durability {
-    /// No disk at all.
-    Memory,
-    /// Written behind; at most this many milliseconds may be lost.
-    Async {
-        /// The bound.
-        behind_ms: u32,
-    },
-    /// Acknowledged once on the disk.
-    Sync,
 }
 
 /// The CPUs that data cores are pinned to.
@@ -63,7 +50,7 @@ pub struct Limits {
     pub http_connections_max: u32,
 }
 
-/// All of it. Values are checked; what depends on the host is settled by [`crate::check::settle`].
+/// All of it. Values are checked; what depends on the host is settled by `check::settle`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BrickConfig {
     /// Name for people, in metrics and messages.
@@ -131,7 +118,7 @@ impl Default for BrickConfig {
             data_dir: PathBuf::from("firebrick-data"),
             memory: None,
             partitions: None,
-            durability: Durability::Async { behind_ms: 1000 },
+            durability: Durability::Async { ms: 1000 },
             replicas: 2,
             limits: Limits {
                 connections_max: 12_000,
@@ -235,32 +222,5 @@ impl BrickConfig {
             ));
         }
         mistakes
-    }
-}
-
-impl From<Durability> for firebrick_partition::maps::Durability {
-    fn from(durability: Durability) -> Self {
-        match durability {
-            Durability::Memory => Self::Memory,
-            Durability::Async { behind_ms } => Self::Async { ms: behind_ms },
-            Durability::Sync => Self::Sync,
-        }
-    }
-}
-
-impl fmt::Display for Durability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memory => f.write_str("memory"),
-            Self::Async { behind_ms } => write!(f, "async({behind_ms}ms)"),
-            Self::Sync => f.write_str("sync"),
-        }
-    }
-}
-
-impl std::str::FromStr for Durability {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        parse::parse_durability(text)
     }
 }

@@ -4,7 +4,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Cores, Durability, Poll};
+use super::{Cores, Poll};
 
 /// CPUs that one brick may have.
 pub(super) const CORES_MAX: usize = 64;
@@ -123,31 +123,6 @@ pub(super) fn parse_poll(text: &str) -> Result<Poll, String> {
         "adaptive" => Ok(Poll::Adaptive),
         "park" => Ok(Poll::Park),
         _ => Err("give \"busy\", \"adaptive\" or \"park\"".into()),
-    }
-}
-
-pub(super) fn parse_durability(text: &str) -> Result<Durability, String> {
-    let help = "give \"memory\", \"async\", \"async(500ms)\" (1 to 60000 ms) or \"sync\"";
-    let text = text.trim();
-    match text {
-        "memory" => return Ok(Durability::Memory),
-        "async" => return Ok(Durability::Async { behind_ms: 1000 }),
-        "sync" => return Ok(Durability::Sync),
-        _ => {}
-    }
-    let inner = text.strip_prefix("async(").and_then(|rest| rest.strip_suffix(')'));
-    let inner = inner.ok_or_else(|| help.to_owned())?.trim();
-    let (number, scale) = if let Some(number) = inner.strip_suffix("ms") {
-        (number, 1)
-    } else if let Some(number) = inner.strip_suffix('s') {
-        (number, 1000)
-    } else {
-        (inner, 1)
-    };
-    let behind: u32 = number.trim().parse().map_err(|_| help.to_owned())?;
-    match behind.checked_mul(scale) {
-        Some(behind_ms) if (1..=60_000).contains(&behind_ms) => Ok(Durability::Async { behind_ms }),
-        _ => Err(help.to_owned()),
     }
 }
 

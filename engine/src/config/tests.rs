@@ -115,7 +115,7 @@ fn values_mean_what_they_say() {
     assert_eq!(config.poll, Poll::Park);
     assert_eq!(config.memory, Some(1 << 30));
     assert_eq!(config.resp, None);
-    assert_eq!(config.durability, Durability::Async { behind_ms: 2000 });
+    assert_eq!(config.durability, Durability::Async { ms: 2000 });
     assert_eq!(config.memory_dir, Some("/mnt/huge".into()));
     assert_eq!(config.limits.in_flight_max, 16);
     assert_eq!(BrickConfig::from_toml("memory = 500000000").unwrap().memory, Some(500_000_000));

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use firebrick_partition::maps::{Routes, TableOptions};
+use firebrick_partition::maps::{Durability, Routes, TableOptions};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -26,7 +26,7 @@ use crate::config::partitions_per_core;
 use crate::counters::Board;
 use crate::error::BrickError;
 use crate::keeper::{self, BeatSetup, Beats, Begun, Finder, KeeperSetup, News, Node};
-pub use requests::{Busy, ControlAnswer, ControlPort, ControlRequest};
+pub use requests::{ControlAnswer, ControlPort, ControlRequest};
 
 /// Requests to the control thread that may wait.
 const REQUESTS_MAX: usize = 256;
@@ -65,7 +65,7 @@ pub struct Setup {
     /// Partitions of a new table on each core; `None`: as its durability wants.
     pub partitions_per_core: Option<u32>,
     /// Durability of a new table.
-    pub durability: crate::config::Durability,
+    pub durability: Durability,
     /// Catch SIGTERM and SIGINT.
     pub signals: bool,
     /// The figures.
@@ -149,7 +149,6 @@ pub struct ControlThread {
     handle: JoinHandle<Result<(), BrickError>>,
     end: watch::Sender<bool>,
     http: Option<SocketAddr>,
-    port: ControlPort,
     started: Receiver<Result<Started, BrickError>>,
 }
 
@@ -193,7 +192,6 @@ impl ControlThread {
             .build()
             .map_err(thread_error)?;
         let (end, ended) = watch::channel(false);
-        let port = queue.port();
         let (say_started, started) = sync_channel(1);
         let handle = std::thread::Builder::new()
             .name("control".into())
@@ -202,7 +200,7 @@ impl ControlThread {
                 runtime.block_on(run(setup, cores, listener, ends))
             })
             .map_err(thread_error)?;
-        Ok(Self { handle, end, http, port, started })
+        Ok(Self { handle, end, http, started })
     }
 
     /// Waits until the keepers know this brick; `None` after so long. To be asked until it is there.
@@ -220,11 +218,6 @@ impl ControlThread {
     /// Where HTTP listens (the port that was found, when 0 was asked for).
     pub fn http(&self) -> Option<SocketAddr> {
         self.http
-    }
-
-    /// For data cores to ask through.
-    pub fn port(&self) -> ControlPort {
-        self.port.clone()
     }
 
     /// Ends the thread, once the cores have stopped.
@@ -337,7 +330,7 @@ async fn begin(
         news: Arc::clone(news),
         memory_bytes: setup.memory_bytes,
         default_table: (
-            options(setup.durability.into()),
+            options(setup.durability),
             partitions_per_core(setup.partitions_per_core, setup.durability),
         ),
     });

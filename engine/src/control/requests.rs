@@ -15,14 +15,14 @@
 //!
 //! `durability`, `partitions` (per data core), `replicas` and `fewer_replicas` may be left out. `version` is that of the
 //! maps; a move that is answered is wished, not done: status shows it until it is. What cannot be done is answered
-//! `{"ok":false,"error":"a sentence"}`. Changes go to the keepers; they are answered once this brick's
+//! `{"error":"a sentence","ok":false}`. Changes go to the keepers; they are answered once this brick's
 //! cores have been given the maps that show them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use firebrick_partition::keeper::{Applied, CopyFigure, Figure, Report};
-use firebrick_partition::maps::{REPLICAS_MAX, TableOptions};
+use firebrick_partition::maps::{Durability, REPLICAS_MAX, TableOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -30,7 +30,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Shared, status};
-use crate::config::{Durability, partitions_per_core};
+use crate::config::partitions_per_core;
 use crate::keeper::{Admin, Answer, Ask as Question, Finder, News};
 
 /// Longest request.
@@ -322,7 +322,7 @@ impl Office {
                 "replicas = {replicas} is not allowed: give a number from 1 to {REPLICAS_MAX}"
             ));
         }
-        let options = TableOptions { durability: durability.into(), partitions: 0, replicas };
+        let options = TableOptions { durability, partitions: 0, replicas };
         Ok(Admin::CreateTable { name, options, per_core, exact })
     }
 }
@@ -402,6 +402,8 @@ enum Doing {
     Change(Admin),
 }
 
-fn failure(sentence: &str) -> Value {
+/// Clients know a failure by `error` as the first key (the client library has no parser for JSON). It is: keys are in
+/// alphabetical order.
+pub(super) fn failure(sentence: &str) -> Value {
     json!({ "ok": false, "error": sentence })
 }

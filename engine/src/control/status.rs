@@ -1,6 +1,6 @@
 //! The brick in JSON, for `firebrick status` and `/status`.
 
-use firebrick_partition::maps::{Durability, Member, RouteEntry, RouteTable, Routes};
+use firebrick_partition::maps::{Member, RouteEntry, RouteTable, Routes};
 use serde_json::{Map, Value, json};
 
 use super::Shared;
@@ -83,15 +83,10 @@ pub(super) fn tables(routes: &Routes) -> Vec<Value> {
 
 /// One table.
 pub(super) fn table(table: &RouteTable) -> Value {
-    let durability = match table.durability() {
-        Durability::Memory => "memory".to_owned(),
-        Durability::Async { ms } => format!("async({ms}ms)"),
-        Durability::Sync => "sync".to_owned(),
-    };
     json!({
         "name": table.name,
         "id": table.id,
-        "durability": durability,
+        "durability": table.durability().to_string(),
         "partitions": table.entries().len(),
         "replicas": table.options.replicas,
     })

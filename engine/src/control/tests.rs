@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use super::requests::Busy;
 use super::*;
 use crate::counters::{CoreState, Counts};
 use crate::keeper::tests::rig::{self, FakeCores};
@@ -41,6 +42,7 @@ struct Rig {
     board: Arc<Board>,
     told: mpsc::Receiver<Told>,
     control: ControlThread,
+    port: ControlPort,
     http: SocketAddr,
 }
 
@@ -58,12 +60,14 @@ fn rig(http_connections_max: usize, signals: bool) -> Rig {
         ..rig::setup(&board, keeper)
     };
     let recorder = Recorder(sender, FakeCores::new(&board));
-    let control = ControlThread::spawn(setup, Queue::default(), Arc::new(recorder)).unwrap();
+    let queue = Queue::default();
+    let port = queue.port();
+    let control = ControlThread::spawn(setup, queue, Arc::new(recorder)).unwrap();
     control.started(10 * SECOND).unwrap().unwrap();
     // What it starts with.
     assert!(matches!(told.recv_timeout(10 * SECOND), Ok(Told::Routes(_))));
     let http = control.http().unwrap();
-    Rig { folder, board, told, control, http }
+    Rig { folder, board, told, control, port, http }
 }
 
 impl Rig {
@@ -93,7 +97,7 @@ impl Rig {
     }
 
     fn ask(&self, request: &str) {
-        self.control.port().ask(1, 77, request.as_bytes()).unwrap();
+        self.port.ask(1, 77, request.as_bytes()).unwrap();
     }
 
     fn answer(&self) -> serde_json::Value {
@@ -195,7 +199,7 @@ fn tables_are_made_listed_and_dropped_and_the_cores_hear_of_it_before_the_client
     // The cores removed the files, and say so; then nothing is left to remove at the next start.
     let gone: Vec<u32> =
         routes.table_named("orders").unwrap().entries().iter().map(|e| e.route.partition).collect();
-    rig.control.port().removed(gone).unwrap();
+    rig.port.removed(gone).unwrap();
     rig.ask("{\"do\":\"table-drop\",\"name\":\"orders\"}");
     assert_eq!(rig.answer()["ok"], false);
     let Rig { folder, control, .. } = rig;
@@ -238,6 +242,12 @@ fn requests_that_cannot_be_done_get_a_sentence_and_change_nothing() {
     rig.board.begin_stop();
     rig.ask("{\"do\":\"table-create\",\"name\":\"x\"}");
     assert!(rig.answer()["error"].as_str().unwrap().contains("is stopping"));
+}
+
+#[test]
+fn a_failure_begins_with_the_key_by_which_clients_know_it() {
+    let text = super::requests::failure("no room").to_string();
+    assert!(text.starts_with("{\"error\":\"no room\""), "{text}");
 }
 
 #[test]

@@ -59,8 +59,6 @@ pub struct Identity {
     pub boot_id: String,
     /// Random, of this incarnation.
     pub nonce: u64,
-    /// The nonce before, while the memory may still have it.
-    pub previous: Option<u64>,
     /// What was found.
     pub memory: Memory,
     name: String,
@@ -76,7 +74,7 @@ impl Identity {
         let memory_file = lock.memory_dir().join(ID_FILE);
         let disk: Option<IdFile> = durable::read(&data_file, KIND)?;
         let mapped: Option<IdFile> = durable::read(&memory_file, KIND)?;
-        let (brick_id, memory, previous) = match (&disk, &mapped) {
+        let (brick_id, memory, was) = match (&disk, &mapped) {
             (None, None) => {
                 refuse_foreign(lock.data_dir())?;
                 refuse_foreign(lock.memory_dir())?;
@@ -105,13 +103,12 @@ impl Identity {
             brick_id,
             boot_id: boot_id.to_owned(),
             nonce: random()?,
-            previous,
             memory,
             name: name.to_owned(),
             data_file,
             memory_file,
         };
-        durable::write(&identity.data_file, KIND, &identity.file(previous))?;
+        durable::write(&identity.data_file, KIND, &identity.file(was))?;
         Ok(identity)
     }
 

@@ -101,20 +101,10 @@ impl Conn {
         self.slot
     }
 
-    /// The id given to [`Conn::new`].
-    pub fn id(&self) -> u64 {
-        self.client.id
-    }
-
     /// Operations submitted and not answered. Answers to a closed connection are to be passed to
     /// [`Conn::on_answer`] too, until this is 0.
     pub fn outstanding(&self) -> u32 {
         self.outstanding
-    }
-
-    /// Commands executed.
-    pub fn commands(&self) -> u64 {
-        self.client.commands
     }
 
     /// Received bytes and replies kept here, in bytes.

@@ -1,9 +1,7 @@
 //! Every bound of the RESP front, in one place.
 
-/// The longest key: the log's bound.
-pub const KEY_BYTES_MAX: usize = 32 << 10;
-/// The longest value: the log's bound.
-pub const VALUE_BYTES_MAX: usize = 8 << 20;
+pub use firebrick_partition::log::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+
 /// The longest argument that is skipped rather than a reason to close: Redis's `proto-max-bulk-len`.
 pub const BULK_BYTES_MAX: i64 = 512 << 20;
 /// All bytes of one command.

@@ -27,9 +27,6 @@ mod tests;
 
 pub use conn::{Conn, Progress};
 pub use firebrick_partition::hash::hash_key;
-pub use reply::failure_text;
-pub use table::{COMMANDS, Command};
-pub use write::Protocol;
 
 use firebrick_partition::{Answer, Now, Op};
 
@@ -38,18 +35,9 @@ use firebrick_partition::{Answer, Now, Op};
 pub struct ReplyToken(u64);
 
 impl ReplyToken {
-    pub(crate) fn new(conn: u32, number: u32) -> Self {
+    /// The slot number given to [`Conn::new`], and what [`Backend::submit`] was given with it.
+    pub fn new(conn: u32, number: u32) -> Self {
         Self(u64::from(conn) << 32 | u64::from(number))
-    }
-
-    /// From [`ReplyToken::word`].
-    pub fn from_word(word: u64) -> Self {
-        Self(word)
-    }
-
-    /// To carry along with a request.
-    pub fn word(self) -> u64 {
-        self.0
     }
 
     /// The slot number given to [`Conn::new`].
@@ -57,7 +45,8 @@ impl ReplyToken {
         (self.0 >> 32) as u32
     }
 
-    pub(crate) fn number(self) -> u32 {
+    /// The operation's number in it.
+    pub fn number(self) -> u32 {
         self.0 as u32
     }
 }

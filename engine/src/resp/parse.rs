@@ -16,9 +16,7 @@ use super::number::parse_i64;
 /// A command of the hot path, as offsets into the buffer that [`fast`] was given.
 #[derive(Clone, Copy, Default)]
 pub struct Fast {
-    /// Where the command begins.
-    pub start: u32,
-    /// Just past it.
+    /// Just past the command.
     pub end: u32,
     /// The key.
     pub key: (u32, u32),
@@ -89,7 +87,7 @@ pub fn fast(buf: &[u8], start: usize) -> Option<Fast> {
         }
         (value, end) = fast_bulk(buf, end + 1)?;
     }
-    Some(Fast { start: start as u32, end: end as u32, key, value })
+    Some(Fast { end: end as u32, key, value })
 }
 
 /// Argument offsets, relative to the command's first byte. Sixteen without an allocation.

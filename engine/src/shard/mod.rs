@@ -53,7 +53,6 @@ pub use files::{Files, FilesSetup};
 const EAGER_EVENTS: usize = 32;
 /// Between two publications of the core's figures.
 const PUBLISH_NS: u64 = 20_000_000;
-
 /// Between two looks at how far a stop is.
 const STOP_LOOK_NS: u64 = 1_000_000;
 
@@ -377,8 +376,8 @@ impl<F: Fabric> Shard<F> {
         self.perform();
     }
 
-    /// The core is about to sleep: its figures should not be older than the sleep.
-    pub fn before_park(&mut self) {
+    /// The core is about to sleep.
+    pub fn count_park(&mut self) {
         self.store.counts.parks += 1;
     }
 

@@ -9,9 +9,6 @@ use super::Shard;
 use super::asker::{Asker, ConnId};
 use super::conns::{LATE_BYTES_MAX, OWED_BYTES_MAX};
 
-/// A frame without a body has no completion, so its token is never seen.
-const NO_TOKEN: Token = Token(u64::MAX);
-
 impl<F: Fabric> Shard<F> {
     /// A frame arrived. It waits while there is no room for its answer.
     pub(super) fn on_frame(&mut self, ep: Ep, rx: Rx) {
@@ -34,7 +31,7 @@ impl<F: Fabric> Shard<F> {
         while self.fabric.room(ep) > 0 {
             let Some(native) = self.conns.native(ep) else { return };
             if let Some(late) = native.late.pop_front() {
-                if self.fabric.send(ep, &late, None, NO_TOKEN) == Err(Full) {
+                if self.fabric.send(ep, &late, None, Token::NONE) == Err(Full) {
                     native.late.push_front(late);
                     return;
                 }
@@ -127,7 +124,7 @@ impl<F: Fabric> Shard<F> {
     }
 
     fn send_native(&mut self, ep: Ep, frame: &[u8]) {
-        if self.fabric.send(ep, frame, None, NO_TOKEN) == Err(Full) {
+        if self.fabric.send(ep, frame, None, Token::NONE) == Err(Full) {
             self.keep_native(ep, frame);
         }
     }

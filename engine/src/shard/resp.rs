@@ -146,7 +146,7 @@ impl<F: Fabric> Shard<F> {
         let Some(ep) = self.conns.find(conn) else { return };
         let Some(mut resp) = self.conns.take_resp(ep) else { return };
         if let Some(mut out) = self.fabric.out(ep).map(mem::take) {
-            let token = ReplyToken::from_word(u64::from(conn.bits()) << 32 | u64::from(part));
+            let token = ReplyToken::new(conn.bits(), part);
             let mut progress = resp.conn.on_answer(token, answer, self.store.now, &mut out);
             if out.len() + resp.conn.held_bytes() > OWED_BYTES_MAX {
                 progress = Progress::Close;

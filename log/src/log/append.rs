@@ -172,7 +172,7 @@ impl Log {
 }
 
 /// Writes a record without its length.
-pub(super) fn build(out: &mut [u8], meta: &Meta, partition: u32, body: &Body<'_>) {
+fn build(out: &mut [u8], meta: &Meta, partition: u32, body: &Body<'_>) {
     let Some((head, archive)) = out.split_first_chunk_mut::<HEADER_BYTES>() else {
         unreachable!("a record is longer than its header")
     };

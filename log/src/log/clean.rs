@@ -9,12 +9,12 @@
 //! a segment with nothing live and nothing to judge goes without a look.
 
 use super::Log;
-use super::append::{AppendError, Room, build};
+use super::append::{AppendError, Room};
 use super::count::needs_judgement;
 use super::free::Emptied;
 use crate::limits::SEGMENT_HEAD_BYTES;
 use crate::loc::Loc;
-use crate::record::{Body, HEADER_BYTES, Kind, Meta, Record, Unchecked};
+use crate::record::{HEADER_BYTES, Kind, Record, Unchecked};
 use crate::segment::{Segment, SegmentKind, SegmentName};
 
 /// Dead share of all closed segments, in percent, at which cleaning starts under load.
@@ -119,8 +119,7 @@ impl Log {
         self.cleaning.slack = bytes;
     }
 
-    /// The partition should append a `Sessions` record with [`Log::append_settled`] now: no segment is
-    /// half cleaned.
+    /// No segment is half cleaned: the moment for a `Sessions` record ([`Log::begin_sessions`]).
     pub fn is_between_victims(&self) -> bool {
         self.cleaning.victim.is_none()
     }
@@ -413,21 +412,6 @@ impl Log {
     fn goes(&mut self, slot: u32, judged_at: u64) {
         let copies_at = self.flush.settled_written;
         self.cleaning.emptied.push(Emptied { slot, copies_at, judged_at, ticket: None });
-    }
-
-    /// Appends a record to the settled segments: a `Sessions` record before cleaning, stamped with the
-    /// commit watermark as its sequence number.
-    pub fn append_settled(&mut self, meta: &Meta, body: &Body<'_>) -> Result<Loc, AppendError> {
-        assert!(meta.seq <= self.commit, "settled records are committed");
-        let len = HEADER_BYTES + body.archived_len();
-        let stride = len.next_multiple_of(8);
-        let slot = self.reserve_settled(stride)?;
-        let partition = self.cfg.partition;
-        let segment = self.segment_mut(slot);
-        let at = segment.end;
-        build(segment.memory.slice_mut(at, len), meta, partition, body);
-        segment.memory.publish(at, len as u32);
-        Ok(self.settled(slot, at, body.kind(), stride))
     }
 
     /// While a copy goes on, settled segments are made with `made_at_seq` 0: what it brings may be

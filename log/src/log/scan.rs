@@ -165,6 +165,14 @@ impl Scan {
         self.todo.len() <= log.tail_slots.len() && log.tail_slots.contains(&slot)
     }
 
+    /// The record that is next in a segment, if there is one and it is of this partition.
+    #[inline]
+    fn next<'a>(&self, log: &Log, bytes: &'a [u8]) -> Result<Record<'a>, Flaw> {
+        let record = Unchecked::new(&bytes[self.at..]).check()?;
+        let partition = record.header().partition;
+        if log.is_ours(partition) { Ok(record) } else { Err(Flaw::Partition(partition)) }
+    }
+
     fn run_settled<F>(&mut self, log: &Log, slot: u32, each: &mut F) -> Stop
     where
         F: FnMut(&Log, &[Found<'_>]) + ?Sized,
@@ -176,17 +184,13 @@ impl Scan {
         let (mut n, mut bytes_of) = (0, 0);
         let mut stop = Stop::Batch;
         while n < BATCH {
-            match Unchecked::new(&bytes[self.at..]).check() {
-                Ok(record) if log.is_ours(record.header().partition) => {
+            match self.next(log, bytes) {
+                Ok(record) => {
                     batch[n] = Found { loc: Loc::new(slot, self.at), record };
                     n += 1;
                     segment.count_added(record.header().kind, record.stride());
                     bytes_of += record.stride();
                     self.at += record.stride();
-                }
-                Ok(record) => {
-                    stop = Stop::Flaw(Flaw::Partition(record.header().partition));
-                    break;
                 }
                 Err(flaw) => {
                     stop = Stop::Flaw(flaw);
@@ -216,12 +220,8 @@ impl Scan {
         let (mut n, mut bytes_of, mut commit) = (0, 0, self.report.commit);
         let mut stop = Stop::Batch;
         while n < BATCH {
-            let record = match Unchecked::new(&bytes[self.at..]).check() {
-                Ok(record) if log.is_ours(record.header().partition) => record,
-                Ok(record) => {
-                    stop = Stop::Flaw(Flaw::Partition(record.header().partition));
-                    break;
-                }
+            let record = match self.next(log, bytes) {
+                Ok(record) => record,
                 Err(flaw) => {
                     stop = Stop::Flaw(flaw);
                     break;

@@ -5,15 +5,6 @@ const IDLE: Load = Load { sends: 0, answers: 0, large: false };
 const TIMER: u64 = 10_000_000;
 
 #[test]
-fn modes_are_read_from_text_and_others_are_named() {
-    assert_eq!("busy".parse(), Ok(Mode::Busy));
-    assert_eq!("adaptive".parse(), Ok(Mode::Adaptive { spin_us: SPIN_US }));
-    assert_eq!("park".parse(), Ok(Mode::Park));
-    let error = "lazy".parse::<Mode>().unwrap_err();
-    assert_eq!(error.to_string(), "there is no poll mode \"lazy\": use busy, adaptive or park");
-}
-
-#[test]
 fn a_busy_core_never_blocks() {
     let mut poller = Poller::new(Mode::Busy);
     assert_eq!(poller.after(1 << 40, 0, IDLE, TIMER), Next::Flush);

@@ -5,8 +5,8 @@
 //! (`close.rs`) and report events. `send`, `out` and `close` only write memory and note the endpoint as dirty;
 //! [`Fabric::flush`] and [`Fabric::wait`] turn the dirty ones into sends (`submit.rs`) and enter the kernel once.
 //!
-//! One-sided operations are not offered here yet: `register` says `Unsupported` and `read` and `write` are always
-//! `Full`. They come with the copies of the replicated cluster.
+//! One-sided operations are not offered here: `register` says `Unsupported` and `read` and `write` are always `Full`.
+//! Copies go in frames.
 
 mod close;
 mod complete;
@@ -22,6 +22,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use io_uring::{cqueue, opcode, squeue, types};
 
+use crate::clock::boot_ns;
 use crate::fabric::{
     Body, CloseReason, Counters, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region,
     Remote, Rx, RxInner, Token,
@@ -130,7 +131,7 @@ impl Tcp {
             taken: Vec::with_capacity(CQES_PER_POLL_MAX),
             assembling: 0,
             failed: None,
-            now: socket::boot_ns(),
+            now: boot_ns(),
             counters: Counters::default(),
         })
     }

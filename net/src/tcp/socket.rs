@@ -141,12 +141,3 @@ pub fn close(fd: RawFd) {
     // SAFETY: the caller owns the descriptor and forgets it.
     unsafe { libc::close(fd) };
 }
-
-/// `CLOCK_BOOTTIME`, once at start; afterwards time is an argument.
-pub fn boot_ns() -> u64 {
-    // SAFETY: all zeroes is a valid `timespec`.
-    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
-    // SAFETY: `time` lives through the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}

@@ -7,10 +7,6 @@ use crate::fabric::CloseReason;
 
 const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
-fn boot_ns() -> u64 {
-    socket::boot_ns()
-}
-
 /// Turns a fabric until `done` says so; fails after ten seconds.
 fn turn_until(tcp: &mut Tcp, mut done: impl FnMut(&mut Tcp, Event) -> bool) {
     let start = Instant::now();

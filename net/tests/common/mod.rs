@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use firebrick_net::frame::Hello;
-use firebrick_net::{CloseReason, Config, Ep, Event, Fabric, Port, Tcp};
+use firebrick_net::{CloseReason, Config, Ep, Event, Fabric, Port, Tcp, boot_ns};
 
 /// What a server saw. Received bytes are copied and their buffers given back.
 #[derive(Debug, PartialEq, Eq, Clone)]
@@ -23,13 +23,6 @@ pub struct Server {
     pub tcp: Tcp,
     pub address: SocketAddr,
     events: Vec<Event>,
-}
-
-pub fn boot_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: `time` lives through the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 impl Server {

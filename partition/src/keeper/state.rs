@@ -251,7 +251,7 @@ impl Keepers {
         self.dropped.iter().filter(mine).map(|(partition, _)| *partition).collect()
     }
 
-    /// The map names a process of this brick that is not the newest one: nobody acts for it.
+    /// It is the brick's newest process. For one that is not, nobody acts.
     pub(super) fn is_current(&self, brick: u32, incarnation: u64) -> bool {
         self.bricks.get(&brick).is_some_and(|b| b.incarnation == incarnation)
     }

@@ -3,6 +3,7 @@
 
 mod changes;
 mod dp;
+mod durability;
 mod routes;
 mod table;
 #[cfg(test)]
@@ -10,8 +11,9 @@ mod tests;
 
 pub use changes::{GroupDelta, MapDelta};
 pub use dp::{DEPTH_MAX, DpMap, Leaf};
+pub use durability::Durability;
 pub use routes::{RouteCheck, RouteEntry, RouteTable, Routes, check};
 pub use table::{
-    BrickEntry, Durability, Intent, MapError, Maps, Member, NAME_BYTES_MAX, REPLICAS_MAX, Replicas,
-    RgMap, TableMap, TableOptions, even_leaves, fingerprint,
+    BrickEntry, Intent, MapError, Maps, Member, NAME_BYTES_MAX, REPLICAS_MAX, Replicas, RgMap,
+    TableMap, TableOptions, even_leaves, fingerprint,
 };

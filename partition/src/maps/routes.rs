@@ -2,8 +2,9 @@
 
 use super::changes::MapDelta;
 use super::dp::{DpMap, Leaf};
+use super::durability::Durability;
 use super::table::{
-    BrickEntry, Durability, MapError, Maps, Replicas, RgMap, TableMap, TableOptions, fingerprint,
+    BrickEntry, MapError, Maps, Replicas, RgMap, TableMap, TableOptions, fingerprint,
 };
 use crate::op::Route;
 

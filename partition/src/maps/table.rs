@@ -5,6 +5,7 @@ use std::fmt;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use super::dp::{DEPTH_MAX, Leaf};
+use super::durability::Durability;
 
 /// The longest name of a table.
 pub const NAME_BYTES_MAX: usize = 128;
@@ -122,33 +123,6 @@ impl Replicas {
     pub fn position(&self, brick: u32) -> Option<usize> {
         self.members.iter().position(|m| m.brick == brick)
     }
-}
-
-/// When a write counts as kept.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    Archive,
-    Serialize,
-    Deserialize,
-    serde::Serialize,
-    serde::Deserialize,
-)]
-pub enum Durability {
-    /// In the memory of all replicas; no disk.
-    Memory,
-    /// As `Memory`, and on disk after at most `ms` milliseconds.
-    Async {
-        /// The bound.
-        ms: u32,
-    },
-    /// On the disks of all replicas.
-    #[default]
-    Sync,
 }
 
 /// What a table was created with.

@@ -265,11 +265,6 @@ impl Replica {
         self.log.set_slack(bytes);
     }
 
-    /// Writes are prepared and wait for the disk, or for votes.
-    pub fn awaits_votes(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
     /// Writes are prepared and wait for this replica's disk, among others.
     pub fn awaits_disk(&self) -> bool {
         self.log.config().durability == Durability::Sync && !self.pending.is_empty()
@@ -295,7 +290,7 @@ impl Replica {
         self.index.len() as u64
     }
 
-    /// Something is prepared and not committed.
+    /// Something is prepared and not committed: it waits for the disk, or for votes.
     pub fn is_busy(&self) -> bool {
         !self.pending.is_empty()
     }

@@ -167,11 +167,6 @@ impl Sessions {
         self.by_id.len()
     }
 
-    /// None is open.
-    pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
-    }
-
     /// Grows with everything that a `Sessions` record would say differently.
     pub fn changes(&self) -> u64 {
         self.changes

@@ -25,8 +25,6 @@ use crate::op::{Answer, Request};
 pub use hello::{BOTH_WAYS, Hello, Known, Limits, MapView, Welcome};
 pub use peer::Peer;
 
-/// The version of the messages, exchanged in the fabric's handshake.
-pub const WIRE_VERSION: u16 = 2;
 /// Bytes before the archive.
 pub const PREFIX_BYTES: usize = 8;
 

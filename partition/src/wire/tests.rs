@@ -327,7 +327,7 @@ fn rare_messages_arrive() {
     assert_eq!((got.cluster(), got.to_changes().unwrap()), (77, MapDelta::whole(maps())));
 }
 
-/// The layout is a format: these bytes may only change with `WIRE_VERSION`.
+/// The layout is a format: these bytes may only change with the version that the fabric's handshake exchanges.
 #[test]
 fn the_layout_of_a_get_is_fixed() {
     let route = Route { table: 1, partition: 2, epoch: 3, fingerprint: 4 };

@@ -37,7 +37,7 @@ fn a_lone_brick_is_its_own_keeper_and_each_start_is_a_new_epoch() {
     // Its files were not reported gone.
     let third = host.start(&[]);
     assert_eq!(third.started.dropped.len(), 2);
-    third.control.port().removed(third.started.dropped.clone()).unwrap();
+    third.port.removed(third.started.dropped.clone()).unwrap();
     let refused = third.ask("{\"do\":\"table-drop\",\"name\":\"carts\"}");
     assert!(refused["error"].as_str().unwrap().contains("no table \"carts\""), "{refused}");
     third.end();

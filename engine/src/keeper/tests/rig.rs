@@ -12,12 +12,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::clock::boot_ns;
-use crate::config::Durability;
-use crate::control::{ControlAnswer, ControlThread, Cores, Queue, Setup, Started};
+use crate::control::{ControlAnswer, ControlPort, ControlThread, Cores, Queue, Setup, Started};
 use crate::counters::{Board, Taken};
 use crate::keeper::{KeeperSetup, listen};
 use crate::lock::random;
 use crate::notices::Notices;
+use firebrick_partition::maps::Durability;
 
 /// Longer than anything here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -134,6 +134,7 @@ impl Cores for FakeCores {
 /// A brick; its folder outlives it.
 pub(crate) struct TestBrick {
     pub(crate) control: ControlThread,
+    pub(crate) port: ControlPort,
     pub(crate) cores: Arc<FakeCores>,
     pub(crate) board: Arc<Board>,
     pub(crate) started: Started,
@@ -196,14 +197,16 @@ impl Host {
         let board = Arc::new(Board::new(2));
         let cores = FakeCores::new(&board);
         let setup = setup(&board, keeper);
-        let control =
-            ControlThread::spawn(setup, Queue::default(), Arc::clone(&cores) as Arc<dyn Cores>);
-        Starting { control: control.unwrap(), cores, board, at, registration }
+        let queue = Queue::default();
+        let port = queue.port();
+        let control = ControlThread::spawn(setup, queue, Arc::clone(&cores) as Arc<dyn Cores>);
+        Starting { control: control.unwrap(), port, cores, board, at, registration }
     }
 }
 
 pub(crate) struct Starting {
     pub(crate) control: ControlThread,
+    pub(crate) port: ControlPort,
     pub(crate) cores: Arc<FakeCores>,
     pub(crate) board: Arc<Board>,
     at: SocketAddr,
@@ -213,8 +216,8 @@ pub(crate) struct Starting {
 impl Starting {
     pub(crate) fn wait(self) -> TestBrick {
         let started = self.control.started(LONG).expect("the keepers answer").unwrap();
-        let Self { control, cores, board, at, registration } = self;
-        TestBrick { control, cores, board, started, at, registration }
+        let Self { control, port, cores, board, at, registration } = self;
+        TestBrick { control, port, cores, board, started, at, registration }
     }
 }
 
@@ -272,7 +275,7 @@ impl TestBrick {
     /// A client's rare request.
     pub(crate) fn ask(&self, request: &str) -> Value {
         let token = random().unwrap();
-        self.control.port().ask(0, token, request.as_bytes()).unwrap();
+        self.port.ask(0, token, request.as_bytes()).unwrap();
         self.cores.answer_to(token)
     }
 

@@ -142,7 +142,7 @@ fn scan_all(peer: &mut Peer, filter: &str) -> usize {
 #[test]
 fn an_answer_that_nobody_awaits_is_ignored() {
     let mut peer = peer(0);
-    let token = crate::resp::ReplyToken::from_word(7 << 32 | 0x63);
+    let token = crate::resp::ReplyToken::new(7, 0x63);
     let now = peer.store.now();
     let answer = firebrick_partition::Answer::Absent;
     assert_eq!(peer.conn.on_answer(token, answer, now, &mut peer.out), Progress::Ok);

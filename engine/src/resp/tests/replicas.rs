@@ -59,7 +59,7 @@ impl Core for Replicas {
         }
         for action in self.actions.list.drain(..) {
             if let Action::Reply { token, answer } = action {
-                self.waiting.push_back((ReplyToken::from_word(token), answer));
+                self.waiting.push_back((ReplyToken(token), answer));
             }
         }
         self.waiting.pop_front()
@@ -92,7 +92,7 @@ impl Backend for Replicas {
     ) -> Option<Answer<'_>> {
         let replica = &mut self.all[Self::index(hash)];
         let request = Request { route: replica.route(), numbered: None, key, op };
-        match replica.execute(self.now, token.word(), hash, &request, &mut self.actions) {
+        match replica.execute(self.now, token.0, hash, &request, &mut self.actions) {
             Outcome::Later => None,
             Outcome::Now(answer) if self.remote >> Self::index(hash) & 1 == 1 => {
                 self.waiting.push_back((token, OwnedAnswer::new(&answer)));

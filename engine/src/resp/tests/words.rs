@@ -128,7 +128,7 @@ fn hello_switches_the_protocol_and_reset_switches_back() {
 #[test]
 fn command_describes_every_command() {
     let mut peer = peer();
-    let count = crate::resp::COMMANDS.len();
+    let count = crate::resp::table::COMMANDS.len();
     assert_eq!(peer.say("COMMAND COUNT"), format!(":{count}\r\n"));
     assert!(peer.say("COMMAND").starts_with(&format!("*{count}\r\n*10\r\n$6\r\nappend\r\n")));
     assert!(peer.say("COMMAND INFO get nope").ends_with("$-1\r\n"));
@@ -159,7 +159,7 @@ fn a_web_page_gets_nothing() {
 #[test]
 fn the_docs_list_every_command() {
     let docs = include_str!("../../../../docs/resp.md");
-    for command in crate::resp::COMMANDS {
+    for command in crate::resp::table::COMMANDS {
         let name = command.name.to_ascii_uppercase();
         if command.subcommands.is_empty() {
             let line = format!("| `{name}` | {} | {} |", command.group.name(), command.summary);

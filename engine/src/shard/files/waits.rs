@@ -57,7 +57,7 @@ impl Waits {
             }
         }
         let mut replicas = store.replicas().iter();
-        let led = replicas.find(|r| r.awaits_votes() && r.is_serving());
+        let led = replicas.find(|r| r.is_busy() && r.is_serving());
         self.voting = led.map(|replica| {
             let (seq, commit) = (replica.log().tail().seq, replica.log().commit());
             let records = (seq - commit) as u32;

@@ -40,8 +40,6 @@ const RENEW_NS: u64 = 500_000_000;
 const COPIED_BYTES_MAX: usize = 8 << 10;
 /// Marks the completion of a shipped body, where a write to disk has its own numbers.
 const SHIP: u64 = 1 << 63;
-/// A frame without a body has no completion, so its token is never seen.
-const NO_TOKEN: Token = Token(u64::MAX);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
@@ -207,7 +205,7 @@ impl Peers {
     /// Sends one message: on which connection. `None`: it did not leave.
     pub fn send<F: Fabric>(&mut self, fabric: &mut F, brick: u32, message: &[u8]) -> Option<Ep> {
         let ep = self.way(brick)?;
-        let sent = fabric.send(ep, message, None, NO_TOKEN) != Err(Full);
+        let sent = fabric.send(ep, message, None, Token::NONE) != Err(Full);
         self.full += u64::from(!sent);
         sent.then_some(ep)
     }
@@ -227,7 +225,7 @@ impl Peers {
             self.scratch.clear();
             self.scratch.extend_from_slice(head);
             self.scratch.extend_from_slice(log.slice_bytes(slice));
-            let sent = fabric.send(ep, &self.scratch, None, NO_TOKEN);
+            let sent = fabric.send(ep, &self.scratch, None, Token::NONE);
             self.full += u64::from(sent == Err(Full));
             return false;
         }
@@ -329,7 +327,7 @@ impl Peers {
         let brick = peer.brick;
         self.greet(BOTH_WAYS);
         // The first frame always has room.
-        let _ = fabric.send(ep, &self.scratch, None, NO_TOKEN);
+        let _ = fabric.send(ep, &self.scratch, None, Token::NONE);
         Some(brick)
     }
 

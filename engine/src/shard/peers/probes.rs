@@ -7,9 +7,9 @@
 
 use std::net::SocketAddr;
 
-use firebrick_net::{Ep, Fabric, Port};
+use firebrick_net::{Ep, Fabric, Port, Token};
 
-use super::{Link, NO_TOKEN};
+use super::Link;
 
 /// Between two questions.
 const EVERY_NS: u64 = 100_000_000;
@@ -92,7 +92,7 @@ impl Probe {
             Link::Dialling(ep) if now_ns >= self.at_ns + REPLACE_NS => fabric.abort(ep),
             Link::Open(ep) if self.asked && now_ns >= self.at_ns + REPLACE_NS => fabric.abort(ep),
             Link::Open(ep) if !self.asked && now_ns >= self.next_ns => {
-                if fabric.send(ep, hello, None, NO_TOKEN).is_ok() {
+                if fabric.send(ep, hello, None, Token::NONE).is_ok() {
                     (self.asked, self.at_ns) = (true, now_ns);
                     if self.since_ns == 0 {
                         self.since_ns = now_ns;

@@ -9,7 +9,7 @@ use firebrick_partition::keeper::{
 };
 use firebrick_partition::maps::{Routes, TableOptions};
 
-use crate::config::Durability;
+use firebrick_partition::maps::Durability;
 
 pub const BRICK: u32 = 1;
 
@@ -77,7 +77,7 @@ impl Catalog {
         durability: Durability,
     ) -> Result<(), String> {
         let partitions = partitions_for(u32::from(self.cores), per_core);
-        let options = TableOptions { durability: durability.into(), partitions, replicas: 1 };
+        let options = TableOptions { durability, partitions, replicas: 1 };
         let entry = create_table(0, &self.keepers, &Leases::default(), name, options)?;
         self.apply(&entry)
     }

@@ -7,9 +7,9 @@ use firebrick_partition::Op;
 
 use super::native_client::{NativeClient, put};
 use super::rig::{Build, IN_FLIGHT_MAX, Rig};
-use crate::config::Durability;
 use crate::control::ControlAnswer;
 use crate::shard::FromControl;
+use firebrick_partition::maps::Durability;
 
 #[test]
 fn past_the_bound_requests_are_refused_and_none_is_forgotten() {
@@ -36,7 +36,7 @@ fn past_the_bound_requests_are_refused_and_none_is_forgotten() {
 /// Answers and frames wait while the client does not read; then all come, and nobody else waited.
 #[test]
 fn a_client_that_does_not_read_gets_everything_later() {
-    let mut rig = Rig::new(Build::new(2, 2, Durability::Async { behind_ms: 5 })).serve();
+    let mut rig = Rig::new(Build::new(2, 2, Durability::Async { ms: 5 })).serve();
     let mut slow = NativeClient::new(&mut rig, 0, "default");
     let mut other = NativeClient::new(&mut rig, 0, "default");
     let keys = [slow.key_on(0, 0), slow.key_on(1, 0)];

@@ -9,10 +9,10 @@ use firebrick_partition::op::{Numbered, RequestId, SessionId};
 use super::native_client::NativeClient;
 use super::resp_client::RespClient;
 use super::rig::{Build, Rig};
-use crate::config::Durability;
+use firebrick_partition::maps::Durability;
 
 const DURABILITIES: [Durability; 3] =
-    [Durability::Memory, Durability::Async { behind_ms: 2 }, Durability::Sync];
+    [Durability::Memory, Durability::Async { ms: 2 }, Durability::Sync];
 
 fn rig(seed: u64) -> Rig {
     let durability = DURABILITIES[(seed % 3) as usize];

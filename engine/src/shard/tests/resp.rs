@@ -2,7 +2,7 @@
 
 use super::resp_client::RespClient;
 use super::rig::{Build, Rig};
-use crate::config::Durability;
+use firebrick_partition::maps::Durability;
 
 fn settle(rig: &mut Rig, client: &mut RespClient, limit_ns: u64) {
     rig.run_until(limit_ns, |rig| {

@@ -18,13 +18,13 @@ use tempfile::TempDir;
 use super::Random;
 use super::catalog::Catalog;
 use crate::brick::Info;
-use crate::config::Durability;
 use crate::control::{ControlRequest, Queue};
 use crate::counters::{Board, CoreState};
 use crate::mesh::Mesh;
 use crate::notices::Notices;
 use crate::shard::{Files, FilesSetup, FromControl, Parts, Shard, Turn, control_rings};
 use crate::storage::Window;
+use firebrick_partition::maps::Durability;
 
 /// Requests in flight on one native connection.
 pub const IN_FLIGHT_MAX: u32 = 64;

@@ -4,7 +4,7 @@ use firebrick_partition::{Condition, Op};
 
 use super::native_client::{NativeClient, put};
 use super::rig::{Build, Rig};
-use crate::config::Durability;
+use firebrick_partition::maps::Durability;
 
 fn rig(durability: Durability, bytes_max: u64) -> Rig {
     Rig::new(Build { bytes_max, ..Build::new(7, 1, durability) }).serve()
@@ -13,7 +13,7 @@ fn rig(durability: Durability, bytes_max: u64) -> Rig {
 /// Somebody else's files leave the file system: writes go on without a remove or a restart.
 #[test]
 fn room_from_outside_lets_refused_writes_go_on() {
-    let mut rig = rig(Durability::Async { behind_ms: 2 }, 24 << 20);
+    let mut rig = rig(Durability::Async { ms: 2 }, 24 << 20);
     let mut client = NativeClient::new(&mut rig, 0, "default");
     rig.disk_full = true;
     let mut n = 0;

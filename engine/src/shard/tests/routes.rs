@@ -4,8 +4,8 @@ use firebrick_partition::Op;
 
 use super::native_client::{NativeClient, put};
 use super::rig::{Build, Rig};
-use crate::config::Durability;
 use crate::shard::FromControl;
+use firebrick_partition::maps::Durability;
 
 fn serves(rig: &mut Rig, client: &mut NativeClient) {
     for n in 0..20 {
@@ -136,7 +136,7 @@ fn dropping_a_table_makes_room_for_the_others() {
 #[test]
 fn a_partition_that_comes_back_while_it_leaves_keeps_its_files() {
     let mut rig = Rig::new(Build::new(3, 1, Durability::Memory)).serve();
-    rig.catalog.create("t", 1, Durability::Async { behind_ms: 1 }).unwrap();
+    rig.catalog.create("t", 1, Durability::Async { ms: 1 }).unwrap();
     rig.push_routes();
     rig.run_for(50_000_000);
     let mut client = NativeClient::new(&mut rig, 0, "t");

@@ -5,8 +5,8 @@ use firebrick_partition::Op;
 use super::native_client::{NativeClient, put};
 use super::resp_client::{RespClient, command};
 use super::rig::{Build, Rig};
-use crate::config::Durability;
 use crate::counters::CoreState;
+use firebrick_partition::maps::Durability;
 
 fn all_stopped(rig: &mut Rig) -> bool {
     rig.cores.iter().all(|core| core.stopped)

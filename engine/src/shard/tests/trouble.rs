@@ -5,8 +5,8 @@ use firebrick_partition::Op;
 use super::Random;
 use super::native_client::{NativeClient, put};
 use super::rig::{Build, Rig};
-use crate::config::Durability;
 use crate::counters::CoreState;
+use firebrick_partition::maps::Durability;
 
 fn turns_while_idle(rig: &mut Rig, ns: u64) -> u64 {
     let before = rig.cores[0].turns;
@@ -42,7 +42,7 @@ fn fill(rig: &mut Rig, client: &mut NativeClient, sizes: &[usize]) -> u32 {
 fn a_full_store_reads_is_emptied_and_takes_writes_again() {
     for (durability, sizes) in [
         (Durability::Memory, &[80_000, 200_000][..]),
-        (Durability::Async { behind_ms: 2 }, &[100_000][..]),
+        (Durability::Async { ms: 2 }, &[100_000][..]),
         (Durability::Sync, &[100_000, 600_000][..]),
     ] {
         let build = Build { bytes_max: 24 << 20, ..Build::new(7, 1, durability) };
@@ -86,9 +86,7 @@ fn a_full_store_lets_its_core_sleep() {
 #[test]
 fn an_idle_core_sleeps_whatever_was_stored() {
     for (n, durability) in
-        [Durability::Memory, Durability::Async { behind_ms: 10 }, Durability::Sync]
-            .into_iter()
-            .enumerate()
+        [Durability::Memory, Durability::Async { ms: 10 }, Durability::Sync].into_iter().enumerate()
     {
         let build = Build { bytes_max: 256 << 20, ..Build::new(n as u64, 1, durability) };
         let mut rig = Rig::new(build).serve();
@@ -110,8 +108,7 @@ fn an_idle_core_sleeps_whatever_was_stored() {
 /// Files take as long as they take, and a core that spins meanwhile takes the CPU from whoever makes them.
 #[test]
 fn a_core_that_waits_for_files_sleeps() {
-    for durability in [Durability::Memory, Durability::Async { behind_ms: 1000 }, Durability::Sync]
-    {
+    for durability in [Durability::Memory, Durability::Async { ms: 1000 }, Durability::Sync] {
         let mut rig = Rig::new(Build::new(3, 1, durability)).serve();
         rig.idle_for(2_000_000_000);
         (rig.pace.job_ns, rig.pace.disk_ns) = (300_000_000, 100_000_000);

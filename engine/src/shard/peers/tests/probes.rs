@@ -3,9 +3,8 @@
 use std::net::SocketAddr;
 
 use firebrick_net::fake::{Fake, Settings, World};
-use firebrick_net::{Ep, Event, Fabric};
+use firebrick_net::{Ep, Event, Fabric, Token};
 
-use super::super::NO_TOKEN;
 use super::super::probes::Probes;
 
 const MS: u64 = 1_000_000;
@@ -61,7 +60,7 @@ impl Scene {
             if let Happened::Frame = event {
                 self.asked += 1;
                 if self.answers {
-                    self.there.send(ep, b"welcome", None, NO_TOKEN).unwrap();
+                    self.there.send(ep, b"welcome", None, Token::NONE).unwrap();
                 }
             }
         }

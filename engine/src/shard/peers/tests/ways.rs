@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use firebrick_net::fake::{Fake, Settings, World};
-use firebrick_net::{Ep, Event, Fabric};
+use firebrick_net::{Ep, Event, Fabric, Token};
 use firebrick_partition::maps::BrickEntry;
 use firebrick_partition::replica::Me;
 use firebrick_partition::wire::{self, Limits, Message, Welcome};
 
-use super::super::{Holder, NO_TOKEN, Peers};
+use super::super::{Holder, Peers};
 use crate::shard::asker::ConnId;
 
 const MS: u64 = 1_000_000;
@@ -63,7 +63,7 @@ impl End {
                 wire::welcome(&mut frame, slot, &welcome);
                 self.peers.on_came(ep, &hello, now);
                 self.fake.read_on(ep);
-                self.fake.send(ep, &frame, None, NO_TOKEN).unwrap();
+                self.fake.send(ep, &frame, None, Token::NONE).unwrap();
             }
             Message::Welcome { welcome, .. } => {
                 if !self.peers.on_welcome(ep, welcome.brick) {

@@ -43,7 +43,7 @@ impl Latency {
 
 /// The figures of one run. In JSON the latency of all requests stands at the top.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct KvReport {
+pub struct Report {
     /// Answered requests a second.
     pub ops_per_second: f64,
     /// Seconds measured, warm-up apart.
@@ -119,7 +119,7 @@ impl Tally {
     }
 
     /// Gets, puts and both.
-    pub fn latencies(&self) -> (Latency, Latency, Latency) {
+    fn latencies(&self) -> (Latency, Latency, Latency) {
         let mut all = self.gets.clone();
         // Same bounds: it cannot fail.
         let added = all.add(&self.puts);
@@ -134,7 +134,7 @@ impl Default for Tally {
     }
 }
 
-impl KvReport {
+impl Report {
     /// What a closed loop counted in this time.
     pub fn of(
         tally: Tally,
@@ -162,50 +162,24 @@ impl KvReport {
             read_share: load.read_share,
         }
     }
-
-    /// The measured time.
-    pub fn time(&self) -> Duration {
-        Duration::from_secs_f64(self.seconds)
-    }
 }
 
-impl fmt::Display for KvReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.0} requests/s over {:.1} s, ", self.ops_per_second, self.seconds)?;
-        match self.rate_wanted {
-            Some(rate) => {
-                write!(f, "open loop at {rate:.0}/s (latency from the intended send time)")?;
-            }
-            None => write!(f, "{} in flight", self.in_flight)?,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_those_of_what_was_recorded() {
+        let mut tally = Tally::new();
+        for n in 1..=1000_u64 {
+            tally.record(n.is_multiple_of(2), n * 1000);
         }
-        writeln!(
-            f,
-            ", {} keys, {} B values, {:.0}% gets, poll {}",
-            self.keys,
-            self.value_bytes,
-            self.read_share * 100.0,
-            self.poll
-        )?;
-        writeln!(
-            f,
-            "{:>6} {:>12} {:>10} {:>10} {:>10} {:>10}",
-            "", "count", "p50 us", "p99 us", "p99.9 us", "max us"
-        )?;
-        for (name, latency) in [("gets", &self.gets), ("puts", &self.puts)] {
-            if latency.count > 0 {
-                let Latency { count, p50_us, p99_us, p999_us, max_us } = latency;
-                writeln!(
-                    f,
-                    "{name:>6} {count:>12} {p50_us:>10.1} {p99_us:>10.1} {p999_us:>10.1} {max_us:>10.1}"
-                )?;
-            }
+        let (gets, puts, all) = tally.latencies();
+        assert_eq!((gets.count, puts.count, all.count), (500, 500, 1000));
+        for (found, wanted) in
+            [(all.p50_us, 500.0), (all.p99_us, 990.0), (all.p999_us, 999.0), (all.max_us, 1000.0)]
+        {
+            assert!((found - wanted).abs() < wanted / 500.0 + 1.0, "{found} {wanted}");
         }
-        if self.misses > 0 {
-            writeln!(f, "{} gets found no value", self.misses)?;
-        }
-        if let Some(error) = &self.first_error {
-            writeln!(f, "{} requests failed, the first with: {error}", self.errors)?;
-        }
-        Ok(())
     }
 }

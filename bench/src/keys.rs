@@ -115,3 +115,36 @@ pub fn key(number: u64) -> [u8; KEY_BYTES] {
     }
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_sixteen_bytes_and_twelve_digits() {
+        assert_eq!(&key(0), b"key:000000000000");
+        assert_eq!(&key(1_234_567), b"key:000001234567");
+        assert_eq!(&key(999_999_999_999), b"key:999999999999");
+    }
+
+    /// How often the most frequent key, and how many different keys, came in 100,000 choices of 10,000.
+    fn shape(distribution: Distribution) -> (u64, usize) {
+        let mut chooser = Chooser::new(distribution, 10_000, 7);
+        let mut seen = vec![0_u64; 10_000];
+        for _ in 0..100_000 {
+            seen[chooser.next_key() as usize] += 1;
+        }
+        (seen.iter().copied().max().unwrap(), seen.iter().filter(|&&n| n > 0).count())
+    }
+
+    #[test]
+    fn uniform_is_flat_and_zipf_is_steep() {
+        let (most, different) = shape(Distribution::Uniform);
+        assert!(most < 40 && different > 9900, "{most} {different}");
+        // The first of 10,000 keys has a share of 1 / zeta(10,000, 0.99) = 9.8%.
+        let (most, different) = shape(Distribution::Zipf { theta: 0.99 });
+        assert!((9_000..11_500).contains(&most) && different < 7500, "{most} {different}");
+        let mut tiny = Chooser::new(Distribution::Zipf { theta: 0.99 }, 1, 7);
+        assert_eq!(tiny.next_key(), 0);
+    }
+}
