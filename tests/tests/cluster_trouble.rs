@@ -14,6 +14,7 @@ use firebrick_tests::hand::Hand;
 use firebrick_tests::machine::skip;
 use firebrick_tests::network::missing;
 use firebrick_tests::recorder::Recorder;
+use firebrick_tests::resp::{Resp, Value, command};
 
 const DEADLINE: Duration = Duration::from_secs(8);
 
@@ -145,6 +146,47 @@ fn the_brick_that_leads_the_keepers_dies_and_writes_go_on() {
         cluster.mend();
     }
     judge(&recorder);
+}
+
+/// Redis clients of one brick ask for what another one leads; that one stands still past its lease, with what they
+/// asked. It is alive to the kernels, and says nothing until all of them are done.
+#[test]
+fn a_primary_stands_still_and_redis_clients_of_another_brick_are_answered() {
+    let test = "a_primary_stands_still_and_redis_clients_of_another_brick_are_answered";
+    let Some(mut cluster) = start(test, &Shape::default()) else { return };
+    let leader = cluster.keepers_leader().expect("a leader");
+    let (stuck, asked) = ((leader + 1) % 3, (leader + 2) % 3);
+    let key = cluster.key_of(|group| group.first() == Some(&stuck));
+    let client = |_| Resp::connect(cluster.resp(asked)).expect("a connection");
+    let mut clients: Vec<_> = (0..8).map(client).collect();
+    let set = format!("SET {key} before");
+    for client in &mut clients {
+        assert!(client.ask(&set).is_ok());
+    }
+    cluster.pause(stuck);
+    let begin = Instant::now();
+    let both = [command(&["SET", &key, "meanwhile"]), command(&["GET", &key])].concat();
+    for client in &mut clients {
+        client.send(&both).expect("it takes them");
+    }
+    let mut in_doubt = 0;
+    for client in &mut clients {
+        for _ in 0..2 {
+            let reply = client.receive().expect("a reply");
+            in_doubt +=
+                usize::from(reply.error().is_some_and(|text| text.contains("may or may not")));
+        }
+        let after = client.ask(&format!("SET {key} after"));
+        assert!(after.is_ok(), "{after:?}");
+    }
+    assert!(begin.elapsed() < Duration::from_secs(6), "{:?}", begin.elapsed());
+    assert!(in_doubt >= clients.len(), "{in_doubt}: what that brick has may be done");
+    // What it answers now is nobody's.
+    cluster.mend();
+    let get = format!("GET {key}");
+    for client in &mut clients {
+        assert_eq!(client.ask(&get), Value::Bulk(b"after".to_vec()));
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub enum Asker {
 }
 
 /// An endpoint in 30 bits: its slot, and enough of its generation to make a late answer harmless.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnId(u32);
 
 const _: () = assert!(firebrick_net::limits::ENDPOINTS_MAX <= 1 << SLOT_BITS);

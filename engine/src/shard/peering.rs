@@ -115,9 +115,14 @@ impl<F: Fabric> Shard<F> {
     /// A connection to a brick has ended: the requests that went on it are in doubt.
     pub(super) fn lose_forwards(&mut self, ep: Ep) {
         for forward in self.store.peers.forwards.lost(ep) {
-            self.deliver(forward.asker(), Answer::Failed(Failure::InDoubt));
-            self.end_forward(&forward);
+            self.doubt_forward(&forward);
         }
+    }
+
+    /// Nobody here will know whether it was done.
+    fn doubt_forward(&mut self, forward: &Forward) {
+        self.deliver(forward.asker(), Answer::Failed(Failure::InDoubt));
+        self.end_forward(forward);
     }
 
     /// A frame on a probe's connection.
@@ -158,6 +163,9 @@ impl<F: Fabric> Shard<F> {
     /// Tries requests that no replica of this core answered at once, and dials whom something waits for.
     pub(super) fn forward_some(&mut self) -> usize {
         let now_ns = self.store.now.boot_ns;
+        while let Some(stray) = self.store.peers.forwards.overdue(now_ns) {
+            self.doubt_forward(&stray);
+        }
         let mut tried = 0;
         while tried < FORWARDS_PER_TURN_MAX
             && let Some(next) = self.store.peers.forwards.next(now_ns)

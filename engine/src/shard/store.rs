@@ -75,7 +75,7 @@ impl Store {
         self.resp_table = routes.table_named(DEFAULT_TABLE).map_or(0, |t| t.id);
         self.routes = routes;
         let route = |hash| Some(self.routes.route(self.resp_table, hash)?.route);
-        self.peers.forwards.find_strays(route);
+        self.peers.forwards.find_strays(self.now.boot_ns, route);
     }
 
     /// This core has a lease: what it knows is what holds.

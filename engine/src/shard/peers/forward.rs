@@ -10,13 +10,21 @@
 //! before those behind it are; only if a later one of the same key was executed meanwhile it is an error, and was not
 //! done. One that another brick still has when the route of its key changes is a *stray*: the next one would go
 //! elsewhere and be through before the stray comes back to be tried again, so it waits too.
+//!
+//! A brick that goes on answers its strays at once, if only with "not here". One that does not for longer than a lease
+//! lasts has stopped, or its host has, and then nothing may close the way there for a quarter of an hour: so a stray is
+//! in doubt after [`STRAY_NS`]. The way is left alone: the same connection carries what replicas and
+//! other requests send, in both directions, and that brick may only be slow with this one request. What
+//! follows may go, since whoever serves by the new route does so after all that was done by the old one. The
+//! stray's number stays taken until its answer comes after all or the way ends, so that the answer is nobody else's.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use firebrick_net::Ep;
 use firebrick_partition::op::Route;
 use firebrick_partition::{Answer, Failure};
 
+use super::lines::{Lines, Place};
 use crate::shard::asker::{Asker, ConnId};
 
 /// A request waits at most this long for somebody who serves it.
@@ -24,7 +32,9 @@ const PATIENCE_NS: u64 = 2_000_000_000;
 /// Between two tries.
 pub(super) const RETRY_NS: u64 = 1_000_000;
 /// Requests that another brick has, or that wait.
-const FORWARDS_MAX: usize = 64 << 10;
+pub(super) const FORWARDS_MAX: usize = 64 << 10;
+/// A stray is waited for so long: see [`Forwards::overdue`].
+pub(super) const STRAY_NS: u64 = 1_000_000_000;
 
 /// Who has a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +65,8 @@ pub struct Forward {
     /// Of its last try.
     pub route: Route,
     order: u64,
+    /// If it is a stray: when it is in doubt.
+    doubt_ns: Option<u64>,
     /// It came back, and none of its connection was answered since.
     came_back: bool,
     deadline_ns: u64,
@@ -74,12 +86,16 @@ pub struct Forwards {
     /// By the number that the request carries.
     sent: Vec<Option<Forward>>,
     free: Vec<u32>,
-    /// Numbers of strays, and their connections.
-    strays: Vec<(u32, ConnId)>,
+    /// Strays that other bricks have, by when they are in doubt: their numbers and ways. (Those that were answered
+    /// are here too until then.)
+    doubts: VecDeque<(u64, u32, Ep)>,
+    /// Numbers of strays in doubt that may still be answered, and on which way. Not more of a way than
+    /// [`FORWARDS_MAX`]: what goes by the new route does not go where nothing is answered.
+    given_up: BTreeMap<u32, Ep>,
     fresh: VecDeque<Forward>,
     waiting: VecDeque<Forward>,
-    /// They wait for others of their connections that are with somebody.
-    behind: Vec<Forward>,
+    /// By connection; and those that wait for others of theirs that are with somebody.
+    lines: Lines,
     orders: u64,
 }
 
@@ -100,10 +116,8 @@ pub fn is_temporary(answer: &Answer<'_>) -> bool {
 impl Forwards {
     /// How many.
     pub fn len(&self) -> usize {
-        self.sent.len() - self.free.len()
-            + self.fresh.len()
-            + self.waiting.len()
-            + self.behind.len()
+        let sent = self.sent.len() - self.free.len() - self.given_up.len();
+        sent + self.fresh.len() + self.waiting.len() + self.lines.behind()
     }
 
     /// Takes a request in. `Err`: there are too many.
@@ -119,6 +133,7 @@ impl Forwards {
             return Err(Failure::Busy);
         }
         self.orders += 1;
+        self.lines.enter(conn, Place::Fresh);
         self.fresh.push_back(Forward {
             conn,
             part,
@@ -128,6 +143,7 @@ impl Forwards {
             own,
             route: Route::default(),
             order: self.orders,
+            doubt_ns: None,
             came_back: false,
             deadline_ns: now_ns + PATIENCE_NS,
             retry_ns: now_ns,
@@ -136,59 +152,74 @@ impl Forwards {
     }
 
     /// Routes have changed: those that were sent by another one are strays.
-    pub fn find_strays(&mut self, route: impl Fn(u64) -> Option<Route>) {
-        self.strays.clear();
-        for (slot, entry) in self.sent.iter().enumerate() {
-            if let Some(f) = entry.as_ref().filter(|f| route(f.hash) != Some(f.route)) {
-                self.strays.push((slot as u32, f.conn));
+    pub fn find_strays(&mut self, now_ns: u64, route: impl Fn(u64) -> Option<Route>) {
+        for (slot, entry) in self.sent.iter_mut().enumerate() {
+            let Some(forward) = entry else { continue };
+            if forward.doubt_ns.is_some() || route(forward.hash) == Some(forward.route) {
+                continue;
+            }
+            self.lines.enter(forward.conn, Place::Stray);
+            // (A replica of this brick answers as long as this brick runs.)
+            let doubt_ns = now_ns + STRAY_NS;
+            forward.doubt_ns = Some(doubt_ns);
+            if let Holder::Way(way) = forward.holder {
+                self.doubts.push_back((doubt_ns, slot as u32, way));
             }
         }
+    }
+
+    /// The next stray that has been waited for long enough: it is in doubt. A late answer is nobody's.
+    pub fn overdue(&mut self, now_ns: u64) -> Option<Forward> {
+        while let Some((at_ns, slot, way)) = self.doubts.pop_front_if(|(at, ..)| *at <= now_ns) {
+            let same = |f: &mut Forward| f.doubt_ns == Some(at_ns) && f.holder == Holder::Way(way);
+            if let Some(stray) = self.sent[slot as usize].take_if(same) {
+                self.given_up.insert(slot, way);
+                return Some(self.has_left(stray));
+            }
+        }
+        None
     }
 
     /// A request of this connection is a stray.
     #[inline]
     pub fn has_stray(&self, conn: ConnId) -> bool {
-        self.strays.iter().any(|(_, of)| *of == conn)
+        self.lines.strays() > 0 && self.lines.has(conn, Place::Stray)
     }
 
     /// A request of this connection waits for its turn, or is a stray: those behind it wait too.
     #[inline]
     pub fn holds_up(&self, conn: ConnId) -> bool {
-        if self.has_stray(conn) {
-            return true;
-        }
-        (!self.fresh.is_empty() || !self.waiting.is_empty() || !self.behind.is_empty())
-            && self.fresh.iter().chain(&self.waiting).chain(&self.behind).any(|f| f.conn == conn)
+        self.has_stray(conn)
+            || !self.fresh.is_empty() && self.lines.has(conn, Place::Fresh)
+            || !self.waiting.is_empty() && self.lines.has(conn, Place::Waiting)
+            || self.lines.behind() > 0 && self.lines.has_behind(conn)
     }
 
     /// The next request to be tried. `Err`: it has waited long enough.
     pub fn next(&mut self, now_ns: u64) -> Option<Result<Forward, Forward>> {
-        while self.waiting.front().is_some_and(|f| f.retry_ns <= now_ns) {
-            let forward = self.waiting.pop_front()?;
+        while let Some(forward) = self.waiting.pop_front_if(|f| f.retry_ns <= now_ns) {
+            self.lines.leave(forward.conn, Place::Waiting);
             if forward.deadline_ns <= now_ns {
                 return Some(Err(forward));
             }
-            if !forward.came_back || !self.is_with_somebody(forward.conn) {
+            if !forward.came_back || !self.lines.has(forward.conn, Place::Sent) {
                 return Some(Ok(forward));
             }
-            self.behind.push(forward);
+            self.lines.put_behind(forward);
         }
         while let Some(forward) = self.fresh.pop_front() {
-            let same = |f: &Forward| f.conn == forward.conn;
-            if self.behind.iter().any(same) {
-                self.behind.push(forward);
-            } else if self.waiting.iter().any(same) {
+            let conn = forward.conn;
+            self.lines.leave(conn, Place::Fresh);
+            if self.lines.has_behind(conn) {
+                self.lines.put_behind(forward);
+            } else if self.lines.has(conn, Place::Waiting) {
+                self.lines.enter(conn, Place::Waiting);
                 self.waiting.push_back(forward);
             } else {
                 return Some(Ok(forward));
             }
         }
         None
-    }
-
-    /// Somebody has a request of this connection.
-    fn is_with_somebody(&self, conn: ConnId) -> bool {
-        self.sent.iter().flatten().any(|f| f.conn == conn)
     }
 
     /// A number for a request that is about to be sent or executed.
@@ -201,6 +232,7 @@ impl Forwards {
 
     /// The request has gone to its holder under this number.
     pub fn sent(&mut self, slot: u32, forward: Forward) {
+        self.lines.enter(forward.conn, Place::Sent);
         self.sent[slot as usize] = Some(forward);
     }
 
@@ -211,23 +243,38 @@ impl Forwards {
 
     /// The request that its holder has answered.
     pub fn answered(&mut self, slot: u32, holder: Holder) -> Option<Forward> {
-        let forward = self.sent.get_mut(slot as usize)?.take_if(|f| f.holder == holder)?;
-        self.strays.retain(|(stray, _)| *stray != slot);
-        self.free.push(slot);
-        Some(forward)
+        let taken = self.sent.get_mut(slot as usize)?.take_if(|f| f.holder == holder);
+        if taken.is_some() || self.is_given_up(slot, holder) {
+            self.given_up.remove(&slot);
+            self.free.push(slot);
+        }
+        Some(self.has_left(taken?))
+    }
+
+    fn is_given_up(&self, slot: u32, holder: Holder) -> bool {
+        self.given_up.get(&slot).is_some_and(|way| Holder::Way(*way) == holder)
     }
 
     /// The requests whose answers will not come: the connection that they went on is gone.
     pub fn lost(&mut self, way: Ep) -> Vec<Forward> {
+        self.free.extend(self.given_up.extract_if(.., |_, of| *of == way).map(|(slot, _)| slot));
         let mut lost = Vec::new();
-        for (slot, entry) in self.sent.iter_mut().enumerate() {
-            if let Some(forward) = entry.take_if(|f| f.holder == Holder::Way(way)) {
+        for slot in 0..self.sent.len() {
+            if let Some(forward) = self.sent[slot].take_if(|f| f.holder == Holder::Way(way)) {
                 self.free.push(slot as u32);
-                self.strays.retain(|(stray, _)| *stray != slot as u32);
-                lost.push(forward);
+                lost.push(self.has_left(forward));
             }
         }
         lost
+    }
+
+    /// Its holder has it no more.
+    fn has_left(&mut self, mut forward: Forward) -> Forward {
+        self.lines.leave(forward.conn, Place::Sent);
+        if forward.doubt_ns.take().is_some() {
+            self.lines.leave(forward.conn, Place::Stray);
+        }
+        forward
     }
 
     /// Requests that went this way have no answer yet: any, and any of this connection.
@@ -243,21 +290,17 @@ impl Forwards {
         forward.holder = Holder::Nobody;
         forward.retry_ns = now_ns + RETRY_NS;
         forward.came_back = true;
-        self.behind.push(forward);
+        self.lines.put_behind(forward);
         self.resume(conn);
     }
 
     /// The request is answered, or in doubt. Those that came back before it and would change its key behind it are
     /// not tried again.
     pub fn over(&mut self, forward: &Forward) -> Vec<Forward> {
-        if self.behind.is_empty() {
-            return Vec::new();
-        }
         let conn = forward.conn;
-        let late =
-            |f: &mut Forward| f.conn == conn && f.hash == forward.hash && f.order < forward.order;
-        let late = self.behind.extract_if(.., late).collect();
-        for f in self.behind.iter_mut().filter(|f| f.conn == conn) {
+        let late = |f: &mut Forward| f.hash == forward.hash && f.order < forward.order;
+        let late = self.lines.take_behind(conn, late);
+        for f in self.lines.behind_of(conn) {
             f.came_back = false;
         }
         self.resume(conn);
@@ -266,24 +309,37 @@ impl Forwards {
 
     /// When nobody has a request of this connection any more, those that waited for that are tried in their order.
     fn resume(&mut self, conn: ConnId) {
-        if self.is_with_somebody(conn) {
+        if self.lines.has(conn, Place::Sent) {
             return;
         }
-        let mut ready: Vec<_> = self.behind.extract_if(.., |f| f.conn == conn).collect();
+        let mut ready = self.lines.take_behind(conn, |_| true);
         ready.sort_by_key(|f| f.order);
         for forward in ready {
             // Behind those of its connection that came before it, in front of those that came after.
             let later = |f: &Forward| f.conn == conn && f.order > forward.order;
-            match self.waiting.iter().position(later) {
-                Some(at) => self.waiting.insert(at, forward),
-                None => self.waiting.push_back(forward),
-            }
+            let any = self.lines.has(conn, Place::Waiting);
+            let at = if any { self.waiting.iter().position(later) } else { None };
+            self.lines.enter(conn, Place::Waiting);
+            self.waiting.insert(at.unwrap_or(self.waiting.len()), forward);
         }
     }
 
-    /// When [`Self::next`] has something.
+    /// When [`Self::next`] or [`Self::overdue`] has something.
     pub fn wake_at(&self) -> Option<u64> {
         let fresh = self.fresh.front().map(|f| f.retry_ns);
-        fresh.or(self.waiting.front().map(|f| f.retry_ns))
+        let next = fresh.or(self.waiting.front().map(|f| f.retry_ns));
+        let doubt = self.doubts.front().map(|(at_ns, ..)| *at_ns);
+        next.into_iter().chain(doubt).min()
+    }
+
+    /// What is counted by connection is what is there.
+    #[cfg(test)]
+    pub(super) fn check(&self) {
+        let fresh = self.fresh.iter().map(|f| (f.conn, Place::Fresh));
+        let waiting = self.waiting.iter().map(|f| (f.conn, Place::Waiting));
+        let sent = || self.sent.iter().flatten();
+        let strays = sent().filter(|f| f.doubt_ns.is_some()).map(|f| (f.conn, Place::Stray));
+        let sent = sent().map(|f| (f.conn, Place::Sent));
+        self.lines.check(fresh.chain(waiting).chain(sent).chain(strays));
     }
 }

@@ -6,9 +6,11 @@
 //! way has opened.
 //!
 //! * `forward`: requests of this brick's Redis front that another brick must answer;
+//! * `lines`: what each connection has of them;
 //! * `probes`: which of those that share a partition with this core cannot be reached.
 
 mod forward;
+mod lines;
 mod probes;
 #[cfg(test)]
 mod tests;

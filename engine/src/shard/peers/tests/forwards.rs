@@ -4,10 +4,11 @@ use firebrick_net::Ep;
 use firebrick_partition::op::Route;
 
 use crate::shard::asker::ConnId;
-use crate::shard::peers::forward::RETRY_NS;
+use crate::shard::peers::forward::{FORWARDS_MAX, RETRY_NS, STRAY_NS};
 use crate::shard::peers::{Forwards, Holder};
 
-const WAY: Holder = Holder::Way(Ep { slot: 9, generation: 0 });
+const WAY_EP: Ep = Ep { slot: 9, generation: 0 };
+const WAY: Holder = Holder::Way(WAY_EP);
 
 fn conn(slot: u32) -> ConnId {
     ConnId::new(Ep { slot, generation: 0 })
@@ -76,7 +77,6 @@ fn nothing_is_tried_behind_a_later_one_of_its_key() {
 /// before the first comes back with "not here" and is tried again.
 #[test]
 fn what_follows_a_stray_waits_for_it() {
-    let route = |epoch| Route { epoch, ..Route::default() };
     let mut forwards = Forwards::default();
     let send = |forwards: &mut Forwards, hash| {
         forwards.begin((conn(1), 0), hash, Vec::new(), false, 0).expect("there is room");
@@ -88,18 +88,172 @@ fn what_follows_a_stray_waits_for_it() {
     };
     let slot = send(&mut forwards, 7);
     assert!(!forwards.holds_up(conn(1)));
-    forwards.find_strays(|_| Some(route(1)));
+    forwards.find_strays(0, |_| Some(route(1)));
     assert!(!forwards.holds_up(conn(1)), "the route of its key is as it was");
-    forwards.find_strays(|_| Some(route(2)));
+    forwards.find_strays(0, |_| Some(route(2)));
     assert!(forwards.has_stray(conn(1)) && forwards.holds_up(conn(1)));
     assert!(!forwards.holds_up(conn(2)), "another connection's is not");
     assert!(forwards.answered(slot, WAY).is_some());
     assert!(!forwards.holds_up(conn(1)));
     // Or its connection is lost.
     send(&mut forwards, 7);
-    forwards.find_strays(|_| None);
+    forwards.find_strays(0, |_| None);
     assert!(forwards.holds_up(conn(1)));
-    let Holder::Way(ep) = WAY else { unreachable!("it went to another brick") };
-    assert_eq!(forwards.lost(ep).len(), 1);
+    assert_eq!(forwards.lost(WAY_EP).len(), 1);
     assert!(!forwards.holds_up(conn(1)));
+}
+
+fn route(epoch: u32) -> Route {
+    Route { epoch, ..Route::default() }
+}
+
+/// A request of this connection goes to the other brick by a route that is then another one: its number.
+fn goes_astray(forwards: &mut Forwards, of: ConnId, now_ns: u64) -> u32 {
+    forwards.begin((of, 0), 7, Vec::new(), false, now_ns).expect("there is room");
+    let slot = go(forwards, now_ns).expect("it is fresh").1;
+    forwards.find_strays(now_ns, |_| Some(route(2)));
+    slot
+}
+
+/// The brick that has a stray says nothing, and the way there stays as it is: after a while the stray is in doubt, and
+/// what follows it goes on.
+#[test]
+fn a_stray_without_an_answer_is_in_doubt() {
+    let mut forwards = Forwards::default();
+    let slot = goes_astray(&mut forwards, conn(1), 0);
+    // Routes change again, which is no new beginning.
+    forwards.find_strays(STRAY_NS / 2, |_| Some(route(3)));
+    assert_eq!(forwards.wake_at(), Some(STRAY_NS));
+    assert!(forwards.overdue(STRAY_NS - 1).is_none() && forwards.holds_up(conn(1)));
+    let stray = forwards.overdue(STRAY_NS).expect("it has had its time");
+    assert!(forwards.over(&stray).is_empty());
+    assert!(!forwards.holds_up(conn(1)) && !forwards.has_stray(conn(1)));
+    assert_eq!((stray.conn, forwards.len(), forwards.wake_at()), (conn(1), 0, None));
+    forwards.check();
+    // Its number is nobody else's before its answer has come, which is nobody's.
+    forwards.begin((conn(1), 1), 7, Vec::new(), false, STRAY_NS).expect("there is room");
+    let (part, other) = go(&mut forwards, STRAY_NS).expect("nothing holds it up");
+    assert_eq!(part, 1);
+    assert_ne!(other, slot);
+    assert!(forwards.answered(slot, WAY).is_none());
+    assert_eq!(forwards.take_slot(), slot);
+    assert!(forwards.answered(other, WAY).is_some());
+}
+
+/// Numbers of strays in doubt are free again when the way has ended: those of that way, once.
+#[test]
+fn the_end_of_a_way_frees_the_numbers_of_its_strays() {
+    let mut forwards = Forwards::default();
+    let slots = [1, 2].map(|n| goes_astray(&mut forwards, conn(n), 0));
+    assert!([0, 1].iter().all(|_| forwards.overdue(STRAY_NS).is_some()));
+    assert!(forwards.overdue(STRAY_NS).is_none());
+    assert!(forwards.lost(Ep { slot: 3, generation: 0 }).is_empty());
+    assert_eq!(forwards.take_slot(), 2);
+    assert!(forwards.lost(WAY_EP).is_empty(), "they are over");
+    assert!(forwards.answered(slots[0], WAY).is_none());
+    let mut taken = [forwards.take_slot(), forwards.take_slot()];
+    taken.sort_unstable();
+    assert_eq!(taken, slots);
+    assert_eq!(forwards.take_slot(), 3);
+}
+
+/// One that was answered in time is not in doubt, nor is the one that has its number now, before its own time.
+#[test]
+fn a_number_that_is_used_again_is_given_its_own_time() {
+    let mut forwards = Forwards::default();
+    let slot = goes_astray(&mut forwards, conn(1), 0);
+    assert!(forwards.answered(slot, WAY).is_some());
+    assert_eq!(goes_astray(&mut forwards, conn(1), STRAY_NS / 2), slot);
+    assert!(forwards.overdue(STRAY_NS).is_none());
+    assert!(forwards.overdue(STRAY_NS / 2 * 3).is_some());
+}
+
+/// What is counted by connection is what is there, whatever happens; and of one connection nothing is forgotten.
+#[test]
+fn the_counts_are_true_whatever_happens() {
+    let (mut random, mut now_ns) = (7_u64, 0);
+    let mut below = |n: usize| {
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % n
+    };
+    let (mut forwards, mut sent, mut begun, mut over) = (Forwards::default(), Vec::new(), 0, 0);
+    let mut epoch = 1;
+    for _ in 0..20_000 {
+        now_ns += RETRY_NS;
+        match below(9) {
+            0..3 if forwards.len() < 40 => {
+                let conn = conn(below(4) as u32);
+                forwards.begin((conn, begun), below(3) as u64, Vec::new(), false, now_ns).unwrap();
+                begun += 1;
+            }
+            3..6 => match forwards.next(now_ns) {
+                Some(Ok(forward)) if forwards.has_stray(forward.conn) => {
+                    forwards.wait(forward, now_ns);
+                }
+                Some(Ok(mut forward)) => {
+                    forward.holder = [WAY, Holder::Here][below(2)];
+                    forward.route = route(epoch);
+                    let (slot, holder) = (forwards.take_slot(), forward.holder);
+                    forwards.sent(slot, forward);
+                    sent.push((slot, holder));
+                }
+                Some(Err(_)) => over += 1,
+                None => {}
+            },
+            6 | 7 if !sent.is_empty() => {
+                let (slot, holder) = sent.swap_remove(below(sent.len()));
+                match forwards.answered(slot, holder) {
+                    Some(forward) if below(2) == 0 => forwards.wait(forward, now_ns),
+                    Some(forward) => over += 1 + forwards.over(&forward).len() as u32,
+                    None => {}
+                }
+            }
+            _ if below(60) == 0 => {
+                for forward in forwards.lost(WAY_EP) {
+                    over += 1 + forwards.over(&forward).len() as u32;
+                }
+                sent.retain(|(_, holder)| *holder != WAY);
+            }
+            _ if below(30) == 0 => {
+                epoch += 1;
+                forwards.find_strays(now_ns, |_| Some(route(epoch)));
+            }
+            _ => {
+                while let Some(forward) = forwards.overdue(now_ns) {
+                    over += 1 + forwards.over(&forward).len() as u32;
+                }
+            }
+        }
+        forwards.check();
+        assert_eq!(forwards.len() as u32, begun - over);
+    }
+    assert!(begun > 3_000 && over > 3_000, "{begun} begun, {over} over");
+}
+
+/// As many as there may be, one of each connection and half of them with somebody: a failover. A look at each
+/// must not be a look at all.
+#[test]
+fn many_that_wait_do_not_look_at_each_other() {
+    let begin = std::time::Instant::now();
+    let mut forwards = Forwards::default();
+    let all = FORWARDS_MAX as u32;
+    let each = |n: u32| ConnId::new(Ep { slot: n / 8, generation: n % 8 });
+    for n in 0..all {
+        forwards.begin((each(n), 0), 7, Vec::new(), false, 0).expect("there is room");
+    }
+    assert!(forwards.begin((each(all), 0), 7, Vec::new(), false, 0).is_err());
+    for _ in 0..all / 2 {
+        go(&mut forwards, 0).expect("it is fresh");
+    }
+    forwards.find_strays(0, |_| Some(route(2)));
+    for round in 0..2 {
+        for _ in 0..all / 2 {
+            let forward = forwards.next(round * RETRY_NS).expect("one").expect("in time");
+            forwards.wait(forward, round * RETRY_NS);
+        }
+    }
+    assert!((0..all).all(|n| forwards.holds_up(each(n))));
+    forwards.check();
+    assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
 }
