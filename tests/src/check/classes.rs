@@ -73,9 +73,11 @@ impl Classes {
 /// only one call wrote the value and the get was told its version, the write is as good as answered.
 pub fn resolve(operations: &[Operation]) -> Vec<Operation> {
     let mut all = operations.to_vec();
-    let rewrites = |o: &Operation| match o.call {
-        Call::Append { .. } | Call::Increment { .. } | Call::Expire { .. } | Call::Persist => true,
-        _ => false,
+    let rewrites = |o: &Operation| {
+        matches!(
+            o.call,
+            Call::Append { .. } | Call::Increment { .. } | Call::Expire { .. } | Call::Persist
+        )
     };
     if all.iter().any(rewrites) {
         return all;

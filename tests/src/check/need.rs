@@ -182,10 +182,8 @@ impl<'a> Key<'a> {
             (Call::Expire { .. } | Call::Persist, Some(Back::Done { .. })) => false,
             (_, Some(Back::Done { .. } | Back::Absent))
             | (Call::Take | Call::Swap { .. }, Some(Back::Value { .. })) => true,
-            (Call::Get, Some(Back::Value { version, .. })) => {
-                version.is_some() && !self.classes.expires
-            }
-            (Call::Increment { .. }, Some(Back::Integer { version, .. })) => {
+            (Call::Get, Some(Back::Value { version, .. }))
+            | (Call::Increment { .. }, Some(Back::Integer { version, .. })) => {
                 version.is_some() && !self.classes.expires
             }
             _ => false,

@@ -237,15 +237,26 @@ pub fn happen(values: &mut Values, state: State, operation: &Operation) -> Optio
 /// The state after a call that was answered so; `None` when it cannot be answered so here.
 pub fn answer(values: &mut Values, state: State, operation: &Operation) -> Option<State> {
     let (back_ns, back) = operation.back.as_ref()?;
-    let (state, call) = (state.seen_at(operation.called_ns), &operation.call);
-    let wrote = |state, value, version| wrote(state, operation, value, version);
-    match (call, back) {
+    let state = state.seen_at(operation.called_ns);
+    match (&operation.call, back) {
+        (Call::Swap { .. }, Back::Absent) => done(values, state, operation, back),
+        (Call::Get | Call::Left, _) | (_, Back::Absent | Back::Refused { .. }) => {
+            told(values, state, operation, (*back_ns, back))
+        }
+        _ => done(values, state, operation, back),
+    }
+}
+
+/// An answer that says something of the state, and changes nothing.
+fn told(
+    values: &mut Values,
+    state: State,
+    operation: &Operation,
+    (back_ns, back): (u64, &Back),
+) -> Option<State> {
+    match (&operation.call, back) {
         (Call::Get, Back::Value { value, version }) => {
-            if values.id(&value.0) == state.value {
-                at_version(state, *version)
-            } else {
-                None
-            }
+            (values.id(&value.0) == state.value).then(|| at_version(state, *version))?
         }
         (
             Call::Get
@@ -256,16 +267,6 @@ pub fn answer(values: &mut Values, state: State, operation: &Operation) -> Optio
             | Call::Left,
             Back::Absent,
         ) => (state.value == Values::NONE).then_some(state),
-        (Call::Take | Call::Swap { .. }, Back::Value { value, .. }) => {
-            (values.id(&value.0) == state.value).then_some(())?;
-            let value = written(values, state, call)?;
-            wrote(state, value, None)
-        }
-        (Call::Swap { value }, Back::Absent) => {
-            (state.value == Values::NONE).then_some(())?;
-            let value = values.id(&value.0);
-            wrote(state, value, None)
-        }
         (Call::PutIfAbsent { .. }, Back::Refused { current }) => {
             (state.value != Values::NONE).then_some(())?;
             at_version(state, *current)
@@ -284,6 +285,26 @@ pub fn answer(values: &mut Values, state: State, operation: &Operation) -> Optio
             let (least, most) = (*value as u64 * MS, (*value as u64 + 1) * MS);
             let fits = operation.called_ns + least <= state.end.1 && state.end.0 <= back_ns + most;
             (state.end != NEVER && fits).then_some(state)
+        }
+        // An answer to another question.
+        _ => None,
+    }
+}
+
+/// An answer to a call that wrote something.
+fn done(values: &mut Values, state: State, operation: &Operation, back: &Back) -> Option<State> {
+    let call = &operation.call;
+    let wrote = |state, value, version| wrote(state, operation, value, version);
+    match (call, back) {
+        (Call::Take | Call::Swap { .. }, Back::Value { value, .. }) => {
+            (values.id(&value.0) == state.value).then_some(())?;
+            let value = written(values, state, call)?;
+            wrote(state, value, None)
+        }
+        (Call::Swap { value }, Back::Absent) => {
+            (state.value == Values::NONE).then_some(())?;
+            let value = values.id(&value.0);
+            wrote(state, value, None)
         }
         (
             Call::Put { .. }

@@ -165,7 +165,7 @@ fn a_core_without_a_lease_asks_no_other() {
 fn what_was_read_before_a_lease_ended_does_not_leave_under_the_next() {
     let build = Build::new(1, 1, Durability::Memory);
     let clock = Arc::new(AtomicU64::new(0));
-    let mut rig = Rig::with_clock(build, Arc::clone(&clock)).serve();
+    let mut rig = Rig::with_clock(build, &clock).serve();
     let mut client = NativeClient::new(&mut rig, 0, "default");
     assert_eq!(client.call(&mut rig, b"k", put(b"v")), "done");
     let end_ns = rig.now + 10_000_000;

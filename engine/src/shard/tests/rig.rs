@@ -105,10 +105,10 @@ impl Rig {
     }
 
     /// What the cores see when they look at the clock again within a turn.
-    pub fn with_clock(build: Build, clock: Arc<AtomicU64>) -> Self {
+    pub fn with_clock(build: Build, clock: &Arc<AtomicU64>) -> Self {
         let mut rig = Self::new(build);
         for core in &mut rig.cores {
-            let clock = Arc::clone(&clock);
+            let clock = Arc::clone(clock);
             core.shard.clock = Box::new(move || clock.load(Ordering::Relaxed));
         }
         rig

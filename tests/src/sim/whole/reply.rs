@@ -46,16 +46,19 @@ fn back(call: &Call, reply: &Value) -> Option<Back> {
         (Call::Get | Call::Take | Call::Swap { .. }, Value::Nil)
         | (Call::Remove | Call::Expire { .. }, Value::Integer(0))
         | (Call::Left, Value::Integer(-2)) => Back::Absent,
-        (Call::Left, Value::Integer(value)) => Back::Integer { value: *value, version },
-        (Call::Expire { .. } | Call::Persist, Value::Integer(1)) => Back::Done { version },
-        (Call::Persist, Value::Integer(0)) => Back::Refused { current: None },
+        (Call::Increment { .. } | Call::Left, Value::Integer(value)) => {
+            Back::Integer { value: *value, version }
+        }
+        (Call::Remove | Call::Expire { .. } | Call::Persist, Value::Integer(1)) => {
+            Back::Done { version }
+        }
         (
             Call::Put { .. } | Call::PutFor { .. } | Call::PutIfAbsent { .. },
             Value::Simple(text),
         ) if text == "OK" => Back::Done { version },
-        (Call::Remove, Value::Integer(1)) => Back::Done { version },
-        (Call::PutIfAbsent { .. }, Value::Nil) => Back::Refused { current: None },
-        (Call::Increment { .. }, Value::Integer(value)) => Back::Integer { value: *value, version },
+        (Call::Persist, Value::Integer(0)) | (Call::PutIfAbsent { .. }, Value::Nil) => {
+            Back::Refused { current: None }
+        }
         (Call::Append { .. }, Value::Integer(len)) => Back::Length { len: *len as u64, version },
         _ => return None,
     })
