@@ -214,15 +214,20 @@ impl Brick {
 
     /// Runs `firebrick` with these arguments against this brick; it must end with 0.
     pub fn cli(&self, args: &[&str]) -> String {
+        self.try_cli(args).unwrap_or_else(|said| panic!("{args:?}: {said}{}", self.said()))
+    }
+
+    /// The same; what it said when it did not end with 0.
+    pub fn try_cli(&self, args: &[&str]) -> Result<String, String> {
         let output = Command::new(firebrick())
             .args(args)
             .args(["--connect", &self.native.to_string()])
             .stdin(Stdio::null())
             .output()
             .expect("the command line");
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{args:?}: {said}{}", self.said());
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        let said = if output.status.success() { &output.stdout } else { &output.stderr };
+        let said = String::from_utf8_lossy(said).into_owned();
+        if output.status.success() { Ok(said) } else { Err(said) }
     }
 
     /// Anonymous memory of the process, in bytes.

@@ -28,12 +28,13 @@ fn forget_memory(brick: &Brick) {
     std::fs::remove_dir_all(brick.memory_dir()).expect("memory_dir");
 }
 
-/// Files that hold what somebody stored: not spares, nor the brick's own identity, which each start writes.
+/// Files that hold what somebody stored: not spares, nor room held back, nor the brick's own identity, which each start writes.
 fn kept(folder: &Path) -> Vec<(PathBuf, u64)> {
     let holds = |path: &Path| {
         let name = path.file_name().expect("a name").to_string_lossy().into_owned();
         let unfinished = path.extension().is_some_and(|end| end == "tmp");
-        !name.starts_with("spare-") && !name.starts_with("brick.") && !unfinished
+        let room = name.starts_with("spare-") || name == "reserve";
+        !room && !name.starts_with("brick.") && !unfinished
     };
     listing(folder).into_iter().filter(|(path, _)| holds(path)).collect()
 }

@@ -267,10 +267,6 @@ fn told(
             | Call::Left,
             Back::Absent,
         ) => (state.value == Values::NONE).then_some(state),
-        // Nothing was there to be taken.
-        (Call::Take, Back::Refused { current: Some(Version::NONE) }) => {
-            (state.value == Values::NONE).then_some(state)
-        }
         (Call::PutIfAbsent { .. }, Back::Refused { current }) => {
             (state.value != Values::NONE).then_some(())?;
             at_version(state, *current)
