@@ -313,6 +313,9 @@ impl History {
                 if at_ns < operation.called_ns {
                     return Err(format!("{id} was answered before it was called"));
                 }
+                // What the retry of a take of nothing is told.
+                let taken = operation.call == Call::Take && matches!(back, Back::Refused { .. });
+                let back = if taken { Back::Absent } else { back };
                 match operation.back.replace((at_ns, back)) {
                     None => Ok(()),
                     Some(_) => Err(format!("{id} was answered twice")),

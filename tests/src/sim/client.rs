@@ -395,12 +395,8 @@ impl Client {
                 if !read && self.operations[at].loose > 1 {
                     self.wishes.push(Wish::Saw("a write is answered after a lost try"));
                 }
-                let taken = matches!(self.operations[at].what, What::Call { call: Call::Take, .. });
-                match back_of(&answer) {
-                    // What a retry is told of a take of nothing.
-                    Some(Back::Refused { .. }) if taken => self.finish(at, Some(Back::Absent)),
-                    None => {}
-                    back => self.finish(at, back),
+                if let Some(back) = back_of(&answer) {
+                    self.finish(at, Some(back));
                 }
             }
         }
