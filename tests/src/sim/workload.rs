@@ -38,15 +38,13 @@ pub fn call(
 
 fn write(random: &mut Random, key: &str, unique: &str, seen: Option<Version>) -> Call {
     let value = || unique.into();
-    let die = random.below(13);
+    let die = random.below(11);
     match (family(key), die) {
         (Family::Counter, _) => Call::Increment { by: 1 },
         (Family::List, _) => Call::Append { value: value() },
         (Family::Register, 0..=4) => Call::Put { value: value() },
         (Family::Register, 5 | 6) => Call::Remove,
         (Family::Register, 7 | 8) => Call::PutIfAbsent { value: value() },
-        (Family::Register, 9) => Call::Take,
-        (Family::Register, 10) => Call::Swap { value: value() },
         (Family::Register, _) => match seen {
             Some(version) => Call::PutIfVersion { value: value(), version },
             None => Call::Put { value: value() },
