@@ -208,6 +208,12 @@ fn take_the_rest(path: &Path) -> PathBuf {
     ballast
 }
 
+/// With little memory, and its data there.
+fn brick_in(data_dir: PathBuf) -> Brick {
+    let (durability, memory, data_dir) = ("async", "64MiB", Some(data_dir));
+    Brick::start(&Options { durability, memory, data_dir, ..Options::default() })
+}
+
 fn ends_well(mut brick: Brick) {
     assert!(brick.stop(libc::SIGTERM).success(), "{}", brick.said());
 }
@@ -216,13 +222,7 @@ fn ends_well(mut brick: Brick) {
 fn tables_come_and_go_and_a_brick_starts_without_a_free_block() {
     let test = "tables_come_and_go_and_a_brick_starts_without_a_free_block";
     let Some((mount, path)) = small(test, Mount::tmpfs(64)) else { return };
-    let options = Options {
-        durability: "async",
-        memory: "64MiB",
-        data_dir: Some(path),
-        ..Options::default()
-    };
-    let mut brick = Brick::start(&options);
+    let mut brick = brick_in(path);
     let mut resp = brick.connect();
     for number in 0..300 {
         assert!(put(&mut resp, number).is_ok());
@@ -266,13 +266,7 @@ fn a_full_disk_that_writes_nothing_in_place_fails_no_write() {
     else {
         return;
     };
-    let options = Options {
-        durability: "async",
-        memory: "64MiB",
-        data_dir: Some(path),
-        ..Options::default()
-    };
-    let brick = Brick::start(&options);
+    let brick = brick_in(path);
     let mut resp = brick.connect();
     for number in 0..300 {
         assert!(put(&mut resp, number).is_ok());
@@ -296,13 +290,7 @@ fn a_disk_that_takes_no_more_files_can_be_emptied() {
     let test = "a_disk_that_takes_no_more_files_can_be_emptied";
     let mount = Mount::without_device("tmpfs", "size=64m,nr_inodes=64");
     let Some((mount, path)) = small(test, mount) else { return };
-    let options = Options {
-        durability: "async",
-        memory: "64MiB",
-        data_dir: Some(path),
-        ..Options::default()
-    };
-    let brick = Brick::start(&options);
+    let brick = brick_in(path);
     let mut resp = brick.connect();
     for number in 0..6_000 {
         assert!(put(&mut resp, number).is_ok());

@@ -5,9 +5,8 @@ use super::net::{Net, REMOVE, Sent, put};
 use crate::replica::Report;
 use crate::wire::peer::Peer;
 
-/// It has room for what is written meanwhile, and votes for that: this does not hide that the copy stands still.
-#[test]
-fn a_learner_without_room_for_the_copy_is_reported_until_it_is_dropped() {
+/// Brick 2 is named a learner of more than it has room for.
+fn learner_without_room() -> Net {
     let mut net = Net::new(2, 1, 3);
     net.settle();
     for n in 0..600 {
@@ -20,6 +19,13 @@ fn a_learner_without_room_for_the_copy_is_reported_until_it_is_dropped() {
     net.bricks.get_mut(&2).unwrap().replica = Some(small);
     net.learns(2);
     net.tell_all();
+    net
+}
+
+/// It has room for what is written meanwhile, and votes for that: this does not hide that the copy stands still.
+#[test]
+fn a_learner_without_room_for_the_copy_is_reported_until_it_is_dropped() {
+    let mut net = learner_without_room();
     for round in 0..10 {
         net.reports.clear();
         for _ in 0..10 {
@@ -36,18 +42,7 @@ fn a_learner_without_room_for_the_copy_is_reported_until_it_is_dropped() {
 /// What is there of the first try may be all that takes the room, and nothing is cleaned before a copy is whole.
 #[test]
 fn a_learner_that_had_no_room_begins_with_nothing() {
-    let mut net = Net::new(2, 1, 3);
-    net.settle();
-    for n in 0..600 {
-        net.ask(1, &key(n), put(&[1; 900]), None);
-    }
-    net.settle();
-    let mut cfg = super::config(firebrick_log::Durability::Memory);
-    cfg.bytes_max = 256 << 10;
-    let small = crate::replica::Replica::new(firebrick_log::Log::in_heap(cfg), super::leaf());
-    net.bricks.get_mut(&2).unwrap().replica = Some(small);
-    net.learns(2);
-    net.tell_all();
+    let mut net = learner_without_room();
     net.settle();
     assert!(net.replica(2).copying().is_some() && net.replica(2).log().room_bytes() == 0);
     // It is dropped, most goes, and it is named again in a newer epoch.

@@ -1,14 +1,9 @@
 //! What is gone stays gone, whoever leads and whatever its clock says; what lives on is never said to be gone.
 
-use super::net::{Fate, Net, put, put_if_absent};
-use crate::op::{Answer, Condition, ExpireWhen, Expiry, Op};
+use super::net::{Fate, Net, put, put_if_absent, put_until};
+use crate::op::{Answer, Condition, ExpireWhen, Op};
 
 const LIFE_MS: u64 = 60_000;
-
-fn put_until(at_ms: u64) -> Op<'static> {
-    let (expiry, condition) = (Expiry::At(at_ms), Condition::Always);
-    Op::Put { value: b"v", expiry, condition, want_old: false }
-}
 
 /// A group of three, and when a value put now ends.
 fn begin() -> (Net, u64) {

@@ -78,6 +78,11 @@ pub fn put(value: &[u8]) -> Op<'_> {
     Op::Put { value, expiry: Expiry::Never, condition: Condition::Always, want_old: false }
 }
 
+pub fn put_until(at_ms: u64) -> Op<'static> {
+    let (expiry, condition) = (Expiry::At(at_ms), Condition::Always);
+    Op::Put { value: b"v", expiry, condition, want_old: false }
+}
+
 pub fn put_if_absent(value: &[u8]) -> Op<'_> {
     Op::Put { value, expiry: Expiry::Never, condition: Condition::Absent, want_old: false }
 }

@@ -1,15 +1,10 @@
 //! Values and sessions whose time passes while records are under way and groups change.
 
-use super::net::{Net, put};
+use super::net::{Net, put, put_until};
 use super::*;
-use crate::op::{Answer, Condition, Expiry, RequestId, SessionId};
+use crate::op::{Answer, RequestId, SessionId};
 use crate::replica::{Reads, WAITING_BYTES_MAX};
 use crate::sessions::IDLE_NS;
-
-fn put_until(at_ms: u64) -> Op<'static> {
-    let expiry = Expiry::At(at_ms);
-    Op::Put { value: b"v", expiry, condition: Condition::Always, want_old: false }
-}
 
 fn increment(net: &mut Net, brick: u32, session: SessionId, number: u32) -> Option<i64> {
     let op = Op::Increment { by: 1 };
