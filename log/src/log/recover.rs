@@ -39,6 +39,12 @@ impl Log {
         partition == self.cfg.partition || self.manifest.ancestors.contains(&partition)
     }
 
+    /// Up to where a settled segment was durable when the manifest was written; 0 when it does not list it.
+    pub(super) fn listed_end(&self, slot: u32) -> u64 {
+        let name = self.segment(slot).name();
+        self.manifest.settled.iter().find(|l| l.name == name).map_or(0, |l| l.end)
+    }
+
     /// The next offset at or after `from` with a valid record that `fits`.
     fn resynchronise(
         &self,
@@ -173,10 +179,8 @@ impl Scan {
     pub(super) fn look_ahead_settled(log: &Log, slot: u32, at: usize) -> Sight {
         let segment = log.segment(slot);
         let clean = segment.memory.bytes()[at..].iter().all(|&b| b == 0);
-        let name = segment.name();
-        let listed = log.manifest.settled.iter().find(|l| l.name == name).map_or(0, |l| l.end);
         let resume = if clean { None } else { log.resume_at(segment, at, |_| true) };
-        if resume.is_some() || (at as u64) < listed {
+        if resume.is_some() || (at as u64) < log.listed_end(slot) {
             return Sight::Damage { resume };
         }
         Sight::End { torn: !clean }

@@ -345,10 +345,15 @@ impl Scan {
                 log.flush.zeros.push_front((slot, end, end + dirty + 1));
             }
         }
+        let durable = if tail || damaged { end } else { self.durable_settled(log, slot, end) };
+        if durable < end {
+            log.flush.settled_written += (end - durable) as u64;
+            log.flush.settled_dirty.push_back(slot);
+        }
         let segment = log.segment_mut(slot);
         segment.end = end;
-        segment.durable = end;
-        segment.written = end;
+        segment.durable = durable;
+        segment.written = durable;
         if tail && end > SEGMENT_HEAD_BYTES {
             segment.last = last;
             segment.first =
@@ -356,6 +361,15 @@ impl Scan {
         }
         self.todo.pop_front();
         self.at = SEGMENT_HEAD_BYTES;
+    }
+
+    /// Up to where the disk surely has a settled segment that ends at `end`: memory may have more, of which the process
+    /// that died had not written all.
+    fn durable_settled(&self, log: &Log, slot: u32, end: usize) -> usize {
+        if self.source == Source::Disk || !log.has_disk() {
+            return end;
+        }
+        (log.listed_end(slot) as usize).clamp(SEGMENT_HEAD_BYTES, end)
     }
 
     fn finish<F>(&mut self, log: &mut Log, each: &mut F)

@@ -228,6 +228,14 @@ impl Rig {
         panic!("cleaning never ends: {:?}", self.log.stats());
     }
 
+    /// Cleans as far as it goes while the disk stands still.
+    pub fn clean_held(&mut self) {
+        assert!(self.hold_writes);
+        while self.log.clean(1 << 20, true, &mut self.index) != CleanProgress::Nothing {
+            self.pump();
+        }
+    }
+
     /// `kill -9`: nothing is flushed, unmapped or written; then a start in the same boot.
     pub fn kill(&mut self) {
         self.nonce += 1;

@@ -6,6 +6,7 @@
 mod common;
 
 mod cleaning;
+mod failing_twice;
 mod segments;
 mod starting;
 mod writing;
