@@ -38,8 +38,9 @@ impl Log {
             if !whole {
                 break;
             }
-            // Emptied, it is the next roll's.
+            // Emptied, it is the next roll's, and no longer cleaning's (which takes away what stayed empty).
             self.tail_slots.pop_back();
+            self.cleaning.emptied.retain(|emptied| emptied.slot != slot);
             self.tails.next.push_front(slot);
         }
         self.reopen_tail();
