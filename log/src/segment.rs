@@ -272,6 +272,12 @@ impl Segment {
         (len >= crate::HEADER_BYTES && len <= self.end.saturating_sub(at)).then_some(len)
     }
 
+    /// Fewer tombstones are known to be newer than all of it than its first page says.
+    pub fn lower_made_at(&mut self, seq: u64) {
+        self.head.made_at_seq = seq;
+        self.memory.slice_mut(0, HEAD_USED).copy_from_slice(&self.head.encode());
+    }
+
     /// The record at `at`, a put or `Sessions`, is dead from now on.
     #[inline]
     pub fn set_dead(&self, at: usize) {

@@ -92,7 +92,7 @@ pub(super) struct Flush {
     pub behind: VecDeque<u32>,
     /// Newest durable record of the tail.
     pub flushed: Version,
-    /// Ranges that truncation zeroed: slot, from, to.
+    /// Ranges that go before all else: what truncation zeroed, and first pages that were changed. Slot, from, to.
     pub zeros: VecDeque<(u32, usize, usize)>,
     /// Ranges that truncation drops and that memory still has: slot, from, to.
     pub unzeroed: VecDeque<(u32, usize, usize)>,

@@ -39,6 +39,20 @@ impl Log {
         partition == self.cfg.partition || self.manifest.ancestors.contains(&partition)
     }
 
+    /// Records were lost, and others will have their sequence numbers: no segment may say that it was made later than what is
+    /// left. (Else a tombstone would be dropped while an older record of its key is in that segment.) The new first
+    /// pages go to the disk before anything else.
+    pub(super) fn lower_heads(&mut self) {
+        let commit = self.commit;
+        for slot in 0..self.slots.len() {
+            let Some(segment) = &mut self.slots[slot] else { continue };
+            if segment.head.made_at_seq > commit {
+                segment.lower_made_at(commit);
+                self.flush.zeros.push_back((slot as u32, 0, SEGMENT_HEAD_BYTES));
+            }
+        }
+    }
+
     /// Up to where a settled segment was durable when the manifest was written; 0 when it does not list it.
     pub(super) fn listed_end(&self, slot: u32) -> u64 {
         let name = self.segment(slot).name();

@@ -393,6 +393,9 @@ impl Scan {
         log.commit = self.report.commit.min(self.last.seq);
         log.flush.flushed = self.last;
         log.manifest.intact = self.report.intact;
+        if self.source == Source::Disk {
+            log.lower_heads();
+        }
         log.set_ready();
         self.report.commit = log.commit;
         self.report.tail = self.last;

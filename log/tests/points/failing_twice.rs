@@ -80,3 +80,59 @@ fn an_empty_segment_that_cleaning_takes_is_not_appended_to_after_a_truncation() 
     rig.kill();
     assert_eq!(rig.index.values(&rig.log), values);
 }
+
+/// An `async` log that lost all but its first record, and then goes on with larger ones: a put of key 7 in `t2.seg`,
+/// which was made before the loss, and its tombstone in `t3.seg`.
+fn put_and_tombstone_after_a_loss(rig: &mut Rig) {
+    for i in 0..11 {
+        rig.put(500 + i, &[1; 1000]);
+    }
+    rig.put(600, &[1; 1000]);
+    rig.put(7, &[1; 64]);
+    for i in 1..11 {
+        rig.put(600 + i, &[1; 1000]);
+    }
+    assert_eq!(rig.log.segment_name(rig.index.at[&key(7)].0).unwrap().n, 2);
+    rig.put(700, &[1; 1000]);
+    rig.try_write(&Body::Remove { key: &key(7), id: None }).unwrap();
+    assert_eq!(rig.log.segment_name(rig.index.at[&key(7)].0).unwrap().n, 3);
+    for i in 1..11 {
+        rig.put(700 + i, &[1; 1000]);
+    }
+}
+
+#[test]
+fn a_tombstone_outlives_its_put_in_a_segment_that_was_made_before_records_were_lost() {
+    let mut rig = rig(ASYNC);
+    rig.put(0, &[1; 64]);
+    for _ in 0..2 {
+        rig.now += 1_000_000_000;
+        rig.pump();
+    }
+    rig.hold_writes = true;
+    for i in 0..90 {
+        rig.put(i, &[1; 64]);
+    }
+    // What follows was made when more than seventy records were committed, and only one is left of them.
+    rig.pump();
+    rig.lose_power();
+    rig.hold_writes = false;
+    assert_eq!(rig.log.tail().seq, 1);
+    put_and_tombstone_after_a_loss(&mut rig);
+    // The first segment goes, then the third, and the second stays.
+    for first in [500, 700] {
+        for i in 0..11 {
+            rig.put(first + i, &[2; 1000]);
+        }
+        rig.put(0, &[2; 64]);
+        for _ in 0..2 {
+            rig.now += 1_000_000_000;
+            rig.pump();
+        }
+        rig.clean(true);
+    }
+    let files = rig.files("memory");
+    assert!(files.contains(&"t2.seg".into()) && !files.contains(&"t3.seg".into()), "{files:?}");
+    rig.kill();
+    assert_eq!(rig.index.value(&rig.log, &key(7)), None, "it came back");
+}
