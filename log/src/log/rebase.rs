@@ -34,6 +34,8 @@ impl Log {
         self.tail = below;
         self.commit = below.seq;
         self.flush.flushed = below;
+        // It may begin below what was committed here: others lead without it.
+        self.lower_heads();
         self.manifest.settled = self.list_settled();
         self.change_manifest(change)
     }
@@ -59,7 +61,9 @@ impl Log {
         self.settled_open = None;
         self.flush.settled_dirty.clear();
         self.flush.settled_durable = self.flush.settled_written;
-        self.flush.zeros.clear();
+        // Those of the segments that come next are still needed.
+        let next = [&self.tails.next, &self.settleds.next];
+        self.flush.zeros.retain(|(slot, ..)| next.iter().any(|next| next.contains(slot)));
         self.manifest.dropped = 0;
         // The manifest that is going to be changed.
         let ticket = Some(self.manifest_changed + 1);

@@ -39,16 +39,24 @@ impl Log {
         partition == self.cfg.partition || self.manifest.ancestors.contains(&partition)
     }
 
-    /// Records were lost, and others will have their sequence numbers: no segment may say that it was made later than what is
+    /// Records are gone, and others will have their sequence numbers: no segment may say that it was made later than what is
     /// left. (Else a tombstone would be dropped while an older record of its key is in that segment.) The new first
     /// pages go to the disk before anything else.
     pub(super) fn lower_heads(&mut self) {
+        for slot in 0..self.slots.len() as u32 {
+            if self.slots[slot as usize].is_some() && !self.is_being_emptied(slot) {
+                self.lower_head(slot);
+            }
+        }
+    }
+
+    pub(super) fn lower_head(&mut self, slot: u32) {
         let commit = self.commit;
-        for slot in 0..self.slots.len() {
-            let Some(segment) = &mut self.slots[slot] else { continue };
-            if segment.head.made_at_seq > commit {
-                segment.lower_made_at(commit);
-                self.flush.zeros.push_back((slot as u32, 0, SEGMENT_HEAD_BYTES));
+        let segment = self.segment_mut(slot);
+        if segment.head.made_at_seq > commit {
+            segment.lower_made_at(commit);
+            if self.has_disk() {
+                self.flush.zeros.push_back((slot, 0, SEGMENT_HEAD_BYTES));
             }
         }
     }

@@ -232,6 +232,8 @@ impl Log {
             Ok(bound) => {
                 debug_assert_eq!(bound.head.name, name);
                 let slot = self.place(Segment::new(*bound));
+                // The log may have begun again meanwhile, lower.
+                self.lower_head(slot);
                 let supply = self.supply(name.kind);
                 supply.state = State::Idle;
                 supply.next.push_back(slot);

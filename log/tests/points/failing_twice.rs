@@ -3,12 +3,11 @@
 use super::*;
 
 /// Writes and cleans, so that live records lie in settled segments that were listed.
-fn settled(durability: Durability) -> Rig {
-    let mut rig = rig(durability);
+fn settled() -> Rig {
+    let mut rig = rig(Durability::Sync);
     for i in 0..600 {
         rig.put(if i % 3 == 0 { 1000 + i } else { i % 60 }, &[4; 64]);
     }
-    rig.now += 1_000_000_000;
     rig.pump();
     rig.clean(true);
     assert!(!rig.log.manifest().settled.is_empty());
@@ -17,7 +16,7 @@ fn settled(durability: Durability) -> Rig {
 
 #[test]
 fn what_cleaning_moved_before_a_kill_is_on_the_disk_before_its_original_goes() {
-    let mut rig = settled(Durability::Sync);
+    let mut rig = settled();
     for i in 0..300 {
         rig.put(if i % 15 == 0 { 2000 + i } else { i % 4 }, &[5; 64]);
     }
@@ -81,12 +80,8 @@ fn an_empty_segment_that_cleaning_takes_is_not_appended_to_after_a_truncation() 
     assert_eq!(rig.index.values(&rig.log), values);
 }
 
-/// An `async` log that lost all but its first record, and then goes on with larger ones: a put of key 7 in `t2.seg`,
-/// which was made before the loss, and its tombstone in `t3.seg`.
+/// A put of key 7 in `t2.seg`, which was made when more records were committed than there are, and its tombstone in `t3.seg`.
 fn put_and_tombstone_after_a_loss(rig: &mut Rig) {
-    for i in 0..11 {
-        rig.put(500 + i, &[1; 1000]);
-    }
     rig.put(600, &[1; 1000]);
     rig.put(7, &[1; 64]);
     for i in 1..11 {
@@ -118,6 +113,9 @@ fn a_tombstone_outlives_its_put_in_a_segment_that_was_made_before_records_were_l
     rig.lose_power();
     rig.hold_writes = false;
     assert_eq!(rig.log.tail().seq, 1);
+    for i in 0..11 {
+        rig.put(500 + i, &[1; 1000]);
+    }
     put_and_tombstone_after_a_loss(&mut rig);
     // The first segment goes, then the third, and the second stays.
     for first in [500, 700] {
@@ -135,4 +133,30 @@ fn a_tombstone_outlives_its_put_in_a_segment_that_was_made_before_records_were_l
     assert!(files.contains(&"t2.seg".into()) && !files.contains(&"t3.seg".into()), "{files:?}");
     rig.kill();
     assert_eq!(rig.index.value(&rig.log, &key(7)), None, "it came back");
+}
+
+#[test]
+fn a_tombstone_outlives_its_put_in_a_segment_that_was_made_before_a_log_began_again_lower() {
+    let mut rig = rig(ASYNC);
+    for i in 0..90 {
+        rig.put(i, &[1; 64]);
+    }
+    rig.pump();
+    // The others lead without what this one has.
+    rig.log.rebase(Version { epoch: 1, seq: 10 }, false, |_| ());
+    rig.index = Index::default();
+    put_and_tombstone_after_a_loss(&mut rig);
+    for i in 0..11 {
+        rig.put(700 + i, &[2; 1000]);
+    }
+    for _ in 0..2 {
+        rig.now += 1_000_000_000;
+        rig.pump();
+    }
+    rig.clean(true);
+    let files = rig.files("memory");
+    assert!(files.contains(&"t2.seg".into()) && !files.contains(&"t3.seg".into()), "{files:?}");
+    rig.kill();
+    assert_eq!(rig.index.value(&rig.log, &key(7)), None, "it came back");
+    assert_eq!(rig.index.values(&rig.log).len(), 22);
 }
