@@ -14,7 +14,7 @@ use super::count::needs_judgement;
 use super::free::Emptied;
 use crate::limits::SEGMENT_HEAD_BYTES;
 use crate::loc::Loc;
-use crate::record::{HEADER_BYTES, Kind, Record, Unchecked};
+use crate::record::{HEADER_BYTES, Kind, Record, Unchecked, version_of};
 use crate::segment::{Segment, SegmentKind, SegmentName};
 
 /// Dead share of all closed segments, in percent, at which cleaning starts under load.
@@ -351,6 +351,10 @@ impl Log {
         let segment = self.segment_mut(slot);
         segment.end = at + stride;
         segment.count_added(kind, stride);
+        if kind == Kind::Sessions {
+            let stamp = version_of(&segment.memory.bytes()[at..]).seq;
+            self.flush.settled_rests_on = self.flush.settled_rests_on.max(stamp);
+        }
         self.flush.settled_written += stride as u64;
         if has_disk && self.flush.settled_dirty.back() != Some(&slot) {
             self.flush.settled_dirty.push_back(slot);

@@ -101,6 +101,8 @@ pub(super) struct Flush {
     /// Bytes ever appended to settled segments, and how many of them are durable.
     pub settled_written: u64,
     pub settled_durable: u64,
+    /// What a `Sessions` record speaks of goes to the disk before it does: a retry must not be told of a write that is lost.
+    pub settled_rests_on: u64,
     /// Settled segments with something to flush, in order of filling.
     pub settled_dirty: VecDeque<u32>,
     /// Truncations so far.
@@ -246,6 +248,9 @@ impl Log {
     }
 
     fn settled_piece(&self) -> Option<Piece> {
+        if self.flush.flushed.seq < self.flush.settled_rests_on.min(self.tail.seq) {
+            return None;
+        }
         let &slot = self.flush.settled_dirty.front()?;
         let segment = self.segment(slot);
         let from = segment.written;

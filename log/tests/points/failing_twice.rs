@@ -1,6 +1,7 @@
 //! What a second failure finds after the first.
 
 use super::*;
+use firebrick_log::record::SessionResult;
 
 /// Writes and cleans, so that live records lie in settled segments that were listed.
 fn settled() -> Rig {
@@ -159,4 +160,44 @@ fn a_tombstone_outlives_its_put_in_a_segment_that_was_made_before_a_log_began_ag
     rig.kill();
     assert_eq!(rig.index.value(&rig.log, &key(7)), None, "it came back");
     assert_eq!(rig.index.values(&rig.log).len(), 22);
+}
+
+fn results(n: usize) -> Vec<SessionResult> {
+    let one = |number| SessionResult {
+        session_partition: PARTITION,
+        session_seq: 1,
+        number,
+        epoch: 1,
+        seq: 1,
+        answered: 0,
+        result: 0,
+    };
+    (1..=n as u32).map(one).collect()
+}
+
+#[test]
+fn what_a_sessions_record_rests_on_is_on_the_disk_before_it_is() {
+    let mut rig = rig(ASYNC);
+    rig.put(100, &[7; 64]);
+    for _ in 0..2 {
+        rig.now += 1_000_000_000;
+        rig.pump();
+    }
+    // Answered, and not on the disk yet.
+    for i in 0..10 {
+        rig.put(i, &[7; 64]);
+    }
+    let stamp = rig.log.commit();
+    while rig.log.begin_sessions(&meta(stamp, stamp), 2).is_err() {
+        rig.pump();
+    }
+    rig.log.add_sessions(&results(2));
+    rig.log.end_sessions().unwrap();
+    rig.pump();
+    rig.log.complete();
+    rig.pump();
+    rig.lose_power();
+    let names: Vec<SegmentName> = rig.log.segment_counts().map(|count| count.name).collect();
+    let newest = names.iter().flat_map(|&name| rig.log.records_of(name)).map(|(_, r)| r.version().seq);
+    assert_eq!(newest.max(), Some(rig.log.tail().seq), "it tells of writes that are lost");
 }
