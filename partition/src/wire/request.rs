@@ -320,13 +320,8 @@ fn unpack(code: u8, flags: u16, details: Details, value: &[u8]) -> Result<Op<'_>
             Op::Remove { condition: condition(flags, details), want_old: flags & WANT_OLD != 0 }
         }
         code::INCREMENT => Op::Increment { by: a as i64 },
-        code::INCREMENT_FLOAT => {
-            let by = f64::from_bits(a);
-            if !by.is_finite() {
-                return Err(WireError::Field(Kind::Request, "the number to add"));
-            }
-            Op::IncrementFloat { by }
-        }
+        // (Whether the sum is a number is the partition's to say.)
+        code::INCREMENT_FLOAT => Op::IncrementFloat { by: f64::from_bits(a) },
         code::APPEND => Op::Append { value },
         code::SET_RANGE => Op::SetRange { offset: c, value },
         code::EXPIRE => Op::Expire {

@@ -49,6 +49,7 @@ fn op() -> impl Strategy<Value = Op<'static>> {
             .prop_map(|(condition, want_old)| Op::Remove { condition, want_old }),
         any::<i64>().prop_map(|by| Op::Increment { by }),
         (-1e18..1e18f64).prop_map(|by| Op::IncrementFloat { by }),
+        Just(Op::IncrementFloat { by: f64::INFINITY }),
         bytes().prop_map(|value| Op::Append { value }),
         (any::<u32>(), bytes()).prop_map(|(offset, value)| Op::SetRange { offset, value }),
         (any::<u64>(), any::<[bool; 4]>()).prop_map(|(at_ms, [nx, xx, gt, lt])| Op::Expire {

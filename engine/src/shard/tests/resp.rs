@@ -58,6 +58,20 @@ fn a_connection_that_is_full_goes_on_when_it_is_read() {
     settle(&mut rig, &mut client, 5_000_000_000);
 }
 
+/// What the front takes for a number travels to the core that holds the key, also what no sum can be made of.
+#[test]
+fn an_infinite_increment_is_refused_by_the_core_that_holds_the_key() {
+    let mut rig = Rig::new(Build::new(3, 2, Durability::Memory)).serve();
+    let mut client = RespClient::new(&mut rig, 0, "c");
+    let refused = b"-ERR increment would produce NaN or Infinity\r\n";
+    for n in 0..16 {
+        let key = format!("float{n}");
+        client.say(rig.now, &[b"INCRBYFLOAT", key.as_bytes(), b"-inf"], refused, Vec::new());
+    }
+    settle(&mut rig, &mut client, 1_000_000_000);
+    assert_eq!(client.replies, 16);
+}
+
 /// Replies of a connection that has gone do not reach the one that got its slot.
 #[test]
 fn late_replies_do_not_reach_the_next_connection_of_the_slot() {
