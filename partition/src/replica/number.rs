@@ -21,10 +21,13 @@ pub(super) fn parse_integer(text: &[u8]) -> Option<i64> {
     if negative { 0i64.checked_sub_unsigned(value) } else { i64::try_from(value).ok() }
 }
 
+/// A longer text is no number, as in Redis. What `format_float` writes has up to 341 bytes.
+const FLOAT_BYTES_MAX: usize = 5 << 10;
+
 /// A decimal number; no space around it, no "nan".
 pub(super) fn parse_float(text: &[u8]) -> Option<f64> {
     let first = *text.first()?;
-    if text.len() > 255
+    if text.len() > FLOAT_BYTES_MAX
         || !(first.is_ascii_digit() || matches!(first, b'-' | b'+' | b'.' | b'i' | b'I'))
     {
         return None;
@@ -98,6 +101,12 @@ mod tests {
             assert_eq!(String::from_utf8(out).unwrap(), text);
         }
         assert_eq!(parse_float(b"3.0e3"), Some(3000.0));
+        for extreme in [f64::MAX, f64::MIN, f64::MIN_POSITIVE, 5e-324] {
+            let mut out = Vec::new();
+            format_float(extreme, &mut out);
+            assert!(parse_float(&out).is_some(), "what was written is read again");
+        }
+        assert_eq!(parse_float(&[b'1'; FLOAT_BYTES_MAX + 1]), None);
         for bad in [&b""[..], b" 1", b"1 ", b"nan", b"abc", b"1,5"] {
             assert_eq!(parse_float(bad), None);
         }

@@ -35,6 +35,11 @@ impl<'a> Time<'a> {
         Some(Self { text, ms, absolute })
     }
 
+    /// Redis takes an option twice: the last counts.
+    fn may_follow(self, before: Self) -> bool {
+        (self.ms, self.absolute) == (before.ms, before.absolute)
+    }
+
     /// Unix milliseconds; `command` is for the error. Zero and before are refused.
     pub fn unix_ms(self, now: Now, command: &str) -> Result<u64, Fault> {
         let value = integer(self.text)?;
@@ -87,9 +92,9 @@ impl<'a> SetOptions<'a> {
             } else if is(word, "keepttl") && options.time.is_none() {
                 options.keep = true;
             } else if !options.keep
-                && options.time.is_none()
                 && let [text, rest @ ..] = rest
                 && let Some(time) = Time::option(word, text)
+                && options.time.is_none_or(|before| time.may_follow(before))
             {
                 options.time = Some(time);
                 args = rest;
@@ -123,15 +128,30 @@ pub enum GetExOption<'a> {
 
 impl<'a> GetExOption<'a> {
     /// Reads it.
-    pub fn parse(args: &[&'a [u8]]) -> Result<Self, Fault> {
-        match args {
-            [] => Ok(Self::Nothing),
-            [word] | [word, ..] if is(word, "persist") => {
-                // Redis takes the word twice.
-                if args.iter().all(|w| is(w, "persist")) { Ok(Self::Persist) } else { Err(SYNTAX) }
+    pub fn parse(mut args: &[&'a [u8]]) -> Result<Self, Fault> {
+        let mut option = Self::Nothing;
+        while let [word, rest @ ..] = args {
+            args = rest;
+            if is(word, "persist") && !matches!(option, Self::Time(_)) {
+                option = Self::Persist;
+            } else if let [text, rest @ ..] = rest
+                && let Some(time) = Time::option(word, text)
+                && option.takes(time)
+            {
+                option = Self::Time(time);
+                args = rest;
+            } else {
+                return Err(SYNTAX);
             }
-            [word, text] => Time::option(word, text).map(Self::Time).ok_or(SYNTAX),
-            _ => Err(SYNTAX),
+        }
+        Ok(option)
+    }
+
+    fn takes(self, time: Time<'_>) -> bool {
+        match self {
+            Self::Nothing => true,
+            Self::Persist => false,
+            Self::Time(before) => time.may_follow(before),
         }
     }
 }

@@ -46,6 +46,7 @@ const SHAPES: &[&str] = &[
     "SET k v o o o",
     "SET k v t",
     "SET k v t o",
+    "SET k v t t",
     "SETNX k v",
     "SETEX k s v",
     "PSETEX k 900000 v",
@@ -56,6 +57,8 @@ const SHAPES: &[&str] = &[
     "GETEX k PERSIST",
     "GETEX k t",
     "GETEX k t o",
+    "GETEX k t t",
+    "GETEX k PERSIST t",
     "MGET k k k",
     "MGET k",
     "MSET k v k v",
@@ -172,7 +175,9 @@ pub fn any_command(random: &mut Random) -> Words {
             "k" => format!("k{}", random.below(5)).into_bytes(),
             "v" => value(random),
             "i" => random.pick(INTEGERS).into(),
-            "f" => random.pick(&["1.5", "-0.25", "3", "0", "1e3", "x", "", "nan", "10.0"]).into(),
+            "f" => random
+                .pick(&["1.5", "-0.25", "3", "0", "1e3", "x", "", "nan", "10.0", "-inf"])
+                .into(),
             "s" => random.pick(&["100", "5000", "70000"]).into(),
             "a" => (now + random.pick(&[1000, 90_000])).to_string().into_bytes(),
             "e" => random.pick(&["NX", "xx", "GT", "LT"]).into(),
