@@ -162,6 +162,7 @@ impl Tcp {
         let wanted = endpoint.takes_input();
         if let Some(buffer) = cqueue::buffer_select(flags) {
             self.buffers.taken(buffer);
+            endpoint.fed = true;
             if result > 0 && wanted {
                 self.counters.bytes_in += result as u64;
                 self.take_bytes(ep, buffer, result as u32, out);
@@ -186,9 +187,14 @@ impl Tcp {
             libc::ENOBUFS => {
                 self.counters.enobufs += 1;
                 let endpoint = self.table.at(ep.slot);
-                if !endpoint.starved {
-                    endpoint.starved = true;
-                    self.starved.push(ep.slot);
+                if std::mem::replace(&mut endpoint.starved, true) {
+                    return;
+                }
+                // Who got nothing, because those before it took all there was, has waited longest.
+                if endpoint.fed {
+                    self.starved.push_back(ep.slot);
+                } else {
+                    self.starved.push_front(ep.slot);
                 }
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}

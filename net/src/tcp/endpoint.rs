@@ -49,6 +49,8 @@ pub struct Endpoint {
     /// [`crate::Event::Opened`] was reported.
     pub opened: bool,
     pub receiving: bool,
+    /// Something came since receiving was last begun.
+    pub fed: bool,
     pub sending: bool,
     pub connecting: bool,
     /// Receiving is stopped until the output has drained.
@@ -82,6 +84,7 @@ impl Endpoint {
             dialled: false,
             opened: false,
             receiving: false,
+            fed: false,
             sending: false,
             connecting: false,
             paused: false,

@@ -87,8 +87,8 @@ pub struct Tcp {
     disk_free: Vec<u32>,
     /// Endpoints that have something to send.
     dirty: Vec<u32>,
-    /// Endpoints that wait for receive buffers.
-    starved: Vec<u32>,
+    /// Endpoints that wait for receive buffers, the longest first.
+    starved: VecDeque<u32>,
     /// Endpoints whose life goes on at the next poll.
     sweep: Vec<u32>,
     /// Half-open handshakes and drains, each in order of time.
@@ -123,7 +123,7 @@ impl Tcp {
             disk: Vec::new(),
             disk_free: Vec::new(),
             dirty: Vec::new(),
-            starved: Vec::new(),
+            starved: VecDeque::new(),
             sweep: Vec::new(),
             greetings: VecDeque::new(),
             drains: VecDeque::new(),

@@ -73,6 +73,11 @@ fn set(fd: RawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
     .map(drop)
 }
 
+/// A peer whose host has gone says nothing, not even that it has: after so many seconds without a word the kernel
+/// asks, and after so many questions without an answer, one each interval, it ends the connection.
+const KEEP_ALIVE: [(i32, i32); 3] =
+    [(libc::TCP_KEEPIDLE, 300), (libc::TCP_KEEPINTVL, 60), (libc::TCP_KEEPCNT, 5)];
+
 /// A TCP socket without Nagle's delay.
 pub fn stream(address: SocketAddr) -> io::Result<OwnedFd> {
     let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
@@ -81,11 +86,15 @@ pub fn stream(address: SocketAddr) -> io::Result<OwnedFd> {
     // SAFETY: just opened, owned by nobody else.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     set(fd.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    set(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1)?;
+    for (option, value) in KEEP_ALIVE {
+        set(fd.as_raw_fd(), libc::IPPROTO_TCP, option, value)?;
+    }
     Ok(fd)
 }
 
 /// A listening socket. Each data core has its own on the same port (`SO_REUSEPORT`); the kernel shares
-/// connections out. What is accepted inherits `TCP_NODELAY`.
+/// connections out. What is accepted inherits the options.
 pub fn listener(address: SocketAddr) -> io::Result<OwnedFd> {
     let fd = stream(address)?;
     set(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;

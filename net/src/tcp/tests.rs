@@ -143,3 +143,58 @@ fn a_held_stream_brings_nothing_until_it_goes_on_and_nothing_is_lost() {
     }
     assert!(got == sent);
 }
+
+/// Few buffers and many who never stop talking: whoever has waited longest gets the next one.
+#[test]
+fn nobody_waits_for_ever_when_receive_buffers_are_short() {
+    let mut tcp = Tcp::new(Config { rx_buffers: 2, ..Config::default() }).unwrap();
+    let address = tcp.listen(ANY, Port::Stream).unwrap();
+    let mut peers: Vec<_> = (0..12).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut bytes_of = HashMap::new();
+    let mut events = Vec::new();
+    for peer in &mut peers {
+        peer.set_nonblocking(true).unwrap();
+    }
+    for _ in 0..400 {
+        for peer in &mut peers {
+            // As much as the socket takes.
+            let _ = peer.write(&[b'x'; 64 << 10]);
+        }
+        tcp.poll(boot_ns(), &mut events);
+        for event in events.drain(..) {
+            if let Event::Bytes { ep, rx } = event {
+                *bytes_of.entry(ep.slot).or_insert(0) += tcp.bytes(&rx).len();
+                tcp.release(rx);
+            }
+        }
+        tcp.wait(1, 2_000_000).unwrap();
+    }
+    let (least, most) = (bytes_of.values().min(), bytes_of.values().max());
+    assert_eq!(bytes_of.len(), peers.len(), "some were never heard: {least:?} to {most:?} bytes");
+    assert!(tcp.counters().enobufs > 0 && least.unwrap() * 4 > *most.unwrap(), "{bytes_of:?}");
+}
+
+/// A peer whose host has gone says nothing: its connection must not be kept for ever.
+#[test]
+fn what_is_accepted_is_asked_for_a_sign_of_life() {
+    let mut tcp = Tcp::new(Config::default()).unwrap();
+    let address = tcp.listen(ANY, Port::Stream).unwrap();
+    let _peer = TcpStream::connect(address).unwrap();
+    let mut fd = -1;
+    turn_until(&mut tcp, |tcp, event| {
+        if let Event::Opened { ep, .. } = event {
+            fd = tcp.table.at(ep.slot).fd;
+        }
+        fd >= 0
+    });
+    let option = |level, option| {
+        let (mut value, mut len) = (0i32, size_of::<i32>() as libc::socklen_t);
+        // SAFETY: both live through the call, and `len` is the value's size.
+        let result =
+            unsafe { libc::getsockopt(fd, level, option, (&raw mut value).cast(), &raw mut len) };
+        assert_eq!(result, 0);
+        value
+    };
+    assert_eq!(option(libc::SOL_SOCKET, libc::SO_KEEPALIVE), 1);
+    assert_eq!(option(libc::IPPROTO_TCP, libc::TCP_KEEPIDLE), 300);
+}
