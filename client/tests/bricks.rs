@@ -104,6 +104,48 @@ async fn a_dead_brick_costs_nobody_an_increment() {
     }
 }
 
+/// All bricks stop, and each comes back where another one was. A client of before finds them.
+#[tokio::test]
+async fn bricks_that_changed_places_are_found() {
+    let (bricks, store) = three();
+    let client = Client::connect(bricks[0].address()).await.unwrap();
+    let t = client.table("default").await.unwrap();
+    for n in 0..40u64 {
+        t.put(n, "before").await.unwrap();
+    }
+    let addresses: Vec<_> = bricks.iter().map(|b| b.address).collect();
+    drop(bricks);
+    let moved: Vec<_> = [2, 3, 1]
+        .into_iter()
+        .zip(addresses)
+        .map(|(id, address)| Brick::start_as(id, address, Fault::None, store.clone()))
+        .collect();
+    store.lock().unwrap().spread(&listens(&moved));
+    for n in 0..40u64 {
+        t.put(n, "after").await.unwrap();
+        assert_eq!(t.get(n).await.unwrap().unwrap().bytes, b"after");
+    }
+    // They change back, which no map says, and once more to where the map has them.
+    let addresses: Vec<_> = moved.iter().map(|b| b.address).collect();
+    drop(moved);
+    let wrong: Vec<_> = [1, 2, 3]
+        .into_iter()
+        .zip(addresses.clone())
+        .map(|(id, address)| Brick::start_as(id, address, Fault::None, store.clone()))
+        .collect();
+    let brief = t.with_deadline(Duration::from_millis(300));
+    assert!(brief.put(0u64, "nobody serves it").await.is_err());
+    drop(wrong);
+    let _back: Vec<_> = [2, 3, 1]
+        .into_iter()
+        .zip(addresses)
+        .map(|(id, address)| Brick::start_as(id, address, Fault::None, store.clone()))
+        .collect();
+    for n in 0..40u64 {
+        t.put(n, "again").await.unwrap();
+    }
+}
+
 /// One brick takes connections and says nothing. Keys of the others are served as ever, and what only that brick
 /// could serve names it.
 #[tokio::test]

@@ -54,7 +54,7 @@ impl Session {
                 self.finish(now_ns, index, Ok(Reply::Control(json)), sink);
             }
             Ok(Message::Welcome { welcome, .. }) => {
-                self.handle_welcome(now_ns, link, &welcome)?;
+                self.handle_welcome(now_ns, link, &welcome);
             }
             Ok(_) => return Err(Error::protocol("a client's message from a brick")),
             Err(e) => return Err(Error::Protocol(e.to_string().into())),
@@ -211,7 +211,7 @@ impl Session {
         sink: &mut dyn Sink,
     ) {
         match answer {
-            Answer::Session { session } => {
+            Answer::Session { session } if session.partition == partition => {
                 self.finish(now_ns, index, Ok(Reply::Answer(answer)), sink);
                 self.writers.opened(partition, session);
                 self.release(now_ns, partition);

@@ -11,7 +11,7 @@ use super::peers::{LineState, Peer};
 use super::place::Hint;
 use super::slot::State;
 use super::{Dial, Link, Session, Sink};
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// Nobody is up and a dial has taken so long: the next address is tried beside it.
 const STAGGER_NS: u64 = 100_000_000;
@@ -107,8 +107,11 @@ impl Session {
         peer.retry_at_ns = now_ns + peer.backoff.next_ns();
         if !peer.is_up() {
             peer.suspect = false;
-            // What a seed said of itself holds while it is connected; the map knows where the brick is now.
-            if !peer.is_mapped && mapped_elsewhere {
+            // What a brick said of itself holds while it is connected; the map knows where each is now.
+            if peer.is_mapped {
+                let mut bricks = self.routes.bricks().iter();
+                peer.brick = bricks.find(|b| *b.listen == *peer.address).map(|b| b.id);
+            } else if mapped_elsewhere {
                 peer.brick = None;
             }
         }
@@ -192,31 +195,27 @@ impl Session {
     }
 
     /// The brick says who it is.
-    pub(super) fn handle_welcome(
-        &mut self,
-        now_ns: u64,
-        link: Link,
-        welcome: &Welcome<'_>,
-    ) -> Result<()> {
-        let Some(line) = self.peers.line_mut(link) else { return Ok(()) };
+    pub(super) fn handle_welcome(&mut self, now_ns: u64, link: Link, welcome: &Welcome<'_>) {
+        let Some(line) = self.peers.line_mut(link) else { return };
         line.limit = welcome.limits.in_flight.max(1);
         let at = line.peer;
         let peer = self.peers.get_mut(at);
         if peer.brick == Some(welcome.brick) {
-            return Ok(());
+            return;
         }
-        if let (true, Some(brick)) = (peer.is_mapped, peer.brick) {
-            let what = format!(
-                "brick {} answers at {}, where the map has brick {brick}",
-                welcome.brick, peer.address
-            );
-            return Err(Error::Protocol(what.into()));
+        if peer.is_mapped {
+            // Bricks have changed places, and the map known here does not say so. Only for a newer one is this brick
+            // asked: what else it may be asked for, that map says.
+            peer.brick = None;
+            self.peers.refresh();
+            self.scatter(now_ns, at);
+            self.want_map(now_ns, Hint::From(at));
+            return;
         }
         peer.brick = Some(welcome.brick);
         peer.name = welcome.name.into();
         self.peers.refresh();
         self.scatter_anywhere(now_ns);
-        Ok(())
     }
 
     /// Looks after every line; when to do so next.

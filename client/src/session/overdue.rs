@@ -34,7 +34,9 @@ impl Session {
             let text = format!("{} does not answer: {}", peer.text(), reason(peer));
             return Error::Unavailable(text.into());
         }
-        let ms = (slot.deadline_ns - slot.submitted_ns + 500_000) / 1_000_000;
+        // (It may have been over before it came here: the shell had no turn.)
+        let given_ns = slot.deadline_ns.saturating_sub(slot.submitted_ns);
+        let ms = given_ns.saturating_add(500_000) / 1_000_000;
         Error::Deadline { ms, from: whom.map(|at| self.peers.get(at).text()) }
     }
 
