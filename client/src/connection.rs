@@ -171,15 +171,18 @@ async fn dial(address: Arc<str>, silence: Duration) -> Result<TcpStream> {
         stream.read_exact(&mut theirs).await?;
         Ok::<_, io::Error>((stream, theirs))
     };
+    let no_brick = |why: &str| Error::Connection { address: address.clone(), why: why.into() };
     match shake.await {
         Ok((stream, theirs)) => match Hello::decode(theirs) {
             Ok(_) => Ok(stream),
+            // No brick at all, or one of its other ports.
+            Err(CloseReason::Malformed(_)) => Err(no_brick("what listens there is something else")),
             Err(reason) => Err(refused(&reason)),
         },
-        Err(error) => {
-            let why = error.to_string().into();
-            Err(Error::Connection { address: address.clone(), why })
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(no_brick("what listens there hung up"))
         }
+        Err(error) => Err(no_brick(&error.to_string())),
     }
 }
 

@@ -30,6 +30,8 @@ struct Line {
     link: Link,
     ep: Ep,
     address: Arc<str>,
+    /// Until it is open: what else the address may mean, the next at the end.
+    others: Vec<SocketAddr>,
     /// The endpoint was full: this frame goes first when it has room. Empty when there is none.
     held: Vec<u8>,
 }
@@ -90,10 +92,15 @@ const BLOCKING: u64 = u64::MAX;
 impl Direct {
     /// Connects to one address or several ([`Seeds`]); blocks until a brick answers, or says why none does.
     pub fn connect(seeds: impl Into<Seeds>, options: &DirectOptions) -> Result<Self> {
-        let seeds = seeds.into();
+        let mut direct = Self::new(seeds.into(), options)?;
+        direct.wait_connected()?;
+        Ok(direct)
+    }
+
+    fn new(seeds: Seeds, options: &DirectOptions) -> Result<Self> {
         let fabric = Tcp::new(Config { rx_buffers: 64, ..Config::default() })
             .map_err(|e| Error::Local(e.to_string().into()))?;
-        let mut direct = Self {
+        Ok(Self {
             seeds: seeds.to_string().into(),
             session: Session::new(options.client.session(seeds)),
             fabric,
@@ -104,9 +111,7 @@ impl Direct {
             events: Vec::new(),
             frame: Vec::new(),
             _stays_on_its_thread: PhantomData,
-        };
-        direct.wait_connected()?;
-        Ok(direct)
+        })
     }
 
     /// One deadline for the first connection; the failure of every seed is the answer.
@@ -296,7 +301,8 @@ impl Direct {
     fn handle_event(&mut self, now_ns: u64, event: Event, sink: &mut dyn Sink) {
         match event {
             Event::Opened { ep, .. } => {
-                if let Some(line) = self.lines.iter().find(|l| l.ep == ep) {
+                if let Some(line) = self.lines.iter_mut().find(|l| l.ep == ep) {
+                    line.others.clear();
                     self.session.handle_connected(now_ns, line.link);
                 }
             }
@@ -315,6 +321,13 @@ impl Direct {
             Event::Bytes { rx, .. } => self.fabric.release(rx),
             Event::Closed { ep, reason } => {
                 let Some(at) = self.lines.iter().position(|l| l.ep == ep) else { return };
+                let line = &mut self.lines[at];
+                if !line.others.is_empty()
+                    && let Ok(ep) = dial_next(&mut self.fabric, &mut line.others)
+                {
+                    line.ep = ep;
+                    return;
+                }
                 let why = why(&self.lines[at].address, &reason);
                 self.disconnect(now_ns, at, why, sink);
             }
@@ -338,17 +351,25 @@ impl Direct {
 
     fn dial(&mut self, now_ns: u64, sink: &mut dyn Sink) {
         while let Some(Dial { link, address }) = self.session.poll_dial(now_ns) {
-            let dialled =
-                resolve(&address).and_then(|resolved| self.fabric.dial(resolved, Port::Frames));
-            match dialled {
-                Ok(ep) => self.lines.push(Line { link, ep, address, held: Vec::new() }),
-                Err(error) => {
-                    let why = error.to_string().into();
-                    let error = Error::Connection { address, why };
-                    self.session.handle_disconnected(now_ns, link, error, sink);
-                }
+            let opened = resolve(&address).and_then(|all| self.open(link, &address, all));
+            if let Err(error) = opened {
+                let why = error.to_string().into();
+                let error = Error::Connection { address, why };
+                self.session.handle_disconnected(now_ns, link, error, sink);
             }
         }
+    }
+
+    /// Dials the last of what an address means, and the others when nobody answers there.
+    fn open(
+        &mut self,
+        link: Link,
+        address: &Arc<str>,
+        mut others: Vec<SocketAddr>,
+    ) -> std::io::Result<()> {
+        let ep = dial_next(&mut self.fabric, &mut others)?;
+        self.lines.push(Line { link, ep, address: address.clone(), others, held: Vec::new() });
+        Ok(())
     }
 
     fn send(&mut self, now_ns: u64, sink: &mut dyn Sink) {
@@ -384,13 +405,20 @@ impl Direct {
     }
 }
 
-/// The socket address of a text. Addresses in figures cost nothing; a name blocks until it is looked up.
-fn resolve(address: &str) -> std::io::Result<SocketAddr> {
+/// The socket addresses of a text, the first at the end. A name blocks until it is looked up.
+fn resolve(address: &str) -> std::io::Result<Vec<SocketAddr>> {
     if let Ok(address) = address.parse() {
-        return Ok(address);
+        return Ok(vec![address]);
     }
-    let none = || std::io::Error::other("the name has no address");
-    address.to_socket_addrs()?.next().ok_or_else(none)
+    let mut all: Vec<_> = address.to_socket_addrs()?.collect();
+    all.reverse();
+    Ok(all)
+}
+
+fn dial_next(fabric: &mut Tcp, others: &mut Vec<SocketAddr>) -> std::io::Result<Ep> {
+    let next = others.pop();
+    let next = next.ok_or_else(|| std::io::Error::other("the name has no address"))?;
+    fabric.dial(next, Port::Frames)
 }
 
 fn why(address: &Arc<str>, reason: &CloseReason) -> Error {
@@ -413,4 +441,28 @@ const FRAME_KEPT_BYTES: usize = 256 << 10;
 #[allow(clippy::needless_pass_by_value, reason = "for map_err")]
 fn local(error: std::io::Error) -> Error {
     Error::Local(error.to_string().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// As `localhost` where a brick listens on one of the two loopbacks.
+    #[test]
+    fn a_name_with_a_dead_address_leads_to_the_living_one() {
+        let living = TcpListener::bind("127.0.0.1:0").unwrap();
+        living.set_nonblocking(true).unwrap();
+        let dead = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let mut direct = Direct::new("name:1".into(), &DirectOptions::default()).unwrap();
+        let began = boot_ns();
+        let dial = direct.session.poll_dial(began).unwrap();
+        let addresses = vec![living.local_addr().unwrap(), dead];
+        direct.open(dial.link, &dial.address, addresses).unwrap();
+        while living.accept().is_err() {
+            direct.turn(1_000_000, &mut |_: u64, _: Result<Reply<'_>>| {}).unwrap();
+            assert!(boot_ns() - began < 5_000_000_000, "nobody dialled the second address");
+        }
+    }
 }

@@ -162,7 +162,11 @@ impl fmt::Display for Error {
                  `firebrick table list`"
             ),
             Self::Connection { address, why } => {
-                write!(f, "no brick answers at {address}: start one with `firebrick up` ({why})")
+                write!(
+                    f,
+                    "no brick answers at {address} ({why}): start one with `firebrick up`, or give the \
+                     native address of one that runs"
+                )
             }
             Self::Protocol(what) => write!(
                 f,

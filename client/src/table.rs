@@ -255,7 +255,10 @@ async fn wait_all<T>(pending: impl IntoIterator<Item = Result<Pending<T>>>) -> V
 
 fn put(options: PutOptions) -> Op<'static> {
     let expiry = match options.ttl {
-        Some(ttl) => Expiry::At(crate::clock::unix_ms().saturating_add(ttl.as_millis() as u64)),
+        Some(ttl) => {
+            let ttl_ms = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
+            Expiry::At(crate::clock::unix_ms().saturating_add(ttl_ms))
+        }
         None if options.keep_ttl => Expiry::Keep,
         None => Expiry::Never,
     };
