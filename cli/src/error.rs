@@ -80,6 +80,21 @@ impl CliError {
         })
     }
 
+    /// The same, with what it is about before it.
+    pub fn about(mut self, what: &str) -> Self {
+        match &mut self {
+            Self::Failed(text)
+            | Self::Usage(text)
+            | Self::NotFound(text)
+            | Self::Unavailable(text)
+            | Self::InDoubt(text)
+            | Self::NoSpace(text)
+            | Self::Refused(text) => *text = format!("{what}: {text}"),
+            Self::Interrupted | Self::BrokenPipe => {}
+        }
+        self
+    }
+
     /// An error of reading or writing `what`.
     pub fn io(what: &str, error: &io::Error) -> Self {
         if error.kind() == io::ErrorKind::BrokenPipe {

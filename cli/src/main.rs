@@ -46,19 +46,33 @@ fn refuse(error: &clap::Error) -> u8 {
             | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
     );
     let json = std::env::args_os().take_while(|arg| arg != "--").any(|arg| arg == "--json");
-    if json && !help {
-        let text = error.render().to_string();
+    if help {
+        // A reader that left (`firebrick --help | head -1`) is no error.
+        let _ = error.print();
+        return u8::try_from(error.exit_code()).unwrap_or(2);
+    }
+    let text = in_our_words(&error.render().to_string());
+    if json {
         return Out::new(true).finish(Err(CliError::Usage(one_line(&text))));
     }
-    // A reader that left (`firebrick --help | head -1`) is no error.
-    let _ = error.print();
-    u8::try_from(error.exit_code()).unwrap_or(2)
+    let _ = write!(std::io::stderr(), "firebrick: {text}");
+    CliError::Usage(String::new()).exit_code()
+}
+
+/// The parser's text without its own prefix, and numbers that are none without the words of Rust's library.
+fn in_our_words(text: &str) -> String {
+    let text = text.strip_prefix("error: ").unwrap_or(text);
+    let whole = "it is not a whole number";
+    text.replace("invalid digit found in string", whole)
+        .replace("cannot parse integer from empty string", whole)
+        .replace("number too large to fit in target type", "it is too large")
+        .replace("number too small to fit in target type", "it is too small")
+        .replace("invalid float literal", "it is not a number")
 }
 
 /// What is wrong, without the usage and the hints that stand on lines of their own.
 fn one_line(text: &str) -> String {
     let text = text.split("\n\n").next().unwrap_or_default();
-    let text = text.strip_prefix("error: ").unwrap_or(text);
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -77,12 +91,13 @@ fn say_panics_in_a_sentence() {
 
 #[cfg(test)]
 mod tests {
-    use super::one_line;
+    use super::{in_our_words, one_line};
 
     #[test]
     fn a_usage_error_is_one_line_in_json() {
         let text =
             "error: the following required arguments were not provided:\n  <KEY>\n\nUsage: f";
-        assert_eq!(one_line(text), "the following required arguments were not provided: <KEY>");
+        let text = in_our_words(text);
+        assert_eq!(one_line(&text), "the following required arguments were not provided: <KEY>");
     }
 }

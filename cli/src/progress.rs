@@ -8,7 +8,7 @@ use crate::output::Out;
 pub fn bar(out: &Out, what: &str, bytes: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(bytes), target(out));
     let template =
-        "{msg:24} {bar:30} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+        "{msg} {wide_bar} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec} {eta}";
     bar.set_style(style(template));
     bar.set_message(what.to_owned());
     bar
@@ -17,7 +17,7 @@ pub fn bar(out: &Out, what: &str, bytes: u64) -> ProgressBar {
 /// A bar over a share of 100.
 pub fn part(out: &Out, what: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(100), target(out));
-    bar.set_style(style("{msg:24} {bar:30} {percent}% {elapsed}"));
+    bar.set_style(style("{msg} {wide_bar} {percent}% {elapsed}"));
     bar.set_message(what.to_owned());
     bar
 }

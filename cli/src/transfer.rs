@@ -210,9 +210,10 @@ async fn through_client(
                 let Some(item) = next else { return Ok(()) };
                 let asked = Instant::now();
                 let stored = match work {
-                    Work::Put => store.put(&item.key, &item.bytes).await.map(|_| None)?,
-                    Work::Compare { .. } => store.get(&item.key).await?,
+                    Work::Put => store.put(&item.key, &item.bytes).await.map(|_| None),
+                    Work::Compare { .. } => store.get(&item.key).await,
                 };
+                let stored = stored.map_err(|error| error.about(&show_key(&item.key)))?;
                 let waited = asked.elapsed().as_nanos() as u64;
                 bar.inc(item.bytes.len() as u64);
                 let mut tally = tally.lock().unwrap_or_else(|e| unreachable!("poisoned: {e}"));

@@ -2,22 +2,9 @@
 
 use std::time::Duration;
 
-/// Bytes from `64`, `64k`, `64 MiB`, `1g`. Always powers of 1024.
+/// Bytes, as the configuration has them: `64`, `64k`, `64 MiB`, `1GB`.
 pub fn parse_size(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| format!("`{text}` is not a size: write it like 512m or 4g"))?;
-    let shift = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        other => return Err(format!("`{other}` is not a unit of size: use k, m, g or t")),
-    };
-    number.checked_mul(1 << shift).ok_or_else(|| format!("`{text}` is more than 64 bits can count"))
+    firebrick_engine::config::parse_bytes(text)
 }
 
 /// A duration from `250ms`, `10s`, `2m`, `1h`; a bare number is seconds.
@@ -80,21 +67,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [
-            ("0", 0),
-            ("17", 17),
-            ("64k", 64 << 10),
-            ("64 KiB", 64 << 10),
-            ("512m", 512 << 20),
-            ("4G", 4 << 30),
-            ("1tib", 1 << 40),
-        ] {
-            assert_eq!(parse_size(text), Ok(bytes), "{text}");
-        }
-        for text in ["", "m", "-1", "1.5g", "3 x", "99999999999999t", "16777216t"] {
-            let error = parse_size(text).unwrap_err();
-            assert!(error.contains('`'), "{text}: {error}");
+    fn a_size_means_what_it_means_in_the_configuration() {
+        let memory = |text: &str| {
+            let config = format!("memory = \"{text}\"");
+            firebrick_engine::BrickConfig::from_toml(&config).unwrap().memory
+        };
+        for text in ["512MB", "512m", "512MiB", "1 GiB"] {
+            assert_eq!(parse_size(text).ok(), memory(text), "{text}");
         }
     }
 

@@ -92,6 +92,21 @@ fn usage_errors_are_json_too() {
 }
 
 #[test]
+fn usage_errors_are_said_in_our_words() {
+    for (words, what) in [
+        (&["increment", "k", "x"][..], "invalid value 'x' for '[BY]': it is not a whole number"),
+        (&["up", "--bricks", "-1"], "unexpected argument '-1' found"),
+        (&["bench", "kv", "--keys", "99999999999999999999"], "it is too large"),
+        (&["load", "--tree", ".", "--max-file", "1X"], "like \"1GiB\" (2^30) or \"512MB\""),
+    ] {
+        let output = run(words);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.starts_with("firebrick: ") && said.contains(what), "{words:?}: {said}");
+    }
+}
+
+#[test]
 fn too_many_bricks_are_refused_with_the_number() {
     let up = run(&["up", "--bricks", "17"]);
     assert_eq!(up.status.code(), Some(2));

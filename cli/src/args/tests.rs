@@ -41,6 +41,20 @@ fn every_command_has_a_help_text() {
     visit(&Cli::command(), "firebrick");
 }
 
+/// A flattened group's heading is that of every flag behind it.
+#[test]
+fn only_what_says_where_to_connect_is_under_that_heading() {
+    fn visit(command: &clap::Command) {
+        for argument in command.get_arguments() {
+            let is_there = argument.get_help_heading() == Some("Connection");
+            let belongs = ["connect", "timeout", "table"].contains(&argument.get_id().as_str());
+            assert!(!is_there || belongs, "{} {}", command.get_name(), argument.get_id());
+        }
+        command.get_subcommands().for_each(visit);
+    }
+    visit(&Cli::command());
+}
+
 #[test]
 fn json_goes_anywhere() {
     for line in ["firebrick --json get k", "firebrick get --json k", "firebrick get k --json"] {
@@ -136,7 +150,7 @@ fn defaults_are_the_documented_ones() {
 fn nonsense_is_refused_with_the_value_and_the_remedy() {
     for (line, word) in [
         ("firebrick brick --poll sometimes", "adaptive"),
-        ("firebrick load --tree d --max-file big", "512m"),
+        ("firebrick load --tree d --max-file big", "1GiB"),
         ("firebrick status --every never", "250ms"),
         ("firebrick load", "--tree"),
         ("firebrick load --tree d --in-flight 0", "1..=1024"),

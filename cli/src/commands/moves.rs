@@ -25,9 +25,6 @@ pub struct Which {
     /// Say that it is wished, and do not wait until it is done.
     #[arg(long)]
     pub no_wait: bool,
-    /// Where.
-    #[command(flatten)]
-    pub connect: Connect,
 }
 
 /// Flags of `move`.
@@ -51,6 +48,9 @@ pub struct MoveArgs {
     /// Take back a move or a hand-over that is under way.
     #[arg(long, conflicts_with_all = ["from", "to"])]
     pub cancel: bool,
+    /// Where. (Last: its heading is that of all behind it.)
+    #[command(flatten)]
+    pub connect: Connect,
 }
 
 /// Flags of `hand-over`.
@@ -65,11 +65,14 @@ pub struct HandOverArgs {
     /// The brick that is to be primary; it has a replica.
     #[arg(long, value_name = "BRICK")]
     pub to: String,
+    /// Where.
+    #[command(flatten)]
+    pub connect: Connect,
 }
 
 /// Runs `move`.
 pub async fn run_move(args: &MoveArgs, out: &Out) -> Result<Output, CliError> {
-    let client = connect(&args.which.connect).await?;
+    let client = connect(&args.connect).await?;
     let status = cluster::status(&client).await?;
     let (Some(from), Some(to)) = (&args.from, &args.to) else {
         return cancel(&client, &status, &args.which).await;
@@ -91,7 +94,7 @@ pub async fn run_move(args: &MoveArgs, out: &Out) -> Result<Output, CliError> {
 
 /// Runs `hand-over`.
 pub async fn run_hand_over(args: &HandOverArgs, out: &Out) -> Result<Output, CliError> {
-    let client = connect(&args.which.connect).await?;
+    let client = connect(&args.connect).await?;
     let status = cluster::status(&client).await?;
     let to = &args.to;
     cluster::brick(&status, to)?;
@@ -257,7 +260,6 @@ mod tests {
             partition,
             table: table.map(str::to_owned),
             no_wait: false,
-            connect: Connect { connect: String::new(), timeout: std::time::Duration::ZERO },
         };
         let fits = |p: &Value| items(&p["members"]).iter().any(|m| m == "a");
         let choose = |which| chosen(&status, &which, fits, || "none fits".to_owned());

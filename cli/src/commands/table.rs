@@ -110,7 +110,7 @@ fn from_create(error: Error) -> CliError {
 fn from_drop(error: Error) -> CliError {
     match error {
         Error::Control(why) if why.starts_with("no table ") => CliError::NotFound(why.to_string()),
-        other => from_client(other),
+        other => from_create(other),
     }
 }
 

@@ -128,7 +128,8 @@ pub static KEYS: &[Key] = &[
     Key {
         name: "partitions",
         set: |c, v| {
-            c.partitions = if v == "auto" { None } else { Some(parse::parse_number(v, 1, 64)?) };
+            let number = |v| parse::parse_number(v, 1, 64).map_err(|help| help + ", or \"auto\"");
+            c.partitions = if v == "auto" { None } else { Some(number(v)?) };
             Ok(())
         },
         show: |c| or(c.partitions, "auto"),
@@ -260,7 +261,7 @@ fn line_of(text: &str, offset: usize) -> usize {
     text.as_bytes().iter().take(offset).filter(|&&byte| byte == b'\n').count() + 1
 }
 
-/// The nearest known key, or all of them.
+/// The nearest known key, or all of its section.
 fn suggestion(name: &str) -> String {
     let last = name.rsplit('.').next().unwrap_or(name);
     let distance = |key: &Key| {
@@ -268,12 +269,19 @@ fn suggestion(name: &str) -> String {
         edits(name, key.name).min(edits(last, short))
     };
     match KEYS.iter().min_by_key(|key| distance(key)) {
-        Some(key) if distance(key) <= (last.len() / 3).max(1) => {
+        Some(key) if distance(key) <= (last.len() / 3).max(last.len().min(4) / 2) => {
             format!("did you mean \"{}\"?", key.name)
         }
         _ => {
-            let all: Vec<_> = KEYS.iter().map(|key| key.name).collect();
-            format!("the keys are {}", all.join(", "))
+            let split = |name: &'static str| name.rsplit_once('.').unwrap_or(("", name));
+            let section = name.rsplit_once('.').map_or("", |(section, _)| section);
+            let there = KEYS.iter().map(|key| split(key.name)).filter(|(s, _)| *s == section);
+            let names: Vec<_> = there.map(|(_, name)| name).collect();
+            match section {
+                _ if names.is_empty() => "the only section is [limits]".into(),
+                "" => format!("the keys are {}, and those of [limits]", names.join(", ")),
+                section => format!("the keys of [{section}] are {}", names.join(", ")),
+            }
         }
     }
 }

@@ -11,9 +11,11 @@ pub(super) const CORES_MAX: usize = 64;
 /// Highest CPU number taken.
 pub(super) const CPU_MAX: usize = 1023;
 
-/// Bytes with a unit: `64MiB`, `1 GiB`, `500000000`, `2GB`.
+/// Bytes with a unit: `64MiB`, `1 GiB`, `500000000`, `2GB`; one letter alone is the binary unit. The one parser of sizes,
+/// in files and on the command line.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
-    let help = "give a number of bytes with a unit, like \"1GiB\" or \"512MiB\"";
+    let help =
+        "give a whole number of bytes with a unit, like \"1GiB\" (2^30) or \"512MB\" (512,000,000)";
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..digits].parse().map_err(|_| help.to_owned())?;

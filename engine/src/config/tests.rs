@@ -61,7 +61,12 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_key() {
         mistakes("in_flight_max = 20"),
         ["line 1: unknown key \"in_flight_max\"; did you mean \"limits.in_flight_max\"?"]
     );
-    assert!(mistakes("[limits]\nfoo = 1")[0].contains("the keys are"), "nothing is near to foo");
+    let far = &mistakes("[limits]\nfoo = 1")[0];
+    assert!(far.contains("the keys of [limits] are connections_max, in_flight_max, "), "{far}");
+    assert!(
+        mistakes("naem = 1")[0].contains("did you mean \"name\"?"),
+        "two letters changed places"
+    );
     let far = &mistakes("replication_factor_of_tables = 3")[0];
     assert!(far.contains("the keys are name, cores, "), "{far}");
     assert!(mistakes("[elephants]\nbig = 1")[0].contains("line 1: unknown key \"elephants\""));
@@ -80,10 +85,10 @@ fn a_bad_value_is_refused_with_the_value_and_what_is_allowed() {
         ("listen = \"localhost\"", "give an IP address and a port"),
         ("listen = \"off\"", "give an IP address and a port"),
         ("resp = \"7379\"", ", or \"off\""),
-        ("memory = \"1 gigabyte\"", "give a number of bytes with a unit"),
+        ("memory = \"1 gigabyte\"", "give a whole number of bytes with a unit"),
         ("memory = \"1MiB\"", "from 64MiB to 16TiB"),
-        ("memory = \"99999999999999999999\"", "give a number of bytes"),
-        ("memory = \"99999999TiB\"", "give a number of bytes"),
+        ("memory = \"99999999999999999999\"", "give a whole number of bytes"),
+        ("memory = \"99999999TiB\"", "give a whole number of bytes"),
         ("partitions = 0", "give a number from 1 to 64"),
         ("durability = \"async(0ms)\"", "give \"memory\", \"async\""),
         ("durability = \"async(99999999s)\"", "give \"memory\", \"async\""),
@@ -119,8 +124,13 @@ fn values_mean_what_they_say() {
     assert_eq!(config.memory_dir, Some("/mnt/huge".into()));
     assert_eq!(config.limits.in_flight_max, 16);
     assert_eq!(BrickConfig::from_toml("memory = 500000000").unwrap().memory, Some(500_000_000));
-    for (text, bytes) in [("64MiB", 64 << 20), ("2GB", 2_000_000_000), ("7", 7), ("3k", 3072)] {
+    let sizes =
+        [("64 MiB", 64 << 20), ("2GB", 2_000_000_000), ("7", 7), ("3k", 3072), ("1tib", 1 << 40)];
+    for (text, bytes) in sizes {
         assert_eq!(parse_bytes(text), Ok(bytes));
+    }
+    for text in ["", "m", "-1", "1.5g", "3 x", "99999999999999t", "16777216t"] {
+        assert!(parse_bytes(text).is_err(), "{text}");
     }
     for (bytes, text) in [(1 << 30, "1 GiB"), (1536 << 20, "1.5 GiB"), (900, "900 B")] {
         assert_eq!(bytes_text(bytes), text);
