@@ -303,6 +303,8 @@ impl Direct {
             Event::Opened { ep, .. } => {
                 if let Some(line) = self.lines.iter_mut().find(|l| l.ep == ep) {
                     line.others.clear();
+                    // A brick that is full of answers reads nothing until they are taken.
+                    self.fabric.read_on(ep);
                     self.session.handle_connected(now_ns, line.link);
                 }
             }

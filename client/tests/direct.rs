@@ -121,6 +121,32 @@ fn a_full_client_says_busy() {
     direct.poll(&mut |_: u64, _: Result<Reply<'_>, Error>| ()).unwrap();
 }
 
+/// A brick that is full of answers reads nothing until they are taken: whoever writes much must read meanwhile.
+#[test]
+fn large_values_both_ways_do_not_wait_for_each_other() {
+    let brick = Brick::start(Fault::None);
+    let mut direct = Direct::connect(brick.address(), &options(Mode::Park)).unwrap();
+    let table = direct.table("default").unwrap();
+    let large = vec![7; 4 << 20];
+    direct.put(table, b"k", &large).unwrap();
+    for token in 0..16 {
+        let put = Op::Put {
+            value: &large,
+            expiry: Expiry::Never,
+            condition: Condition::Always,
+            want_old: false,
+        };
+        let op = if token % 2 == 0 { Op::Get } else { put };
+        direct.submit(table, b"k", op, token).unwrap();
+    }
+    let mut failed = Vec::new();
+    while direct.in_flight() > 0 {
+        let mut sink = |_: u64, result: Result<Reply<'_>, Error>| failed.extend(result.err());
+        direct.poll(&mut sink).unwrap();
+    }
+    assert_eq!((failed, brick.accepted()), (Vec::new(), 1));
+}
+
 #[test]
 fn no_brick_and_bad_bricks() {
     let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -150,7 +150,7 @@ fn nobody_waits_for_ever_when_receive_buffers_are_short() {
     let mut tcp = Tcp::new(Config { rx_buffers: 2, ..Config::default() }).unwrap();
     let address = tcp.listen(ANY, Port::Stream).unwrap();
     let mut peers: Vec<_> = (0..12).map(|_| TcpStream::connect(address).unwrap()).collect();
-    let mut bytes_of = HashMap::new();
+    let (mut bytes_of, much) = (HashMap::new(), vec![b'x'; 64 << 10]);
     let mut events = Vec::new();
     for peer in &mut peers {
         peer.set_nonblocking(true).unwrap();
@@ -158,7 +158,7 @@ fn nobody_waits_for_ever_when_receive_buffers_are_short() {
     for _ in 0..400 {
         for peer in &mut peers {
             // As much as the socket takes.
-            let _ = peer.write(&[b'x'; 64 << 10]);
+            let _ = peer.write(&much);
         }
         tcp.poll(boot_ns(), &mut events);
         for event in events.drain(..) {
