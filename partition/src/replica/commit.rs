@@ -6,6 +6,7 @@ use firebrick_log::{AppendError, Loc, Log, Room};
 
 use super::execute::Step;
 use super::lookup::Place;
+use super::waiters::Waiter;
 use super::{Action, Actions, IN_FLIGHT_BYTES_MAX, OwnedAnswer, Replica, State};
 use crate::op::{Answer, Failure, Now, Numbered, SessionId, Version};
 use crate::sessions::Remembered;
@@ -68,14 +69,6 @@ impl Pending {
         (self.reply, self.own) = (Reply::Done, false);
         self.token.take()
     }
-}
-
-/// An answer that waits for a record to commit.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    rests_on: u64,
-    pub token: u64,
-    answer: OwnedAnswer,
 }
 
 /// What to prepare.
@@ -373,7 +366,9 @@ impl Replica {
                 self.log.unpin(old);
             }
         }
-        self.wake_waiters(out);
+        for waiter in self.waiters.take_until(self.log.commit()) {
+            out.push(Action::Reply { token: waiter.token, answer: waiter.answer });
+        }
         self.wake_reads(now, false, out);
     }
 
@@ -385,23 +380,13 @@ impl Replica {
         ripe().for_each(|pending| self.prefetch_record(pending.hash));
     }
 
-    fn wake_waiters(&mut self, out: &mut Actions) {
-        let commit = self.log.commit();
-        let ready = |w: &mut Waiter| w.rests_on <= commit;
-        for waiter in self.waiters.extract_if(.., ready) {
-            self.waiting_bytes -= waiter.answer.bytes();
-            out.push(Action::Reply { token: waiter.token, answer: waiter.answer });
-        }
-    }
-
     /// Nobody here will commit what is prepared: the table was dropped, the partition left, or the disk failed.
     /// Whoever waits is told so: `held` for a write that was not appended, `prepared` for one that was. `None`: it may
     /// be committed elsewhere, or after a restart, so it has no answer ([`Failure::InDoubt`] says that this try
     /// changed nothing, and a client would send it again under another number).
     pub fn abandon(&mut self, prepared: Option<Failure>, held: Failure, out: &mut Actions) {
         let tokens = self.pending.iter_mut().filter_map(|p| p.token.take());
-        self.waiting_bytes = 0;
-        let waiting = self.waiters.drain(..).map(|w| w.token);
+        let waiting = self.waiters.take().into_iter().map(|w| w.token);
         for token in tokens.chain(waiting) {
             out.push(match prepared {
                 Some(why) => {
@@ -429,13 +414,10 @@ impl Replica {
         step: Step,
         out: &mut Actions,
     ) -> Option<()> {
-        if self.waiters.len() >= super::WAITERS_MAX
-            || self.waiting_bytes >= super::WAITING_BYTES_MAX
-        {
+        if self.waiters.is_full() {
             return None;
         }
         let answer = OwnedAnswer::new(&self.answer(step, out));
-        self.waiting_bytes += answer.bytes();
         self.waiters.push(Waiter { rests_on, token, answer });
         Some(())
     }

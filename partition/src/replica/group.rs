@@ -234,8 +234,7 @@ impl Replica {
         }
         // These appended nothing.
         let answer = OwnedAnswer::new(&Answer::StaleRoute { route: self.route });
-        self.waiting_bytes = 0;
-        for waiter in self.waiters.drain(..) {
+        for waiter in self.waiters.take() {
             out.push(Action::Reply { token: waiter.token, answer: answer.clone() });
         }
         self.sessions.forget_uncommitted(self.log.commit());

@@ -31,6 +31,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod tick;
+mod waiters;
 mod write;
 
 use std::collections::{HashMap, VecDeque};
@@ -130,9 +131,7 @@ pub struct Replica {
     newest: HashMap<u64, u64>,
     /// Newest prepared `Clear`; 0 is none.
     clearing: u64,
-    waiters: Vec<commit::Waiter>,
-    /// Bytes of values in them.
-    waiting_bytes: usize,
+    waiters: waiters::Waiters,
     held: VecDeque<held::Held>,
     held_bytes: usize,
     held_slice: held::HeldSlice,
@@ -184,8 +183,7 @@ impl Replica {
             pending_bytes: 0,
             newest: HashMap::new(),
             clearing: 0,
-            waiters: Vec::new(),
-            waiting_bytes: 0,
+            waiters: waiters::Waiters::default(),
             held: VecDeque::new(),
             held_bytes: 0,
             held_slice: held::HeldSlice::default(),

@@ -75,7 +75,7 @@ fn large_values_that_wait_for_their_commit_are_copied_a_few_at_a_time() {
                 Outcome::Later
             ));
         });
-        assert!(net.replica(1).waiting_bytes <= WAITING_BYTES_MAX + VALUE);
+        assert!(net.replica(1).waiters.bytes() <= WAITING_BYTES_MAX + VALUE);
     }
     net.settle();
     for token in 1_000..1_000 + reads as u64 {
@@ -83,5 +83,5 @@ fn large_values_that_wait_for_their_commit_are_copied_a_few_at_a_time() {
             matches!(net.answer(token), Some(Answer::Value { value, .. }) if value.len() == VALUE)
         );
     }
-    assert_eq!(net.replica(1).waiting_bytes, 0);
+    assert_eq!(net.replica(1).waiters.bytes(), 0);
 }
