@@ -1,5 +1,6 @@
 //! The partitions of a data core, and the way to the others: one request in, an answer now or later.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use firebrick_partition::maps::Routes;
@@ -33,6 +34,8 @@ pub struct Store {
     pub resp_table: u32,
     /// Requests are served: everything is recovered and the brick is not stopping.
     pub serving: bool,
+    /// Partitions that are to be here and that there was no room to open.
+    pub roomless: BTreeSet<u32>,
     /// Until when this core may answer clients, `CLOCK_BOOTTIME`.
     pub lease_end_ns: u64,
     /// The way to the other bricks.
@@ -59,6 +62,7 @@ impl Store {
             routes: Arc::default(),
             resp_table: 0,
             serving: false,
+            roomless: BTreeSet::new(),
             lease_end_ns: 0,
             peers,
             mesh,
@@ -252,6 +256,19 @@ impl Store {
         None
     }
 
+    /// Why a partition that is not open is not served.
+    fn why_absent(&self, partition: u32) -> Failure {
+        match self.routes.partition(partition) {
+            // (Of a backup's partition another brick tells more.)
+            Some(entry) if entry.mine == Some(0) && self.roomless.contains(&partition) => {
+                Failure::NoSpace
+            }
+            // Routed here and still being opened: a table that was just made.
+            Some(_) => Failure::Unavailable,
+            None => Failure::WrongPartition,
+        }
+    }
+
     /// Executes a request whose partition is here. `own`: its connection has writes in flight, which
     /// it must see.
     #[inline]
@@ -266,10 +283,7 @@ impl Store {
             return Some(Answer::Failed(Failure::Unavailable));
         }
         let Some(at) = self.index_of(request.route.partition) else {
-            // Routed here and still being opened: a table that was just made.
-            let coming = self.routes.partition(request.route.partition).is_some();
-            let failure = if coming { Failure::Unavailable } else { Failure::WrongPartition };
-            return Some(Answer::Failed(failure));
+            return Some(Answer::Failed(self.why_absent(request.route.partition)));
         };
         let (now, token) = (self.now, asker.token());
         let replica = &mut self.replicas[at];

@@ -214,6 +214,11 @@ impl Log {
         }
     }
 
+    /// A segment, or the manifest, found no room: what waits for it goes on once there is some.
+    pub fn lacks_room(&self) -> bool {
+        (self.full || self.manifest_blocked) && !self.is_sick()
+    }
+
     /// Writes are refused.
     pub fn is_full(&self) -> bool {
         self.full

@@ -136,6 +136,8 @@ impl Replica {
         match self.state {
             State::Serving | State::Following => {}
             State::TakingOver { .. } if canary::is_on(Canary::ServeBeforeTakeOver) => {}
+            // Nobody knows when there will be some.
+            State::Beginning if self.lacks_room() => return Step::failed(Failure::NoSpace),
             // In a moment it serves, or the map names another primary.
             State::Beginning | State::TakingOver { .. } | State::Stopped => return Step::Hold,
             State::Recovering | State::Ready => return Step::failed(Failure::Unavailable),

@@ -250,7 +250,12 @@ impl Replica {
             && (self.group.role != group::Role::Primary
                 || self.group.damaged
                 || matches!(self.state, State::Serving | State::Stopped)
-                || self.state == State::Beginning && self.log.is_full())
+                || self.lacks_room())
+    }
+
+    /// The primary has no room for the first record of its epoch: it refuses everything until there is some.
+    pub fn lacks_room(&self) -> bool {
+        self.state == State::Beginning && self.log.lacks_room()
     }
 
     /// The log, to be looked at (pins, statistics).

@@ -3,6 +3,7 @@
 use firebrick_partition::log::storage::{Job, StorageError};
 use firebrick_partition::replica::Replica;
 
+use super::open::is_over;
 use super::{Files, Store};
 
 /// Between two tries.
@@ -42,8 +43,10 @@ impl Files {
         }
         for partition in std::mem::take(&mut self.lacks.opening) {
             self.opening.retain(|&id| id != partition);
-            if store.routes.partition(partition).is_none() {
-                // Dropped meanwhile.
+            let routes = &store.routes;
+            if routes.partition(partition).is_none_or(|entry| is_over(routes, entry)) {
+                // Dropped meanwhile, or given to another brick.
+                store.roomless.remove(&partition);
                 self.removing.push(partition);
                 self.submit(Job::Remove { partition });
             }

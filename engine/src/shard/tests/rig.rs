@@ -90,6 +90,8 @@ pub struct Rig {
     pub disk_broken: bool,
     /// No spare can be made.
     pub disk_full: bool,
+    /// No partition can be opened, for want of room.
+    pub no_room_to_open: bool,
     storage: Storage,
     nonce: u64,
     pub dir: TempDir,
@@ -167,6 +169,7 @@ impl Rig {
             disk_stalled: false,
             disk_broken: false,
             disk_full: false,
+            no_room_to_open: false,
             storage,
             nonce,
             dir,
@@ -233,6 +236,11 @@ impl Rig {
                     let (path, bytes) = ("spare".into(), bytes as u64);
                     let error = StorageError::NoSpace { side: "data_dir", path, bytes };
                     Done::Spare { id, result: Err(error) }
+                }
+                Job::Open { partition, .. } if self.no_room_to_open => {
+                    let path = format!("p{partition}").into();
+                    let error = StorageError::NoSpace { side: "data_dir", path, bytes: 4096 };
+                    Done::Opened { partition, result: Err(error) }
                 }
                 job => self.storage.perform(job),
             };

@@ -60,3 +60,33 @@ fn a_full_core_of_many_partitions_can_be_emptied() {
         }
     }
 }
+
+/// Whatever the first record lacks room for, a segment or the partition's folder: nobody waits for a deadline to hear
+/// of it, and all goes on when there is room.
+#[test]
+fn a_partition_without_room_for_its_first_record_refuses_at_once() {
+    for opens in [true, false] {
+        let mut rig = rig(Durability::Async { ms: 2 }, 24 << 20);
+        // (Spares that are there already are enough for two.)
+        (rig.disk_full, rig.no_room_to_open) = (opens, !opens);
+        rig.catalog.create("t", 8, Durability::Async { ms: 2 }).unwrap();
+        rig.push_routes();
+        rig.run_for(50_000_000);
+        let mut client = NativeClient::new(&mut rig, 0, "t");
+        let mut refused = 0;
+        for n in 0..64u32 {
+            let begin = rig.now;
+            let op = if n % 2 == 0 { put(b"v") } else { Op::Get };
+            let said = client.call(&mut rig, &n.to_le_bytes(), op);
+            assert!(rig.now < begin + 20_000_000, "{said} after {} ns", rig.now - begin);
+            refused += u32::from(said == "failed NoSpace");
+            assert!(["failed NoSpace", "done", "absent"].contains(&said.as_str()), "{said}");
+        }
+        assert!(refused > 32, "{refused}");
+        (rig.disk_full, rig.no_room_to_open) = (false, false);
+        rig.run_for(1_000_000_000);
+        for n in 0..64u32 {
+            assert_eq!(client.call(&mut rig, &n.to_le_bytes(), put(b"v")), "done");
+        }
+    }
+}
