@@ -92,9 +92,10 @@ pub(crate) fn write<T: Serialize>(
     .into_bytes();
     bytes.extend_from_slice(&body);
     let mut file = File::create(&tmp).map_err(BrickError::file("create", &tmp))?;
-    file.write_all(&bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(BrickError::file("write", &tmp))?;
+    let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+    // A file that did not fit must not keep the last blocks of the disk.
+    let written = written.inspect_err(|_| drop(file.set_len(0)));
+    written.map_err(BrickError::file("write", &tmp))?;
     fs::rename(&tmp, path).map_err(BrickError::file("rename", &tmp))?;
     let folder = path.parent().unwrap_or(Path::new("."));
     File::open(folder)

@@ -12,6 +12,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +26,9 @@ pub(crate) const HEADER: usize = 16;
 const SECTOR: usize = 512;
 /// No log is larger: it is written anew long before.
 const FILE_BYTES_MAX: u64 = 1 << 30;
+/// Blocks that the file has behind its end: what is agreed on while the disk is full, elections and what
+/// operators ask for, goes there. Some thousand entries.
+const HELD_BYTES: u64 = 1 << 20;
 
 /// An open log.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub(crate) struct LogFile {
     end: u64,
     /// The next frame's number.
     next: u32,
+    /// Up to here the file has its blocks.
+    held: u64,
 }
 
 /// What a log held.
@@ -71,7 +77,9 @@ impl LogFile {
                 .map_err(BrickError::file("cut the torn end of", path))?;
         }
         let next = bodies.len() as u32;
-        Ok(Some((Self { file, path: path.to_owned(), end, next }, Found { bodies, torn_bytes })))
+        let mut log = Self { file, path: path.to_owned(), end, next, held: end };
+        log.hold();
+        Ok(Some((log, Found { bodies, torn_bytes })))
     }
 
     /// Puts a new log with one frame in the place of the old one, if any: all of it or nothing.
@@ -86,11 +94,33 @@ impl LogFile {
             .truncate(true)
             .mode(0o600)
             .open(&tmp)?;
-        file.write_all(&bytes)?;
-        file.sync_all()?;
+        let written = file.write_all(&bytes).and_then(|()| file.sync_all());
+        // A file that did not fit must not keep the last blocks of the disk.
+        written.inspect_err(|_| drop(file.set_len(0)))?;
+        // Opened before: whoever is told that there is a lack goes on with the old file.
+        let folder = File::open(path.parent().unwrap_or(Path::new(".")))?;
         fs::rename(&tmp, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all().map_err(failed_flush)?;
-        Ok(Self { file, path: path.to_owned(), end: bytes.len() as u64, next: 1 })
+        folder.sync_all().map_err(failed_flush)?;
+        let end = bytes.len() as u64;
+        let mut log = Self { file, path: path.to_owned(), end, next: 1, held: end };
+        log.hold();
+        Ok(log)
+    }
+
+    /// Takes blocks behind the end, as many as there are: once half of what is held is used. They are no part of the
+    /// file until they are written.
+    pub(crate) fn hold(&mut self) {
+        if self.held >= self.end + HELD_BYTES / 2 {
+            return;
+        }
+        let (at, len) = (self.end as libc::off_t, HELD_BYTES as libc::off_t);
+        // SAFETY: takes numbers only; the file is open.
+        let taken =
+            unsafe { libc::fallocate(self.file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, at, len) };
+        // Refused: the disk is full, or knows no such thing. It is tried again behind the next frame.
+        if taken == 0 {
+            self.held = self.end + HELD_BYTES;
+        }
     }
 
     /// Writes a frame and flushes it. After an error nothing is known about the end of the file, except
@@ -107,6 +137,7 @@ impl LogFile {
 
     /// Takes back what a write that found no room has left.
     pub(crate) fn take_back(&mut self) -> io::Result<()> {
+        self.held = self.end;
         self.file.set_len(self.end)
     }
 

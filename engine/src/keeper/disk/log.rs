@@ -313,12 +313,12 @@ impl RaftLogStorage<Keeping> for LogStore {
             }
             anew.then(|| contents.body())
         };
-        let flushed = if let Some(body) = anew {
-            self.flushed(|done| Job::Replace(body, done)).await
-        } else {
-            let bytes = self.append_bytes(&Record::Purge(log_id));
-            self.flushed(|done| Job::Append(bytes, done)).await
-        };
+        let purge = self.append_bytes(&Record::Purge(log_id));
+        let flushed = self.flushed(|done| match anew {
+            Some(body) => Job::Replace { body, instead: purge, done },
+            None => Job::Append(purge, done),
+        });
+        let flushed = flushed.await;
         flushed.map_err(|error| StorageIOError::write_logs(&error).into())
     }
 }

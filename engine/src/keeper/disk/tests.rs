@@ -194,6 +194,48 @@ fn a_log_that_is_mostly_history_is_written_anew() {
     assert_eq!(expected.entries.len(), 2);
 }
 
+/// Elections would wait behind it.
+#[test]
+fn a_log_that_finds_no_room_to_be_written_anew_goes_on_in_the_old_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, thread, _) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
+    std::os::unix::fs::symlink("/dev/full", folder.path().join("log.tmp")).unwrap();
+    let expected = block_on(async {
+        for index in 0..300 {
+            log.blocking_append([entry(1, index, &"x".repeat(8000))]).await.unwrap();
+        }
+        let purge = log.purge(id(1, 297));
+        tokio::time::timeout(std::time::Duration::from_secs(5), purge).await.unwrap().unwrap();
+        log.save_vote(&Vote::new_committed(2, 1)).await.unwrap();
+        shown(&mut log).await
+    });
+    drop(log);
+    thread.join().unwrap();
+    assert_eq!((expected.entries.len(), expected.vote), (2, Some(Vote::new_committed(2, 1))));
+    assert_eq!(reopen(folder.path()).unwrap(), expected);
+}
+
+/// The blocks behind its end.
+#[test]
+fn a_log_holds_room_ahead() {
+    use std::os::unix::fs::MetadataExt;
+    let folder = tempfile::tempdir().unwrap();
+    let held = || {
+        let file = std::fs::metadata(folder.path().join("log")).unwrap();
+        file.blocks() * 512 - file.len()
+    };
+    let (mut log, thread, _) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
+    assert!(held() > 1 << 19, "{} bytes", held());
+    block_on(async {
+        for index in 0..300 {
+            log.blocking_append([entry(1, index, &"x".repeat(8000))]).await.unwrap();
+        }
+    });
+    drop(log);
+    thread.join().unwrap();
+    assert!(held() > 1 << 18, "{} bytes after some appends", held());
+}
+
 #[test]
 fn a_snapshot_is_there_after_a_restart_and_a_damaged_one_is_refused() {
     let folder = tempfile::tempdir().unwrap();

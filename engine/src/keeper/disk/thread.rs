@@ -31,7 +31,14 @@ pub(crate) enum Job {
     /// Records (lines of JSON) for the end of the log.
     Append(Vec<u8>, Done),
     /// The log is this from now on.
-    Replace(Vec<u8>, Done),
+    Replace {
+        /// What the new file says.
+        body: Vec<u8>,
+        /// Records that say the same at the end of the old one: for a disk without room for two.
+        instead: Vec<u8>,
+        /// Likewise.
+        done: Done,
+    },
 }
 
 /// The way to the thread; cheap to clone. The thread ends when all are gone.
@@ -111,14 +118,20 @@ impl Desk {
                         done(again(&result));
                     }
                 }
-                Job::Replace(body, done) => {
-                    let result = self.perform(|log| {
-                        *log = LogFile::replace(log.path(), &body)?;
-                        Ok(())
+                Job::Replace { body, instead, done } => {
+                    let result = self.perform(|log| match LogFile::replace(log.path(), &body) {
+                        // Elections, and what operators ask for, must not wait for that.
+                        Err(error) if is_lack(&error) => log.append(&instead),
+                        Err(error) => Err(error),
+                        Ok(new) => {
+                            *log = new;
+                            Ok(())
+                        }
                     });
                     done(result);
                 }
             }
+            self.log.hold();
         }
     }
 
