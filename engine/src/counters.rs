@@ -4,9 +4,12 @@
 //! turn: relaxed stores to lines that no other core writes. The control thread reads whenever it likes.
 //! One row of the table below is everything about a figure: field, kind, metric, label, explanation.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
+
+use firebrick_partition::keeper::Lack;
 
 /// How a figure behaves, in Prometheus's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -261,6 +264,8 @@ pub struct Board {
     cores: Vec<Published>,
     stopping: AtomicBool,
     failure: OnceLock<String>,
+    /// What cores have no room for, as they told the control thread. No data core looks at it.
+    lacks: Mutex<BTreeMap<u16, Lack>>,
     started_unix_ms: u64,
 }
 
@@ -272,6 +277,7 @@ impl Board {
             cores: (0..cores).map(|_| Published::default()).collect(),
             stopping: AtomicBool::new(false),
             failure: OnceLock::new(),
+            lacks: Mutex::default(),
             started_unix_ms: now.map_or(0, |since| since.as_millis() as u64),
         }
     }
@@ -311,6 +317,24 @@ impl Board {
         self.failure.get().cloned()
     }
 
+    /// A core has no room for this, or has room again.
+    pub fn set_lack(&self, core: u16, lack: Option<Lack>) {
+        let mut lacks = self.lacks.lock().unwrap_or_else(PoisonError::into_inner);
+        lacks.remove(&core);
+        lacks.extend(lack.map(|lack| (core, lack)));
+    }
+
+    /// What the brick has no room for.
+    pub fn lack(&self) -> Option<Lack> {
+        let lacks = self.lacks.lock().unwrap_or_else(PoisonError::into_inner);
+        // One that partitions wait for says more.
+        let why = lacks.values().max_by_key(|lack| lack.partitions.len())?.why.clone();
+        let all = lacks.values().flat_map(|lack| lack.partitions.iter().copied());
+        let mut partitions: Vec<u32> = all.collect();
+        partitions.sort_unstable();
+        Some(Lack { why, partitions })
+    }
+
     /// Whether the brick serves everything that it has; else why not.
     pub fn ready(&self) -> Result<(), String> {
         if self.is_stopping() {
@@ -319,7 +343,9 @@ impl Board {
         for (core, published) in self.cores.iter().enumerate() {
             let state = published.state();
             if state != CoreState::Serving {
-                return Err(format!("data core {core} is {}", state.word()));
+                let lack = self.lack().filter(|lack| !lack.partitions.is_empty());
+                let why = lack.map_or_else(String::new, |lack| format!(": {lack}"));
+                return Err(format!("data core {core} is {}{why}", state.word()));
             }
         }
         Ok(())
@@ -362,6 +388,16 @@ mod tests {
         assert_eq!(board.ready(), Err("data core 1 is opening its partitions".into()));
         board.core(1).set_state(CoreState::Serving);
         assert_eq!(board.ready(), Ok(()));
+        board.core(1).set_state(CoreState::Opening);
+        let lack = |partitions| Some(Lack { why: "data_dir has no room".into(), partitions });
+        board.set_lack(0, lack(vec![]));
+        assert_eq!(board.ready(), Err("data core 1 is opening its partitions".into()));
+        board.set_lack(1, lack(vec![7, 9]));
+        let waits = "2 partitions (7, 9) wait for room: data_dir has no room";
+        let why = format!("data core 1 is opening its partitions: {waits}");
+        assert_eq!(board.ready(), Err(why));
+        board.set_lack(1, None);
+        board.core(1).set_state(CoreState::Serving);
         assert!(board.begin_stop() && !board.begin_stop());
         assert_eq!(board.ready(), Err("the brick is stopping".into()));
     }

@@ -34,7 +34,7 @@ pub fn run(command: Command, out: &Out) -> Result<Output, CliError> {
         Command::Increment(args) => wait_for(increment::run(&args)),
         Command::Load(args) => wait_for(load::run(&args, out)),
         Command::Verify(args) => wait_for(verify::run(&args, out)),
-        Command::Table(command) => wait_for(table::run(&command)),
+        Command::Table(command) => wait_for(table::run(&command, out)),
         Command::Move(args) => wait_for(moves::run_move(&args, out)),
         Command::HandOver(args) => wait_for(moves::run_hand_over(&args, out)),
         Command::BrickDrain(args) => wait_for(drain::run_drain(&args, out)),

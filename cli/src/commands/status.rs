@@ -16,6 +16,8 @@ use crate::output::{Out, Output};
 use crate::store::connect;
 use crate::units::parse_duration;
 
+pub use text::lack_text;
+
 /// Flags of `status`.
 #[derive(Args, Debug, Clone)]
 #[command(after_help = "\

@@ -1,14 +1,18 @@
 //! `firebrick table`.
 
 use std::fmt::Write as _;
+use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use firebrick_client::{CreateTable, Durability, Error};
+use firebrick_client::{Client, CreateTable, Durability, Error};
 use serde_json::{Value, json};
 
+use super::cluster::{self, Progress, items};
+use super::status::lack_text;
 use crate::args::Connect;
 use crate::error::CliError;
-use crate::output::Output;
+use crate::output::{Out, Output};
+use crate::progress;
 use crate::store::{connect, from_client, parse_answer};
 
 /// What to do with tables.
@@ -24,6 +28,10 @@ pub enum TableCommand {
 
 /// Flags of `table create`.
 #[derive(Args, Debug, Clone)]
+#[command(after_help = "\
+It is there at once, and the command waits, --timeout at most, until its partitions are served. Where
+a brick has no room for one, it ends with code 6 and says which: they are served as soon as there is
+room, or the table can be dropped.")]
 pub struct CreateArgs {
     /// Its name.
     #[arg(value_name = "NAME")]
@@ -65,7 +73,7 @@ pub struct DropArgs {
 }
 
 /// Runs it.
-pub async fn run(command: &TableCommand) -> Result<Output, CliError> {
+pub async fn run(command: &TableCommand, out: &Out) -> Result<Output, CliError> {
     match command {
         TableCommand::Create(args) => {
             let client = connect(&args.connect).await?;
@@ -75,6 +83,7 @@ pub async fn run(command: &TableCommand) -> Result<Output, CliError> {
                 replicas: args.replicas,
             };
             client.create_table(&args.name, options).await.map_err(from_create)?;
+            await_served(&client, args, out).await?;
             Ok(Output::new(json!({ "table": args.name, "created": true }), ""))
         }
         TableCommand::List(args) => {
@@ -96,6 +105,56 @@ pub async fn run(command: &TableCommand) -> Result<Output, CliError> {
             Ok(Output::new(json!({ "table": args.name, "dropped": true }), ""))
         }
     }
+}
+
+/// Waits until every partition of a table that was just made is served, for as long as a request may take.
+async fn await_served(client: &Client, args: &CreateArgs, out: &Out) -> Result<(), CliError> {
+    let bar = progress::part(out, "partitions begin");
+    let said = format!("the table {} is made; `firebrick status` shows how far it is", args.name);
+    let begin = Instant::now();
+    cluster::wait(client, &bar, &said, |status| {
+        served(status, &args.name, begin.elapsed() >= args.connect.timeout)
+    })
+    .await
+}
+
+/// How far its partitions are. `late`: it has been long enough.
+fn served(status: &Value, table: &str, late: bool) -> Progress {
+    let of_table = |p: &&Value| p["table"] == table;
+    let all: Vec<&Value> = items(&status["partitions"]).iter().filter(of_table).collect();
+    let begins = |p: &&&Value| p["epoch"] != p["active"];
+    let waiting: Vec<&Value> = all.iter().filter(begins).map(|p| &p["partition"]).collect();
+    if waiting.is_empty() {
+        return Progress::Done;
+    }
+    let mut short = Vec::new();
+    for brick in items(&status["bricks"]) {
+        let lack = &brick["lack"];
+        let here = items(&lack["partitions"]).iter().filter(|p| waiting.contains(p));
+        let here: Vec<Value> = here.cloned().collect();
+        if !here.is_empty() {
+            let lack = json!({ "partitions": here, "why": lack["why"] });
+            short.push(format!(
+                "at {}, {}",
+                brick["name"].as_str().unwrap_or("a brick"),
+                lack_text(&lack)
+            ));
+        }
+    }
+    let made = format!("the table {table} is made");
+    if !short.is_empty() {
+        return Progress::Failed(CliError::NoSpace(format!(
+            "{made}, but {}; the table is served once there is room, or can be dropped",
+            short.join("; ")
+        )));
+    }
+    let (n, of) = (waiting.len(), all.len());
+    if late {
+        return Progress::Failed(CliError::Failed(format!(
+            "{made}, but {n} of its {of} partitions are not served yet: see `firebrick status`"
+        )));
+    }
+    Progress::Waits(format!("{n} of {of} begin"), ((of - n) * 100 / of) as u64)
 }
 
 /// The brick answers in sentences: it is refused.

@@ -21,7 +21,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use firebrick_partition::keeper::{Applied, CopyFigure, Figure, Report};
+use firebrick_partition::keeper::{Applied, CopyFigure, Figure, Lack, Report};
 use firebrick_partition::maps::{Durability, REPLICAS_MAX, TableOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -76,6 +76,13 @@ pub enum ControlRequest {
         /// The bricks.
         bricks: Vec<u32>,
     },
+    /// What a core has no room for.
+    Lack {
+        /// The core.
+        core: u16,
+        /// Nothing: it has room.
+        lack: Option<Lack>,
+    },
 }
 
 /// The answer to a request.
@@ -129,6 +136,11 @@ impl ControlPort {
     /// Tells how far all copies to replicas of a core are.
     pub fn copies(&self, core: u16, copies: Vec<CopyFigure>) -> Result<(), Busy> {
         self.0.try_send(ControlRequest::Copies { core, copies }).map_err(|_| Busy)
+    }
+
+    /// Says what a core has no room for, each time that changes.
+    pub fn lack(&self, core: u16, lack: Option<Lack>) -> Result<(), Busy> {
+        self.0.try_send(ControlRequest::Lack { core, lack }).map_err(|_| Busy)
     }
 
     /// Says which bricks a core cannot reach now: all of them, each time that changes.
@@ -256,6 +268,7 @@ impl Office {
             ControlRequest::Unreachable { core, bricks } => {
                 self.news.hear(|heard| heard.unreachable(core, bricks));
             }
+            ControlRequest::Lack { core, lack } => self.shared.board.set_lack(core, lack),
         }
         None
     }

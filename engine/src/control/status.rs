@@ -44,6 +44,7 @@ fn own(shared: &Shared) -> Value {
         "started_unix_ms": board.started_unix_ms(),
         "ready": ready.is_ok(),
         "not_ready_because": ready.err(),
+        "lack": board.lack(),
         "listen": shared.listen,
         "resp": shared.resp,
         "cores": cores,

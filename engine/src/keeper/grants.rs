@@ -83,6 +83,7 @@ impl Grants {
             copies: news.copies,
             copy_pace: paces.min().unwrap_or(0),
             pid: sender.pid,
+            lack: board.lack(),
         }
     }
 

@@ -106,6 +106,8 @@ fn brick_json(brick: &BrickView, told: bool, leader: Option<u32>) -> Value {
         "memory_free_bytes": memory.map(|room| room.free_bytes),
         // Its copies move so much at most, because requests wait for them there; null: there is no bound.
         "copy_pace_bytes_per_second": (told && brick.copy_pace > 0).then_some(brick.copy_pace),
+        // What it has no room for, and the partitions that wait for it.
+        "lack": brick.lack.as_ref().filter(|_| told),
         "primaries": brick.primaries,
         "backups": brick.backups,
         "learners": brick.learners,

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use firebrick_net::{Ep, Fabric};
-use firebrick_partition::keeper::{CopyFigure, Figure};
+use firebrick_partition::keeper::{CopyFigure, Figure, Lack};
 use firebrick_partition::maps::Routes;
 use firebrick_partition::replica::{Replica, Report};
 use firebrick_partition::wire;
@@ -90,6 +90,11 @@ impl ControlEnd {
     /// Tells the keepers which bricks this core cannot reach. `false`: not now.
     pub fn unreachable(&self, core: u16, bricks: Vec<u32>) -> bool {
         self.port.unreachable(core, bricks).is_ok()
+    }
+
+    /// Tells what this core has no room for. `false`: not now.
+    pub fn lack(&self, core: u16, lack: Option<Lack>) -> bool {
+        self.port.lack(core, lack).is_ok()
     }
 
     /// Tells how far all copies to this core's replicas are. Said again soon, so one that is refused is no loss.

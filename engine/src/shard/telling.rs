@@ -1,10 +1,10 @@
-//! What the keepers hear of this core besides its replicas' reports: figures of them, how far copies are, and whom it cannot
-//! reach.
+//! What the keepers hear of this core besides its replicas' reports: figures of them, how far copies are, whom it cannot
+//! reach, and what it has no room for.
 
 use std::collections::BTreeMap;
 
 use firebrick_net::Fabric;
-use firebrick_partition::keeper::Figure;
+use firebrick_partition::keeper::{Figure, Lack};
 use firebrick_partition::replica::Replica;
 
 use super::Shard;
@@ -28,6 +28,7 @@ pub(super) struct Told {
     copies_ns: u64,
     /// There were some.
     copies: bool,
+    lack: Option<Lack>,
 }
 
 fn figure(replica: &Replica) -> Figure {
@@ -45,6 +46,7 @@ impl<F: Fabric> Shard<F> {
     pub(super) fn tell_keepers(&mut self) {
         self.tell_unreachable();
         self.tell_copies();
+        self.tell_lack();
         let now_ns = self.store.now.boot_ns;
         let told = &mut self.told;
         told.figures.retain(|id, _| self.store.has(*id));
@@ -85,6 +87,16 @@ impl<F: Fabric> Shard<F> {
             self.told.copies_ns = now_ns;
             self.told.copies = !copies.is_empty();
             self.control.copies(self.store.core(), copies);
+        }
+    }
+
+    /// When it begins, changes and ends. (The sentence names the last file that did not fit: another one each time.)
+    fn tell_lack(&mut self) {
+        let before = self.told.lack.as_ref();
+        let lack = self.files.lack(&self.store, before);
+        let same = lack.as_ref().map(|lack| &lack.partitions) == before.map(|b| &b.partitions);
+        if !same && self.control.lack(self.store.core(), lack.clone()) {
+            self.told.lack = lack;
         }
     }
 

@@ -1,5 +1,7 @@
 //! What a brick and the keepers tell each other ten times a second.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::maps::MapDelta;
@@ -75,6 +77,33 @@ pub struct Room {
     pub free_bytes: u64,
 }
 
+/// What a brick has no room for, or too few open files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lack {
+    /// Why, in a sentence that says what to do.
+    pub why: String,
+    /// Partitions that wait for it: the brick leads them and cannot begin, or cannot open them.
+    pub partitions: Vec<u32>,
+}
+
+/// Partitions that a sentence names.
+const NAMED_MAX: usize = 16;
+
+impl fmt::Display for Lack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named: Vec<String> =
+            self.partitions.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+        let more = if self.partitions.len() > NAMED_MAX { ", ..." } else { "" };
+        match self.partitions.len() {
+            0 => write!(f, "{}", self.why),
+            1 => write!(f, "partition {} waits for room: {}", named[0], self.why),
+            n => {
+                write!(f, "{n} partitions ({}{more}) wait for room: {}", named.join(", "), self.why)
+            }
+        }
+    }
+}
+
 /// One replica in figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Figure {
@@ -130,6 +159,9 @@ pub struct Heartbeat {
     /// Its process, for people.
     #[serde(default)]
     pub pid: u32,
+    /// What it has no room for.
+    #[serde(default)]
+    pub lack: Option<Lack>,
 }
 
 /// The answer to a heartbeat.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::entry::{Entry, Proof, Registration};
-use super::heartbeat::{CopyFigure, Figure, Heartbeat, LeaseAnswer, Report, Room};
+use super::heartbeat::{CopyFigure, Figure, Heartbeat, Lack, LeaseAnswer, Report, Room};
 use super::register::has_lock_of;
 use super::state::Keepers;
 
@@ -132,6 +132,7 @@ pub(super) struct Seen {
     figures: BTreeMap<u32, Figure>,
     copies: BTreeMap<u32, Copying>,
     pid: u32,
+    lack: Option<Lack>,
     /// Report: since when, and when last.
     reports: BTreeMap<Report, (u64, u64)>,
     /// Since when it cannot reach a brick.
@@ -183,7 +184,7 @@ impl Leases {
             }
         }
         seen.figures.retain(|partition, _| keepers.group(*partition).is_some());
-        seen.pid = heartbeat.pid;
+        (seen.pid, seen.lack) = (heartbeat.pid, heartbeat.lack.clone());
         let before = std::mem::take(&mut seen.copies);
         let is_there = |copy: &&CopyFigure| keepers.group(copy.partition).is_some();
         for copy in heartbeat.copies.iter().filter(is_there) {
@@ -386,6 +387,11 @@ impl Leases {
     pub(super) fn pid(&self, keepers: &Keepers, brick: u32) -> Option<u32> {
         let seen = self.seen.get(&brick).filter(|s| keepers.is_current(brick, s.incarnation));
         seen.map(|seen| seen.pid).filter(|pid| *pid > 0)
+    }
+
+    /// What a brick has no room for, as it said last.
+    pub(super) fn lack(&self, brick: u32) -> Option<&Lack> {
+        self.seen.get(&brick)?.lack.as_ref()
     }
 
     /// A brick's memory, as it said last.

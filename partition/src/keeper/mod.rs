@@ -25,7 +25,7 @@ mod tests;
 mod wishes;
 
 pub use entry::{Applied, Entry, LockFile, Proof, Registration};
-pub use heartbeat::{CopyFigure, Figure, Heartbeat, LeaseAnswer, Report, Room};
+pub use heartbeat::{CopyFigure, Figure, Heartbeat, Lack, LeaseAnswer, Report, Room};
 pub use leases::{Gate, Leases, Ticket};
 pub use overview::{BrickView, CopyKind, CopyView, Overview, WishView};
 pub use planner::{Planner, create_table, lead_anyway, plan};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::heartbeat::Room;
+use super::heartbeat::{Lack, Room};
 use super::leases::Leases;
 use super::state::{Brick, Group, Keepers};
 use super::wishes::{Note, Wish};
@@ -62,6 +62,9 @@ pub struct BrickView {
     /// Bytes a second that its copies may move, because requests wait for them there; 0: there is no bound.
     #[serde(default)]
     pub copy_pace: u64,
+    /// What it has no room for.
+    #[serde(default)]
+    pub lack: Option<Lack>,
     /// Partitions that it leads.
     pub primaries: u32,
     /// Partitions that it holds without leading them.
@@ -205,6 +208,7 @@ fn view(now: u64, keepers: &Keepers, leases: &Leases, brick: &Brick, held: Held)
         draining: brick.draining,
         memory: leases.room(brick.id).filter(|room| room.total_bytes > 0),
         copy_pace: leases.copy_pace(brick.id),
+        lack: leases.lack(brick.id).cloned(),
         primaries: held.primaries,
         backups: held.backups,
         learners: held.learners,

@@ -251,11 +251,7 @@ fn cores_text(name: &str, cores: &[Value]) -> String {
 /// What an operator should know, when it is so.
 fn trouble(status: &Value, cores: &[Value]) -> String {
     let mut out = cluster_trouble(status);
-    const SIGNS: [(&str, &str); 7] = [
-        (
-            "memory_full",
-            "data cores have no room for another segment in memory_dir, data_dir or `memory`",
-        ),
+    const SIGNS: [(&str, &str); 6] = [
         ("partitions_sick", "partitions serve nothing: a flush failed or records are damaged"),
         ("flush_errors", "disk writes failed"),
         ("corrupt_records", "damaged records were found by scans"),
@@ -283,6 +279,7 @@ fn cluster_trouble(status: &Value) -> String {
         let since = since.map_or_else(String::new, |ms| format!(" for {} s", ms / 1_000));
         let _ = writeln!(out, "! {} has not been heard{since}", word(&brick["name"]));
     }
+    out.push_str(&short_of_room(status));
     let partitions = items(&status["partitions"]);
     let stopped = partitions.iter().filter(|p| {
         let members = items(&p["members"]);
@@ -311,6 +308,38 @@ fn cluster_trouble(status: &Value) -> String {
         let _ = writeln!(out, "! {}", word(&note["text"]));
     }
     out
+}
+
+/// Bricks without room, with the partitions that wait for it. While the keepers have no leader, the brick that was asked.
+fn short_of_room(status: &Value) -> String {
+    let all = items(&status["bricks"]).iter().filter(|brick| !brick["lack"].is_null());
+    let mut short: Vec<(String, &Value)> =
+        all.map(|brick| (word(&brick["name"]), &brick["lack"])).collect();
+    if short.is_empty() && !status["lack"].is_null() {
+        short.push((word(&status["name"]), &status["lack"]));
+    }
+    let mut out = String::new();
+    for (name, lack) in short {
+        let waiting = items(&lack["partitions"]).len() as u64;
+        let _ = match waiting {
+            0 => writeln!(out, "! {name} is full: {}", word(&lack["why"])),
+            _ => writeln!(out, "! {name}: {}", lack_text(lack)),
+        };
+    }
+    out
+}
+
+/// Which partitions wait for room, and why there is none.
+pub fn lack_text(lack: &Value) -> String {
+    let all: Vec<String> = items(&lack["partitions"]).iter().map(word).collect();
+    let more = if all.len() > PARTITIONS_SHOWN { ", ..." } else { "" };
+    let shown = all[..all.len().min(PARTITIONS_SHOWN)].join(", ");
+    let wait = if all.len() == 1 {
+        format!("partition {shown} waits for room and refuses what it is asked")
+    } else {
+        format!("partitions {shown}{more} wait for room and refuse what they are asked")
+    };
+    format!("{wait}: {}", word(&lack["why"]))
 }
 
 #[cfg(test)]
@@ -368,6 +397,10 @@ mod tests {
         }]);
         status["moves"] =
             serde_json::json!([{ "partition": 1, "text": "is handed over to \"b\"" }]);
+        status["bricks"][0]["lack"] =
+            serde_json::json!({ "why": "memory is short", "partitions": [] });
+        status["bricks"][1]["lack"] =
+            serde_json::json!({ "why": "data_dir is short", "partitions": [8, 9] });
         status["notes"] = serde_json::json!([{ "text": "partition 9 lost something" }]);
         status
     }
@@ -388,6 +421,8 @@ mod tests {
             "  partition 1 is handed over to \"b\"\n",
             "! c has not been heard for 9 s\n",
             "! partitions 3 serve nothing",
+            "! a is full: memory is short\n",
+            "! b: partitions 8, 9 wait for room and refuse what they are asked: data_dir is short\n",
             "! 2 of 6 replicas are behind",
             "! partition 9 lost something\n",
         ] {

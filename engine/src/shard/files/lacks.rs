@@ -1,5 +1,6 @@
 //! What there was no room for, or no open file: a lack that others may end without a word, so it is tried again.
 
+use firebrick_partition::keeper::Lack;
 use firebrick_partition::log::storage::{Job, StorageError};
 use firebrick_partition::replica::Replica;
 
@@ -19,6 +20,8 @@ pub(super) struct Lacks {
     /// When to try again, after a job that failed.
     at_ns: Option<u64>,
     told_ns: Option<u64>,
+    /// The last of them, in a sentence.
+    why: String,
 }
 
 impl Files {
@@ -29,11 +32,28 @@ impl Files {
 
     /// Not each time: under load a full disk has room for a segment now and then.
     pub(super) fn tell_lack(&mut self, store: &Store, error: &StorageError) {
+        self.lacks.why = error.to_string();
         let now_ns = store.now.boot_ns;
         if self.lacks.told_ns.is_none_or(|told| now_ns >= told + TOLD_NS) {
             self.lacks.told_ns = Some(now_ns);
             self.setup.notices.say(error.to_string());
         }
+    }
+
+    /// What there is no room for now. `before`: what it was: while one is tried again it is not over yet.
+    pub fn lack(&self, store: &Store, before: Option<&Lack>) -> Option<Lack> {
+        let waited = |id: u32| before.is_some_and(|lack| lack.partitions.contains(&id));
+        let waits = |r: &&Replica| r.lacks_room() || !r.is_settled() && waited(r.partition());
+        let waiting = store.all().iter().filter(waits).map(Replica::partition);
+        let mut partitions: Vec<u32> = waiting.chain(store.roomless.iter().copied()).collect();
+        partitions.sort_unstable();
+        let refused = self.pools.refusal();
+        let why = match refused {
+            Some(why) if store.roomless.is_empty() => why,
+            None if partitions.is_empty() => return None,
+            _ => &self.lacks.why,
+        };
+        Some(Lack { why: why.to_owned(), partitions })
     }
 
     /// Has done again what failed, when it is time.

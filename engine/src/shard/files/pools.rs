@@ -141,7 +141,12 @@ impl Pools {
 
     /// The last attempt to make a spare failed.
     pub fn is_full(&self) -> bool {
-        self.by_side.iter().flatten().any(|pool| pool.spares.refusal().is_some())
+        self.refusal().is_some()
+    }
+
+    /// Why it failed.
+    pub fn refusal(&self) -> Option<&str> {
+        self.by_side.iter().flatten().find_map(|pool| pool.spares.refusal())
     }
 
     /// Copies the pools' figures.

@@ -260,6 +260,7 @@ impl Process {
                     self.heard.unreachable(core, bricks);
                 }
                 ControlRequest::Removed(partitions) => gone.extend(partitions),
+                ControlRequest::Lack { core, lack } => self.board.set_lack(core, lack),
                 ControlRequest::Json { .. } => {}
             }
         }
