@@ -3,41 +3,58 @@
 use std::collections::BTreeSet;
 
 use super::KEEPERS_MAX;
-use super::state::{Group, Keepers};
-use crate::maps::Intent;
+use super::state::{Group, Keepers, Table};
+use crate::maps::{DpMap, Intent, Leaf, MapError, NAME_BYTES_MAX, REPLICAS_MAX};
 
 impl Keepers {
     /// Whether the state agrees with itself: what a checksum of a snapshot does not tell.
     pub fn check(&self) -> Result<(), String> {
         self.settings.check()?;
         self.check_bricks()?;
-        let mut leaves = BTreeSet::new();
+        let (mut names, mut leaves) = (BTreeSet::new(), 0);
         for (id, table) in &self.tables {
             if *id != table.id || *id >= self.next_table {
                 return Err(format!("table \"{}\" has an id that was never given", table.name));
             }
-            if self.tables.values().any(|other| other.id != *id && other.name == table.name) {
+            if !names.insert(&table.name) {
                 return Err(format!("two tables are named \"{}\"", table.name));
             }
-            self.table_map(table)
-                .check()
-                .map_err(|error| format!("\"{}\": {error}", table.name))?;
-            for leaf in &table.leaves {
-                if !leaves.insert(leaf.partition) {
-                    return Err(format!("two tables share partition {}", leaf.partition));
-                }
-            }
+            self.check_table(table)?;
+            leaves += table.leaves.len();
+        }
+        // (Each leaf has a group that names its table.)
+        if leaves != self.groups.len() {
+            return Err(format!("{leaves} leaves have {} groups", self.groups.len()));
         }
         for (partition, group) in &self.groups {
-            if *partition >= self.next_partition || !leaves.contains(partition) {
-                return Err(format!("partition {partition} is in no table, or was never given"));
-            }
             self.check_group(*partition, group)?;
         }
-        match self.dropped.keys().find(|partition| leaves.contains(partition)) {
+        match self.dropped.keys().find(|partition| self.groups.contains_key(partition)) {
             Some(partition) => Err(format!("partition {partition} is both a table's and dropped")),
             None => Ok(()),
         }
+    }
+
+    fn check_table(&self, table: &Table) -> Result<(), String> {
+        let bad = |what: &dyn std::fmt::Display| Err(format!("\"{}\": {what}", table.name));
+        if table.name.is_empty() || table.name.len() > NAME_BYTES_MAX {
+            return bad(&MapError::Name(table.name.len()));
+        }
+        if let Err(error) = DpMap::from_leaves(&table.leaves) {
+            return bad(&error);
+        }
+        for Leaf { partition, .. } in &table.leaves {
+            let group = self.groups.get(partition).filter(|group| group.table == table.id);
+            let Some(group) = group else { return bad(&MapError::NoGroup(*partition)) };
+            if *partition >= self.next_partition {
+                return bad(&format!("partition {partition} was never given"));
+            }
+            let members = group.replicas.members.len();
+            if !(1..=REPLICAS_MAX).contains(&members) {
+                return bad(&MapError::Members(*partition, members));
+            }
+        }
+        Ok(())
     }
 
     fn check_bricks(&self) -> Result<(), String> {

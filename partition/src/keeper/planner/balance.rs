@@ -87,7 +87,8 @@ fn movable(
             bricks.iter().copied().filter(|b| *b != full.id).chain([empty.id]).collect();
         is_calm(scene, planner, *partition, group)
             && crowding(scene.keepers, &after) <= crowding(scene.keepers, &bricks)
-            && work.candidates(scene, planner, group).iter().any(|b| b.id == empty.id)
+            && work.can_give(scene, group)
+            && work.can_take(scene, planner, group, empty)
     };
     let groups = scene.keepers.groups().filter(fits);
     groups.map(|(partition, _)| partition).max_by_key(|p| (score(empty, *p), std::cmp::Reverse(*p)))

@@ -19,13 +19,13 @@ fn is_process(member: &Member, brick: &Brick) -> bool {
 
 /// Primaries that are ready begin their epochs: one entry a brick.
 pub(super) fn activate(scene: &mut Scene<'_>) {
-    for brick in scene.keepers.bricks() {
+    let reports = scene.reports.clone();
+    for said in reports.chunk_by(|a, b| a.0 == b.0) {
+        let Some(brick) = scene.keepers.brick(said[0].0) else { continue };
         let mut groups = Vec::new();
-        for (from, report, _) in &scene.reports {
+        for (_, report, _) in said {
             let Report::Active { partition, epoch } = *report else { continue };
-            let Some(group) = scene.keepers.group(partition).filter(|_| *from == brick.id) else {
-                continue;
-            };
+            let Some(group) = scene.keepers.group(partition) else { continue };
             let ours = group.replicas.primary().is_some_and(|m| is_process(&m, brick));
             let begins = ours && group.replicas.epoch == epoch && !group.replicas.is_active();
             if begins && scene.is_free(partition) && groups.len() < ACTIVE_MAX {

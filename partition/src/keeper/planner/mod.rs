@@ -65,8 +65,10 @@ struct Scene<'a> {
     touched: BTreeSet<u32>,
     /// Bricks that get no more answers, until they are taken out.
     suspend: BTreeSet<u32>,
-    /// (reporting brick, report, since when) of processes that act.
+    /// (reporting brick, report, since when) of processes that act, in this order.
     reports: Vec<(u32, Report, u64)>,
+    /// Bricks that are not being emptied.
+    staying: usize,
 }
 
 impl<'a> Scene<'a> {
@@ -77,7 +79,8 @@ impl<'a> Scene<'a> {
             reports.extend(of.map(|(report, since)| (brick.id, report, since)));
         }
         let (entries, touched, suspend) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        Self { now, keepers, leases, entries, touched, suspend, reports }
+        let staying = keepers.bricks().filter(|brick| !brick.draining).count();
+        Self { now, keepers, leases, entries, touched, suspend, reports, staying }
     }
 
     fn lease(&self) -> u64 {
@@ -105,8 +108,7 @@ impl<'a> Scene<'a> {
 
     /// How many replicas there can be of those that should be.
     fn target(&self, group: &Group) -> usize {
-        let bricks = self.keepers.bricks().filter(|brick| !brick.draining).count();
-        self.keepers.wanted(group).min(bricks).max(1)
+        self.keepers.wanted(group).min(self.staying).max(1)
     }
 
     fn is_draining(&self, brick: u32) -> bool {
@@ -114,7 +116,7 @@ impl<'a> Scene<'a> {
     }
 
     fn has_report(&self, from: u32, report: Report) -> bool {
-        self.reports.iter().any(|(brick, is, _)| *brick == from && *is == report)
+        self.reports.binary_search_by_key(&(from, report), |(from, is, _)| (*from, *is)).is_ok()
     }
 }
 

@@ -53,10 +53,31 @@ pub(super) fn crowding(keepers: &Keepers, bricks: &[u32]) -> (u32, u32) {
     let (mut hosts, mut racks) = (0, 0);
     let found: Vec<&Brick> = bricks.iter().filter_map(|brick| keepers.brick(*brick)).collect();
     for (at, one) in found.iter().enumerate() {
-        for other in &found[..at] {
-            hosts += u32::from(!one.host.is_empty() && one.host == other.host);
-            racks += u32::from(!one.rack.is_empty() && one.rack == other.rack);
-        }
+        let near = nearness(one, &found[..at]);
+        (hosts, racks) = (hosts + near.0, racks + near.1);
+    }
+    (hosts, racks)
+}
+
+/// With how many others a brick shares its host, and with how many its rack.
+fn nearness(one: &Brick, others: &[&Brick]) -> (u32, u32) {
+    let same = |of: fn(&Brick) -> &str| {
+        let near = |other: &&&Brick| !of(one).is_empty() && of(one) == of(other);
+        others.iter().filter(near).count() as u32
+    };
+    (same(|brick| &brick.host), same(|brick| &brick.rack))
+}
+
+/// The least crowding of so many of these bricks, each in turn put where it is least near the others.
+pub(super) fn least_crowding(bricks: &[&Brick], count: usize) -> (u32, u32) {
+    let (mut chosen, mut free) = (Vec::new(), bricks.to_vec());
+    let (mut hosts, mut racks) = (0, 0);
+    while chosen.len() < count {
+        let near = |at: &usize| nearness(free[*at], &chosen);
+        let Some(at) = (0..free.len()).min_by_key(near) else { break };
+        let near = near(&at);
+        (hosts, racks) = (hosts + near.0, racks + near.1);
+        chosen.push(free.swap_remove(at));
     }
     (hosts, racks)
 }
@@ -105,21 +126,22 @@ impl Loads {
         total: u64,
     ) -> Option<&'a Brick> {
         let weights: u64 = bricks.iter().map(|b| weight(b)).sum();
+        let there: Vec<&Brick> = members.iter().filter_map(|id| keepers.brick(*id)).collect();
         let key = |brick: &Brick| {
-            let all: Vec<u32> = members.iter().copied().chain([brick.id]).collect();
             let (load, own) = self.ratio(brick);
             let fair = (u128::from(total) * u128::from(own)).div_ceil(u128::from(weights.max(1)));
-            (crowding(keepers, &all), u128::from(load) >= fair)
+            (nearness(brick, &there), u128::from(load) >= fair)
         };
-        let free = bricks.iter().filter(|b| !members.contains(&b.id));
-        free.copied().min_by(|a, b| {
-            let (full_a, full_b) = (key(a), key(b));
-            let both_full = full_a.1 && full_b.1;
-            let load = || compare(self.ratio(a), self.ratio(b));
-            let load = if both_full { load() } else { Ordering::Equal };
-            let claim = || score(b, partition).cmp(&score(a, partition));
-            full_a.cmp(&full_b).then(load).then_with(claim).then(a.id.cmp(&b.id))
-        })
+        let free = bricks.iter().copied().filter(|b| !members.contains(&b.id));
+        let keyed: Vec<_> = free.map(|brick| (key(brick), brick)).collect();
+        let least = keyed.iter().map(|(key, _)| *key).min()?;
+        let mut best: Vec<&Brick> =
+            keyed.into_iter().filter(|(key, _)| *key == least).map(|(_, brick)| brick).collect();
+        if least.1 {
+            let emptiest = best.iter().map(|b| self.ratio(b)).min_by(|a, b| compare(*a, *b))?;
+            best.retain(|b| compare(self.ratio(b), emptiest) == Ordering::Equal);
+        }
+        best.into_iter().max_by_key(|b| (score(b, partition), std::cmp::Reverse(b.id)))
     }
 }
 

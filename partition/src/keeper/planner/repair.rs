@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::place::{Loads, compare, crowding};
+use super::place::{Loads, compare, crowding, least_crowding};
 use super::{ENTRIES_MAX, MS, Planner, Scene, balance, wishes};
 use crate::keeper::PARTITIONS_MAX;
 use crate::keeper::entry::Entry;
@@ -27,6 +27,8 @@ pub(super) struct Work<'a> {
     pub(super) moves: u32,
     /// Groups that lack a replica and can have one.
     pub(super) repairs: u32,
+    /// How crowded so many replicas have to be.
+    crowded: BTreeMap<usize, (u32, u32)>,
 }
 
 impl<'a> Work<'a> {
@@ -41,6 +43,7 @@ impl<'a> Work<'a> {
             heirs: BTreeMap::new(),
             moves: 0,
             repairs: 0,
+            crowded: BTreeMap::new(),
         };
         for (_, group) in scene.keepers.groups() {
             let (replicas, target) = (&group.replicas, scene.target(group));
@@ -142,19 +145,32 @@ impl<'a> Work<'a> {
         planner: &Planner,
         group: &Group,
     ) -> Vec<&'a Brick> {
-        let most = scene.keepers.settings.copies_per_brick_max;
-        let from = group.replicas.primary().and_then(|m| self.copies_from.get(&m.brick));
-        if from.is_some_and(|copies| *copies >= most) {
+        if !self.can_give(scene, group) {
             return Vec::new();
         }
-        let members = &group.replicas.members;
-        let fine = |brick: &&&Brick| {
-            let id = brick.id;
-            !members.iter().any(|m| m.brick == id || planner.is_apart(scene.now, m.brick, id))
-                && self.copies_to.get(&id).is_none_or(|copies| *copies < most)
-                && self.loads.ratio(brick).0 < PARTITIONS_MAX as u64
-        };
+        let fine = |brick: &&&Brick| self.can_take(scene, planner, group, brick);
         self.usable.iter().filter(fine).copied().collect()
+    }
+
+    /// The group's primary has not too many copies to give already.
+    pub(super) fn can_give(&self, scene: &Scene<'_>, group: &Group) -> bool {
+        let copies = group.replicas.primary().and_then(|m| self.copies_from.get(&m.brick));
+        copies.is_none_or(|copies| *copies < scene.keepers.settings.copies_per_brick_max)
+    }
+
+    /// A usable brick may be copied to.
+    pub(super) fn can_take(
+        &self,
+        scene: &Scene<'_>,
+        planner: &Planner,
+        group: &Group,
+        brick: &Brick,
+    ) -> bool {
+        let (id, most) = (brick.id, scene.keepers.settings.copies_per_brick_max);
+        let mut members = group.replicas.members.iter();
+        !members.any(|m| m.brick == id || planner.is_apart(scene.now, m.brick, id))
+            && self.copies_to.get(&id).is_none_or(|copies| *copies < most)
+            && self.loads.ratio(brick).0 < PARTITIONS_MAX as u64
     }
 }
 
@@ -169,6 +185,11 @@ fn is_over(scene: &Scene<'_>, group: &Group) -> bool {
 pub(super) fn repair<'a>(scene: &mut Scene<'a>, planner: &mut Planner, work: &mut Work<'a>) {
     for (partition, group) in scene.keepers.groups() {
         let replicas = &group.replicas;
+        if !replicas.is_active()
+            && let Some(wish) = group.wish
+        {
+            wishes::wait(scene, planner, partition, wish);
+        }
         let ready =
             replicas.is_active() && replicas.intent == Intent::None && scene.is_free(partition);
         if !ready || scene.entries.len() > 4 * ENTRIES_MAX {
@@ -323,6 +344,12 @@ fn spread<'a>(
     let bricks: Vec<u32> = group.replicas.members.iter().map(|m| m.brick).collect();
     let crowded = crowding(scene.keepers, &bricks);
     if crowded == (0, 0) || work.moves >= scene.keepers.settings.moves_max {
+        return;
+    }
+    // (Of most groups that are crowded this is all that there is to know.)
+    let usable = &work.usable;
+    let least = || least_crowding(usable, bricks.len());
+    if crowded <= *work.crowded.entry(bricks.len()).or_insert_with(least) {
         return;
     }
     let candidates = work.candidates(scene, planner, group);

@@ -25,10 +25,10 @@ pub(super) fn voters(scene: &mut Scene<'_>, planner: &mut Planner) {
     let mut next: Vec<u32> = before.clone();
     next.retain(|brick| keepers.brick(*brick).is_some_and(|b| !b.draining) && !away(*brick));
     while next.len() > count {
-        // The one without which the others are least crowded; of those the one that is not there, or came last.
+        // One that is not there; then the one without which the others are least crowded, or that came last.
         let without = |brick: u32| {
             let rest: Vec<u32> = next.iter().copied().filter(|b| *b != brick).collect();
-            (crowding(keepers, &rest), scene.is_live(brick), std::cmp::Reverse(brick))
+            (scene.is_live(brick), crowding(keepers, &rest), std::cmp::Reverse(brick))
         };
         let Some(out) = next.iter().copied().min_by_key(|brick| without(*brick)) else { break };
         next.retain(|brick| *brick != out);
@@ -44,7 +44,9 @@ pub(super) fn voters(scene: &mut Scene<'_>, planner: &mut Planner) {
         next.push(brick);
     }
     next.sort_unstable();
-    if next != before {
+    // Keepers of whom most are away would agree on nothing any more.
+    let there = next.iter().filter(|brick| scene.is_live(**brick)).count();
+    if next != before && there * 2 > next.len() {
         scene.entries.push(Entry::SetKeepers { before, keepers: next });
     }
 }

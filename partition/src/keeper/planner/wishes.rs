@@ -53,6 +53,11 @@ pub(super) fn grant_short<'a>(
     take(scene, planner, partition, wish, step);
 }
 
+/// A wish about a partition that does not serve.
+pub(super) fn wait(scene: &mut Scene<'_>, planner: &mut Planner, partition: u32, wish: Wish) {
+    take(scene, planner, partition, wish, Step::Blocked("it does not serve".into()));
+}
+
 fn take(scene: &mut Scene<'_>, planner: &mut Planner, partition: u32, wish: Wish, step: Step) {
     match step {
         Step::Going => {

@@ -140,3 +140,37 @@ fn one_three_or_five_bricks_are_keepers_and_one_that_is_gone_is_replaced() {
     world.run(15_000);
     assert_eq!(world.keepers.keepers(), [1, 3, 4]);
 }
+
+#[test]
+fn keepers_are_never_changed_to_ones_of_whom_most_are_away() {
+    // The first three share a host, so those that are apart are preferred: the two that have just gone.
+    let mut world = World::new(0);
+    for n in 0..5 {
+        world.add(|r| r.host = if n < 3 { "one".into() } else { format!("host{n}") });
+    }
+    world.run(6_000);
+    assert_eq!(world.keepers.keepers(), [1, 2, 3, 4, 5]);
+    world.crash(3, false);
+    world.crash(4, false);
+    world.run(1_000);
+    world.propose(&Entry::Drain { brick: 1, on: true });
+    world.run(5_000);
+    let keepers = world.keepers.keepers();
+    let there = keepers.iter().filter(|keeper| **keeper < 4).count();
+    assert!(there * 2 > keepers.len(), "{keepers:?} of whom 4 and 5 are away");
+    // Two at a time: only one is left who is there, and two who are not.
+    let mut world = World::new(5);
+    world.run(3_000);
+    world.crash(3, false);
+    world.crash(4, false);
+    world.run(1_000);
+    world.propose(&Entry::Drain { brick: 1, on: true });
+    world.propose(&Entry::Drain { brick: 2, on: true });
+    world.run(5_000);
+    assert_eq!(world.keepers.keepers(), [1, 2, 3, 4, 5]);
+    // Once they are back the emptied ones need not vote any more.
+    world.start(3);
+    world.start(4);
+    world.run(5_000);
+    assert_eq!(world.keepers.keepers(), [3, 4, 5]);
+}

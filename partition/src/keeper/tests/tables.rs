@@ -251,4 +251,8 @@ fn a_snapshot_that_contradicts_itself_is_found() {
     bad("/groups/1/replicas/active", 2.into(), "cannot be in this epoch");
     bad("/endless", true.into(), "lease without end");
     bad("/tables/1/leaves", serde_json::json!([]), "no partition");
+    bad("/groups/1/table", 9.into(), "no replica group");
+    let two = serde_json::json!([{ "depth": 1, "suffix": 0, "partition": 1 },
+                                 { "depth": 1, "suffix": 1, "partition": 1 }]);
+    bad("/tables/1/leaves", two, "2 leaves have 1 groups");
 }

@@ -94,6 +94,24 @@ fn what_cannot_be_is_given_up_after_a_while_and_the_reason_is_told() {
 }
 
 #[test]
+fn what_is_wished_of_a_partition_that_does_not_serve_is_given_up_too() {
+    let mut world = World::new(2);
+    assert!(world.create("t", options(8, 1)));
+    world.converge();
+    let (partition, _) =
+        world.keepers.groups().find(|(_, g)| g.replicas.position(2) == Some(0)).unwrap();
+    world.crash(1, false);
+    world.run(2_000);
+    wish(&mut world, partition, Some(Wish::Move { from: 2, to: 1 }));
+    world.run(50_000);
+    assert!(world.keepers.group(partition).unwrap().wish.is_some(), "it may be back");
+    world.run(30_000);
+    assert_eq!(world.keepers.group(partition).unwrap().wish, None);
+    let note = world.keepers.notes().last().unwrap();
+    assert!(note.text.contains("does not serve"), "{}", note.text);
+}
+
+#[test]
 fn a_wish_that_makes_no_sense_is_refused_in_a_sentence() {
     let mut world = cluster(4);
     let (partition, from, to) = movable(&world);
