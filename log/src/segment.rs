@@ -200,6 +200,8 @@ pub(crate) struct Segment {
     pub durable: usize,
     /// Written, not yet known to be durable, up to here (settled).
     pub written: usize,
+    /// Of what it has of `Flush::settled_written`, what was counted up to here is durable (settled, while it is dirty).
+    pub durable_of: u64,
     /// No more records go in.
     pub closed: bool,
     /// Damage was found in it: never cleaned, so that nothing else is lost.
@@ -225,6 +227,7 @@ impl Segment {
             last: Version::default(),
             durable: SEGMENT_HEAD_BYTES,
             written: SEGMENT_HEAD_BYTES,
+            durable_of: 0,
             closed: false,
             damaged: Cell::new(false),
             pins: Cell::new(0),

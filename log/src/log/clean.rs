@@ -347,7 +347,6 @@ impl Log {
     }
 
     pub(super) fn settled(&mut self, slot: u32, at: usize, kind: Kind, stride: usize) -> Loc {
-        let has_disk = self.has_disk();
         let segment = self.segment_mut(slot);
         segment.end = at + stride;
         segment.count_added(kind, stride);
@@ -355,10 +354,7 @@ impl Log {
             let stamp = version_of(&segment.memory.bytes()[at..]).seq;
             self.flush.settled_rests_on = self.flush.settled_rests_on.max(stamp);
         }
-        self.flush.settled_written += stride as u64;
-        if has_disk && self.flush.settled_dirty.back() != Some(&slot) {
-            self.flush.settled_dirty.push_back(slot);
-        }
+        self.dirty_settled(slot, stride);
         Loc::new(slot, at)
     }
 

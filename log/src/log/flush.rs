@@ -77,6 +77,8 @@ struct Flight {
     last: Version,
     len: usize,
     durable: bool,
+    /// `Flush::settled_written` at submit, if all that the segment had then goes with it or is written (settled).
+    all_of: Option<u64>,
     /// `Flush::cuts` at submit: a truncation since then may have taken what was written.
     cuts: u64,
 }
@@ -98,9 +100,8 @@ pub(super) struct Flush {
     pub unzeroed: VecDeque<(u32, usize, usize)>,
     /// How old the oldest record is that the disk does not have (`async`).
     pub ages: Ages,
-    /// Bytes ever appended to settled segments, and how many of them are durable.
+    /// Bytes ever appended to settled segments.
     pub settled_written: u64,
-    pub settled_durable: u64,
     /// What a `Sessions` record speaks of goes to the disk before it does: a retry must not be told of a write that is lost.
     pub settled_rests_on: u64,
     /// Settled segments with something to flush, in order of filling.
@@ -261,6 +262,7 @@ impl Log {
 
     fn take_off(&mut self, piece: &Piece) -> FlushOp {
         let segment = self.segment(piece.slot);
+        let end = segment.end;
         let align = segment.disk.as_ref().map_or(MEMORY_ALIGN, DiskFile::align);
         let offset = piece.from / align * align;
         let len = piece.to.next_multiple_of(align).min(segment.size()) - offset;
@@ -284,6 +286,7 @@ impl Log {
             last: piece.last,
             len,
             durable: piece.durable,
+            all_of: (piece.to == end).then_some(self.flush.settled_written),
             cuts: self.flush.cuts,
         });
         op
@@ -352,17 +355,31 @@ impl Log {
                 let segment = self.segment_mut(flight.slot);
                 segment.written = flight.to;
                 if flight.durable {
-                    let gained = flight.to - segment.durable;
                     segment.durable = flight.to;
-                    let done = segment.durable == segment.end;
-                    self.flush.settled_durable += gained as u64;
-                    if done {
+                    segment.durable_of = flight.all_of.unwrap_or(segment.durable_of);
+                    if segment.durable == segment.end {
                         self.flush.settled_dirty.pop_front();
                     }
                 }
                 Written::Other
             }
         }
+    }
+
+    /// A settled segment has so many more bytes to be flushed.
+    pub(super) fn dirty_settled(&mut self, slot: u32, bytes: usize) {
+        let before = self.flush.settled_written;
+        self.flush.settled_written += bytes as u64;
+        if self.has_disk() && !self.flush.settled_dirty.contains(&slot) {
+            self.segment_mut(slot).durable_of = before;
+            self.flush.settled_dirty.push_back(slot);
+        }
+    }
+
+    /// Of the bytes that were ever appended to settled segments, up to which all are durable.
+    pub(super) fn settled_durable(&self) -> u64 {
+        let dirty = self.flush.settled_dirty.iter().map(|&slot| self.segment(slot).durable_of);
+        dirty.min().unwrap_or(self.flush.settled_written)
     }
 
     pub(super) fn is_in_flight(&self, slot: u32) -> bool {
@@ -387,4 +404,61 @@ fn whole_records(segment: &crate::segment::Segment, from: usize) -> (usize, Vers
         at = next;
     }
     (at, last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Ask, LogConfig};
+    use crate::record::{Answered, Body, Meta, SessionResult};
+    use crate::{Room, Unchecked};
+
+    /// A `Sessions` record of two mebibytes, and copies that go to another segment before it ends and after.
+    #[test]
+    fn what_was_settled_later_does_not_count_for_what_was_settled_before() {
+        let mut log = Log::in_heap(LogConfig {
+            table: 1,
+            partition: 7,
+            durability: Durability::Sync,
+            bytes_max: 64 << 20,
+            segment_bytes_max: 4 << 20,
+        });
+        let meta = Meta { seq: 1, epoch: 1, commit: 0, answered: Answered::Version };
+        let put = Body::Put { key: b"key", value: &[1; 4000], expires_ms: 0, id: None };
+        let loc = log.append(&meta, &put, Room::Write).unwrap();
+        let record = log.record(loc).unwrap().bytes().to_vec();
+        let record = Unchecked::new(&record).check().unwrap();
+        log.set_commit(1);
+        let write_all = |log: &mut Log, until: &dyn Fn(&Log) -> bool| {
+            while !until(log)
+                && let Some(ask) = log.poll_ask(0)
+            {
+                let Ask::Write(op) = ask else { continue };
+                log.on_written(op.id, Ok(op.len as usize));
+            }
+        };
+        write_all(&mut log, &|_| false);
+        log.set_copying(true);
+        let result = SessionResult {
+            session_partition: 7,
+            session_seq: 1,
+            number: 1,
+            epoch: 1,
+            seq: 1,
+            answered: 0,
+            result: 0,
+        };
+        let results = vec![result; 56_000];
+        log.begin_sessions(&Meta { commit: 1, ..meta }, results.len()).unwrap();
+        log.append_copied(&record).unwrap();
+        log.add_sessions(&results);
+        let sessions = log.end_sessions().unwrap();
+        let ticket = log.flush.settled_written;
+        for _ in 0..300 {
+            log.append_copied(&record).unwrap();
+        }
+        write_all(&mut log, &|log| log.settled_durable() >= ticket);
+        let segment = log.segment(sessions.slot() as u32);
+        assert_eq!(segment.durable, segment.end, "the record is not whole on the disk");
+    }
 }

@@ -49,7 +49,7 @@ impl Log {
         if !self.has_disk() {
             return true;
         }
-        self.flush.settled_durable >= emptied.copies_at
+        self.settled_durable() >= emptied.copies_at
             && self.flush.flushed.seq >= emptied.judged_at.min(self.tail.seq)
             && !self.flush.zeros.iter().any(|z| z.0 == emptied.slot)
     }

@@ -46,10 +46,9 @@ impl Log {
             let segment = self.segment_mut(slot);
             segment.closed = true;
             segment.written = segment.durable;
-            let dirty = (segment.end - segment.durable) as u64;
+            let dirty = segment.end - segment.durable;
             if has_disk && dirty > 0 {
-                self.flush.settled_written += dirty;
-                self.flush.settled_dirty.push_back(slot);
+                self.dirty_settled(slot, dirty);
             }
             self.settled_slots.push(slot);
         }
@@ -60,7 +59,6 @@ impl Log {
         self.cleaning.draft = None;
         self.settled_open = None;
         self.flush.settled_dirty.clear();
-        self.flush.settled_durable = self.flush.settled_written;
         // Those of the segments that come next are still needed.
         let next = [&self.tails.next, &self.settleds.next];
         self.flush.zeros.retain(|(slot, ..)| next.iter().any(|next| next.contains(slot)));
@@ -95,6 +93,6 @@ impl Log {
 
     /// What a copy brought is as safe as the table promises.
     pub fn settled_is_flushed(&self) -> bool {
-        !self.has_disk() || self.flush.settled_durable >= self.flush.settled_written
+        self.flush.settled_dirty.is_empty()
     }
 }

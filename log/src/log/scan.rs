@@ -347,8 +347,7 @@ impl Scan {
         }
         let durable = if tail || damaged { end } else { self.durable_settled(log, slot, end) };
         if durable < end {
-            log.flush.settled_written += (end - durable) as u64;
-            log.flush.settled_dirty.push_back(slot);
+            log.dirty_settled(slot, end - durable);
         }
         let segment = log.segment_mut(slot);
         segment.end = end;

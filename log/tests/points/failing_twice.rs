@@ -198,6 +198,7 @@ fn what_a_sessions_record_rests_on_is_on_the_disk_before_it_is() {
     rig.pump();
     rig.lose_power();
     let names: Vec<SegmentName> = rig.log.segment_counts().map(|count| count.name).collect();
-    let newest = names.iter().flat_map(|&name| rig.log.records_of(name)).map(|(_, r)| r.version().seq);
+    let newest =
+        names.iter().flat_map(|&name| rig.log.records_of(name)).map(|(_, r)| r.version().seq);
     assert_eq!(newest.max(), Some(rig.log.tail().seq), "it tells of writes that are lost");
 }
