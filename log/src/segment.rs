@@ -60,7 +60,7 @@ impl SegmentName {
     }
 }
 
-/// The immutable first page of a segment (docs/formats.md has the byte diagram).
+/// The first page of a segment (docs/formats.md has the byte diagram, and says what of it changes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHead {
     /// Partition id.
