@@ -86,8 +86,7 @@ impl Log {
 
     /// The slot may be used again; the files go.
     fn free(&mut self, slot: u32) {
-        let Some(segment) = self.slots[slot as usize].take() else { return };
-        self.free_slots.push(slot);
+        let Some(segment) = self.remove(slot) else { return };
         self.cleaning.freed_bytes += segment.size() as u64;
         self.flush.settled_dirty.retain(|&s| s != slot);
         if self.has_files {

@@ -107,6 +107,8 @@ pub struct Log {
     cfg: LogConfig,
     /// Segments by slot.
     slots: Vec<Option<Segment>>,
+    /// Of all of them: each vote asks for it, and there may be thousands.
+    used_bytes: u64,
     free_slots: Vec<u32>,
     /// Tail segments from `lowest` on; the last one grows.
     tail_slots: VecDeque<u32>,
@@ -163,6 +165,7 @@ impl Log {
         Self {
             cfg,
             slots: Vec::new(),
+            used_bytes: 0,
             free_slots: Vec::new(),
             tail_slots: VecDeque::new(),
             settled_slots: Vec::new(),

@@ -65,7 +65,7 @@ impl Supply {
 impl Log {
     /// Bytes of all segments: what the replica takes of `memory_dir`.
     pub fn used_bytes(&self) -> u64 {
-        self.segments().map(|s| s.size() as u64).sum()
+        self.used_bytes
     }
 
     /// The size of this log's next segments: a sixteenth of what it has, a power of two.
@@ -258,8 +258,9 @@ impl Log {
         }
     }
 
-    /// Puts a segment in a slot.
+    /// Puts a segment in a slot. (`remove` takes it out.)
     pub(super) fn place(&mut self, segment: Segment) -> u32 {
+        self.used_bytes += segment.size() as u64;
         if let Some(slot) = self.free_slots.pop() {
             self.slots[slot as usize] = Some(segment);
             return slot;
@@ -267,6 +268,15 @@ impl Log {
         assert!(self.slots.len() < SEGMENTS_MAX, "more segments than a location can name");
         self.slots.push(Some(segment));
         (self.slots.len() - 1) as u32
+    }
+
+    /// Takes the segment out of its slot, which may be used again.
+    pub(super) fn remove(&mut self, slot: u32) -> Option<Segment> {
+        let segment = self.slots[slot as usize].take()?;
+        self.free_slots.push(slot);
+        self.used_bytes -= segment.size() as u64;
+        debug_assert_eq!(self.used_bytes, self.segments().map(|s| s.size() as u64).sum::<u64>());
+        Some(segment)
     }
 
     /// Waits on a flush are a matter of votes, but a disk that falls behind must also hold appends,
