@@ -122,3 +122,42 @@ fn what_follows_a_crash_is_found_after_the_next_when_the_segments_before_are_gon
     rescan(&mut log, &mut scan);
     assert_eq!(log.tail().seq, below.seq + 1);
 }
+
+/// What was refused is not told to be on its way: whoever waits for it would wait for ever, and not make room. What may
+/// use more of the reserve asks still, and everybody does once there may be room again.
+#[test]
+fn a_segment_that_was_refused_is_not_waited_for() {
+    let mut log = Log::in_heap(config(Durability::Memory));
+    let mut index = Index::default();
+    let first = write(&mut log, &mut index, &put(&key(0), &[1; 300])).unwrap();
+    let bytes = log.record(first).unwrap().bytes().to_vec();
+    let (tail, big) = (log.tail().seq, vec![1; 15_000]);
+    log.ration(0);
+    log.set_copying(true);
+    for again in [false, true] {
+        if again {
+            log.room_again();
+        }
+        let rooms = [Room::Write, Room::Remove, Room::Clean];
+        for (n, &room) in rooms.iter().enumerate() {
+            let append =
+                |log: &mut Log, room| log.append(&meta(tail + 1, tail), &put(b"big", &big), room);
+            assert_eq!(append(&mut log, room), Err(AppendError::NotYet), "{room:?}");
+            let Some(Ask::Segment(want)) = log.poll_ask(0) else { panic!("nothing is wanted") };
+            assert_eq!(want.room, room);
+            log.refuse(want.kind);
+            for &lesser in &rooms[..=n] {
+                let refused = append(&mut log, lesser);
+                assert_eq!(refused, Err(AppendError::NoSpace), "{lesser:?} after {room:?}");
+            }
+            assert!(log.poll_ask(0).is_none());
+        }
+        // A copy: settled segments, with the room of cleaning.
+        let record = Unchecked::new(&bytes).check_crc().unwrap();
+        assert_eq!(log.append_copied(&record), Err(AppendError::NotYet));
+        let Some(Ask::Segment(want)) = log.poll_ask(0) else { panic!("nothing is wanted") };
+        log.refuse(want.kind);
+        assert_eq!(log.append_copied(&record), Err(AppendError::NoSpace));
+        assert!(log.poll_ask(0).is_none());
+    }
+}

@@ -41,9 +41,9 @@ enum State {
         polled: bool,
     },
     /// The storage thread gives it its name.
-    Binding,
-    /// There was none.
-    Refused,
+    Binding(Room),
+    /// There was none, for this use or a lesser one.
+    Refused(Room),
 }
 
 /// One kind's segments on their way.
@@ -59,6 +59,15 @@ pub(super) struct Supply {
 impl Supply {
     pub fn new(next_n: u64) -> Self {
         Self { state: State::Idle, next: VecDeque::new(), next_n }
+    }
+
+    /// What the segment that is on its way is for.
+    fn asked(&self) -> Room {
+        match self.state {
+            State::Asked { want, .. } => want.room,
+            State::Binding(room) | State::Refused(room) => room,
+            State::Idle => Room::Write,
+        }
     }
 }
 
@@ -139,12 +148,14 @@ impl Log {
         }
         let retry = match self.supply(kind).state {
             State::Idle => true,
-            State::Binding => false,
+            State::Binding(_) => false,
             State::Asked { want, .. } => want.bytes_min < least || want.room < room,
-            State::Refused => room > Room::Write,
+            // What has a larger part of the reserve may still find one; to ask again for the same would read as "coming".
+            State::Refused(refused) if room <= refused => return false,
+            State::Refused(_) => true,
         };
         if !retry {
-            return self.supply(kind).state != State::Refused;
+            return true;
         }
         let most =
             self.cfg.bytes_max - self.cfg.bytes_max.min(self.used_bytes() + self.reserve(room));
@@ -183,7 +194,7 @@ impl Log {
         let supply = self.supply(kind);
         let name = SegmentName { kind, n: supply.next_n };
         supply.next_n += 1;
-        supply.state = State::Binding;
+        supply.state = State::Binding(supply.asked());
         let head = SegmentHead { partition, name, made_at_seq, bytes: spare.bytes() as u64 };
         if self.has_files {
             self.jobs.push_back(Job::Bind { spare: Box::new(spare), head });
@@ -197,7 +208,8 @@ impl Log {
 
     /// The answer to a want: there is none. Writes are refused until [`Log::room_again`].
     pub fn refuse(&mut self, kind: SegmentKind) {
-        self.supply(kind).state = State::Refused;
+        let supply = self.supply(kind);
+        supply.state = State::Refused(supply.asked());
         if kind == SegmentKind::Tail {
             self.full = true;
         }
@@ -208,8 +220,9 @@ impl Log {
         self.full = false;
         self.manifest_blocked = false;
         for kind in [SegmentKind::Tail, SegmentKind::Settled] {
-            if self.supply(kind).state == State::Refused {
-                self.supply(kind).state = State::Idle;
+            let supply = self.supply(kind);
+            if matches!(supply.state, State::Refused(_)) {
+                supply.state = State::Idle;
             }
         }
     }

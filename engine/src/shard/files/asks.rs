@@ -216,9 +216,9 @@ impl Files {
             {
                 self.tell_buffered();
             }
-            let full = self.pools.is_full();
+            let were_full = self.pools.full_sides();
             if let Err(error) = self.pools.on_job(done, store.now.boot_ns)
-                && !full
+                && !were_full.contains(&true)
             {
                 // Told once, not at every retry.
                 if error.is_no_space() {
@@ -227,7 +227,7 @@ impl Files {
                     self.setup.notices.say(error.to_string());
                 }
             }
-            if full && !self.pools.is_full() {
+            if self.pools.has_room_again(were_full) {
                 // Somebody else made room.
                 self.room_again(store);
             }

@@ -149,6 +149,18 @@ impl Pools {
         self.by_side.iter().flatten().find_map(|pool| pool.spares.refusal())
     }
 
+    /// Whether it failed, for each pool: one of them may be full for good while the other one finds room.
+    pub fn full_sides(&self) -> [bool; 2] {
+        let full = |pool: &Pool| pool.spares.refusal().is_some();
+        [0, 1].map(|side| self.by_side[side].as_ref().is_some_and(full))
+    }
+
+    /// One that was full is not any more: whoever was refused may ask again.
+    pub fn has_room_again(&self, were_full: [bool; 2]) -> bool {
+        let now = self.full_sides();
+        (0..2).any(|side| were_full[side] && !now[side])
+    }
+
     /// Copies the pools' figures.
     pub fn count(&self, counts: &mut Counts) {
         counts.log_capacity_bytes = self.bytes_max;
@@ -198,10 +210,10 @@ impl Files {
     fn make_spares(&mut self, store: &mut Store, disk: usize) {
         loop {
             let now_ns = store.now.boot_ns;
-            let full = self.pools.is_full();
+            let were_full = self.pools.full_sides();
             let Some(pool) = &mut self.pools.by_side[disk] else { return };
             let job = pool.spares.poll_job(now_ns);
-            if full && !self.pools.is_full() {
+            if self.pools.has_room_again(were_full) {
                 store.replicas().iter_mut().for_each(Replica::room_again);
             }
             let Some(job) = job else { return };
@@ -229,5 +241,51 @@ impl Files {
             pool.spares.room_again();
         }
         store.replicas().iter_mut().for_each(Replica::room_again);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use firebrick_partition::log::Room;
+    use firebrick_partition::log::storage::Spare;
+
+    use super::*;
+    use crate::notices::Notices;
+
+    const SEGMENT: usize = 1 << 20;
+
+    /// The pool's next job ends: with a spare, or without.
+    fn make(pools: &mut Pools, side: usize, now_ns: u64, room: bool) {
+        let pool = pools.by_side[side].as_mut().unwrap();
+        let Some(Job::CreateSpare { id, bytes, .. }) = pool.spares.poll_job(now_ns) else {
+            panic!("pool {side} makes nothing")
+        };
+        let refused = || StorageError::NoSpace { side: "a", path: "b".into(), bytes: 0 };
+        let result = if room { Ok(Box::new(Spare::in_heap(bytes))) } else { Err(refused()) };
+        assert_eq!(pools.on_job(Done::Spare { id, result }, now_ns).is_ok(), room);
+    }
+
+    /// A core with tables of both kinds: writes to one of them resume whatever the other one has.
+    #[test]
+    fn a_pool_has_room_again_though_the_other_one_is_full() {
+        let setup = FilesSetup {
+            incarnation: Default::default(),
+            bytes_max: 64 << 20,
+            cores: 1,
+            copy_wait_ns: 0,
+            notices: Notices::heard().0,
+        };
+        let mut pools = Pools::new(0, &setup);
+        for disk in [false, true] {
+            let (kind, room) = (SegmentKind::Tail, Room::Write);
+            let want = Want { kind, bytes_min: 8, bytes: SEGMENT, disk, zeroed: false, room };
+            pools.want(1, want);
+            make(&mut pools, usize::from(disk), 0, false);
+        }
+        let were_full = pools.full_sides();
+        assert_eq!(were_full, [true, true]);
+        assert!(!pools.has_room_again(were_full));
+        make(&mut pools, 1, 1_000_000_000, true);
+        assert!(pools.is_full() && pools.has_room_again(were_full));
     }
 }
