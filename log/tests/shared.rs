@@ -86,3 +86,30 @@ fn two_segments_each_and_two_spares_are_enough_for_logs_that_are_nearly_empty() 
         }
     }
 }
+
+/// A copy asks for its next segment before it needs it. What it asked for in vain is not kept from the others: neither
+/// what was there when it ended, nor what came later.
+#[test]
+fn what_a_copy_asked_for_ahead_is_given_back() {
+    for late in [false, true] {
+        let mut shared = Shared::new(2, 8);
+        shared.write(0, &put(&key(0), &[1; 300])).unwrap();
+        let (log, index) = &shared.logs[0];
+        let bytes = log.record(index.at[&key(0)].0).unwrap().bytes().to_vec();
+        let record = Unchecked::new(&bytes).check_crc().unwrap();
+        let used = |shared: &Shared| shared.logs[1].0.used_bytes() as usize / SEGMENT;
+        shared.logs[1].0.set_copying(true);
+        let waits = shared.logs[1].0.append_copied(&record);
+        assert_eq!(waits, Err(AppendError::NotYet));
+        shared.pump();
+        shared.logs[1].0.append_copied(&record).unwrap();
+        assert_eq!(used(&shared), 1);
+        if !late {
+            shared.pump();
+            assert_eq!(used(&shared), 2, "nothing is asked for ahead");
+        }
+        shared.logs[1].0.set_copying(false);
+        shared.pump();
+        assert_eq!(used(&shared), 1);
+    }
+}

@@ -418,6 +418,10 @@ impl Log {
     /// older than any tombstone here.
     pub fn set_copying(&mut self, copying: bool) {
         self.copying = copying;
+        // What was made before is of no use to it, and what it asked for ahead to nobody else.
+        for ahead in std::mem::take(&mut self.settleds.next) {
+            self.give_back(ahead);
+        }
     }
 
     /// Appends a committed record that a copy brought, between `set_copying(true)` and `(false)`.

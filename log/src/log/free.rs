@@ -45,6 +45,13 @@ impl Log {
         }
     }
 
+    /// A segment that never had a record is not needed. No manifest lists it.
+    pub(super) fn give_back(&mut self, slot: u32) {
+        self.flush.zeros.retain(|zeros| zeros.0 != slot);
+        let ticket = Some(0);
+        self.cleaning.emptied.push(Emptied { slot, copies_at: 0, judged_at: 0, ticket });
+    }
+
     fn may_unlist(&self, emptied: &Emptied) -> bool {
         if !self.has_disk() {
             return true;

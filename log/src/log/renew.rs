@@ -2,8 +2,9 @@
 //! is dead, so that it may have them too.
 //!
 //! Nothing is lost by it: what replaces an end is there before the end is closed, and cleaning gives back a segment for
-//! the one that was taken, because what is live in the closed one fits what grows. So a log that is nearly empty comes
-//! down to two segments, and is never full while it has two spares: whatever the other logs of its core have.
+//! the one that was taken, because what is live in the closed one fits what grows. What a copy asked for ahead and did not
+//! need is given back when it ends. So a log that is nearly empty comes down to two segments, and is never full while it has two
+//! spares: whatever the other logs of its core have.
 
 use super::Log;
 use super::append::Room;

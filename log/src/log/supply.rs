@@ -252,9 +252,16 @@ impl Log {
                 let slot = self.place(Segment::new(*bound));
                 // The log may have begun again meanwhile, lower.
                 self.lower_head(slot);
+                let copying = self.copying;
                 let supply = self.supply(name.kind);
+                let ahead = name.kind == SegmentKind::Settled && supply.asked() == Room::Write;
                 supply.state = State::Idle;
-                supply.next.push_back(slot);
+                if ahead && !copying {
+                    // For a copy, and that has ended.
+                    self.give_back(slot);
+                } else {
+                    supply.next.push_back(slot);
+                }
                 Outcome::Fine
             }
             Err(error) if error.is_no_space() => {
