@@ -46,15 +46,10 @@ impl Replica {
         learn: bool,
         history: History<'_>,
     ) {
-        let below = self.log.manifest().below.seq;
-        let no_room = self.group.follow.copy.as_ref().is_some_and(|copy| copy.no_room);
         match self.group.follow.compared {
             Compared::No => {}
-            // It asked to start over: another first record. Or it was named again after it had no room.
-            _ if learn
-                && !self.is_whole()
-                && (tail.seq > below || (no_room && tail.seq == below)) =>
-            {
+            // It asked to start over: another first record.
+            _ if learn && !self.is_whole() && tail.seq > self.log.manifest().below.seq => {
                 self.group.follow.copy = None;
                 self.group.follow.finish = Finish::Done;
             }

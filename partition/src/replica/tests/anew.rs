@@ -61,6 +61,29 @@ fn a_learner_that_had_no_room_begins_with_nothing() {
     net.check_equal();
 }
 
+/// Once an epoch: a learner that had no room begins with nothing in the next one. What it was shipped in this one is not
+/// shipped again.
+#[test]
+fn a_comparison_that_comes_again_drops_nothing_at_a_learner_without_room() {
+    let mut net = learner_without_room();
+    let told =
+        |s: &&Sent| s.to == 2 && peer(s, |p| matches!(p, Peer::TakeOver { .. })) == Some(true);
+    let again = loop {
+        if let Some(sent) = net.sent.iter().find(told) {
+            break Sent { bytes: sent.bytes.clone(), ..*sent };
+        }
+        assert!(net.step(), "it is not told");
+    };
+    net.ask(1, b"written", put(b"meanwhile"), None);
+    net.settle();
+    let (tail, used) = (net.replica(2).log().tail(), net.replica(2).log().used_bytes());
+    assert_eq!(tail, net.replica(1).log().tail());
+    assert_eq!(net.replica(2).log().room_bytes(), 0);
+    net.deliver(&again);
+    assert_eq!(net.replica(2).log().tail(), tail);
+    assert_eq!(net.replica(2).log().used_bytes(), used);
+}
+
 /// Executions 11 and 28: a learner cannot go on from what it has, and the primary names it a later first record. What its
 /// source listed for the first try lacks the records between the two: it is not taken for the listing of the second.
 #[test]
