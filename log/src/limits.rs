@@ -12,9 +12,17 @@ pub const SEGMENT_HEAD_BYTES: usize = 4096;
 const SEGMENT_BYTES_HUGE: usize = 2 << 20;
 /// Smallest segment where there is not, unless the configuration asks for smaller ones.
 const SEGMENT_BYTES_MIN: usize = 1 << 20;
+/// So many huge pages are room for many.
+const SEGMENTS_HUGE: u64 = 64;
 /// The smallest segment of logs that share so many bytes of memory.
 pub const fn segment_bytes_min(bytes_max: u64) -> usize {
-    if bytes_max >= 64 * SEGMENT_BYTES_HUGE as u64 { SEGMENT_BYTES_HUGE } else { SEGMENT_BYTES_MIN }
+    let many = bytes_max >= SEGMENTS_HUGE * SEGMENT_BYTES_HUGE as u64;
+    if many { SEGMENT_BYTES_HUGE } else { SEGMENT_BYTES_MIN }
+}
+/// Memory that has room for so many segments of the smallest size. So has all that is more.
+pub const fn segments_bytes(segments: u64) -> u64 {
+    let each = if segments > SEGMENTS_HUGE { SEGMENT_BYTES_HUGE } else { SEGMENT_BYTES_MIN };
+    segments * each as u64
 }
 /// Largest segment; also what a location's 23 bits of 8-byte units can address.
 pub const SEGMENT_BYTES_MAX: usize = 64 << 20;

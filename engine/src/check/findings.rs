@@ -2,7 +2,8 @@
 
 use super::host::{FsKind, Host, Place, Uring};
 use super::{Finding, SHM};
-use crate::config::{BrickConfig, bytes_text};
+use crate::config::{BrickConfig, bytes_text, partitions_per_core};
+use firebrick_partition::log::storage::shared_bytes_least;
 
 /// Files that a brick has open besides its connections: segments (two sides), rings, logs.
 const FILES_BESIDES: u64 = 2048;
@@ -152,6 +153,28 @@ pub(super) fn memory_auto(host: &Host) -> u64 {
         share = share.min(shm.size / 2);
     }
     (share >> 20 << 20).max(MEMORY_AUTO_MIN)
+}
+
+/// What each core has of the memory. Its replicas share it: with less than this some may hold all of it, and another one
+/// is refused writes.
+pub(super) fn share(config: &BrickConfig, cores: usize, wanted: u64) -> Option<Finding> {
+    let cores = cores.max(1) as u64;
+    let each = wanted / cores;
+    let partitions = u64::from(partitions_per_core(config.partitions, config.durability));
+    let replicas = partitions * u64::from(config.replicas);
+    let least = shared_bytes_least(replicas);
+    (each < least).then(|| {
+        warn(format!(
+            "memory = {} is {} for each of {cores} data cores, and {replicas} replicas on a core \
+             ({partitions} partitions, {} of each) need {}: with less, writes may be refused though \
+             little is stored; set memory to {} or more, or use fewer cores or partitions",
+            bytes_text(wanted),
+            bytes_text(each),
+            config.replicas,
+            bytes_text(least),
+            bytes_text(least * cores)
+        ))
+    })
 }
 
 /// The folder on disk.

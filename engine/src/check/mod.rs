@@ -62,6 +62,7 @@ pub fn settle(config: &BrickConfig, host: &Host) -> Result<Plan, BrickError> {
     found.extend(findings::data_dir(&data_place));
     let memory_place = host.place(&memory_dir);
     found.extend(findings::memory_dir(config, &memory_place, wanted, host));
+    found.extend(findings::share(config, cores.len(), wanted));
 
     let (mut refusals, mut warnings) = (Vec::new(), Vec::new());
     for finding in found {

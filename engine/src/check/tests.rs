@@ -140,6 +140,22 @@ fn the_small_dev_shm_of_a_container_is_explained() {
 }
 
 #[test]
+fn memory_that_is_too_little_for_the_partitions_of_a_core_is_warned_about() {
+    let settings = |mib: u32| format!("memory = \"{mib}MiB\"\ncores = \"1-2\"\npartitions = 8");
+    let told = settled(&settings(64), &host()).warnings.join("\n");
+    assert!(told.contains("memory = 64 MiB is 32 MiB for each of 2 data cores"), "{told}");
+    assert!(told.contains("16 replicas on a core (8 partitions, 2 of each) need 36 MiB"), "{told}");
+    assert!(told.contains("set memory to 72 MiB or more"), "{told}");
+    for (mib, more) in [(72, ""), (64, "\nreplicas = 1")] {
+        let plan = settled(&format!("{}{more}", settings(mib)), &host());
+        assert_eq!(plan.warnings, Vec::<String>::new(), "{mib}{more}");
+    }
+    // What a core has by itself is enough for what it is given by itself.
+    let plan = settled("memory = \"64MiB\"\ncores = \"1-2\"", &host());
+    assert_eq!(plan.warnings, Vec::<String>::new());
+}
+
+#[test]
 fn what_will_hurt_later_is_warned_about() {
     let mut host = host();
     host.remove_ipc = true;

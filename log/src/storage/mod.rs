@@ -15,4 +15,4 @@ pub use disk_file::DiskFile;
 pub use error::StorageError;
 pub use job::{Done, Job, Opened, Source, Spare, SpareId};
 pub use perform::Storage;
-pub use spares::{ALL_SPARES, Spares};
+pub use spares::{ALL_SPARES, Spares, shared_bytes_least};

@@ -7,14 +7,22 @@
 use std::collections::VecDeque;
 
 use super::{Done, Job, Spare, SpareId, StorageError};
+use crate::limits::segments_bytes;
 use crate::log::{Room, Want};
 
 /// Spares for anyone.
 const FREE_SPARES: usize = 2;
 /// With the one for removes and the one for cleaning.
 pub const ALL_SPARES: usize = 4;
+/// Segments of a log that is nearly empty, where memory is short: the ends of its tail and of what is settled.
+const ENDS: u64 = 2;
 /// A failed creation is tried again after this long.
 const RETRY_NS: u64 = 250_000_000;
+
+/// The least memory for so many logs that share it: none is refused writes while all are nearly empty.
+pub const fn shared_bytes_least(logs: u64) -> u64 {
+    segments_bytes(ENDS * logs + ALL_SPARES as u64)
+}
 
 /// See the module's text.
 #[derive(Debug)]

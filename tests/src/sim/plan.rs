@@ -1,6 +1,7 @@
 //! What a run is like: everything that its seed decides beforehand. A smaller plan of the same seed is
 //! how a failure is made readable.
 
+use firebrick_partition::log::storage::shared_bytes_least;
 use firebrick_partition::maps::Durability;
 
 use super::clock::{MS, Ns, US};
@@ -199,9 +200,10 @@ impl Plan {
         if random.below(16) == 0 {
             // One of them, or all.
             let at = random.below(plan.machines as u64 + 1) as usize;
-            plan.small = Some((at, (8 + random.below(3)) << 20));
-            // Less than some segments and spares for each partition never holds much.
-            (plan.cores, plan.partitions) = (1, 1);
+            (plan.cores, plan.partitions) = (1, 1 << random.below(3));
+            // With less one partition may be refused writes though all are nearly empty (`brick` warns of it).
+            let least = shared_bytes_least(plan.partitions.into());
+            plan.small = Some((at, least + (random.below(4) << 20)));
             plan.think_ns = plan.think_ns.min(5 * MS);
         }
         for (_, fault) in &mut plan.faults {
