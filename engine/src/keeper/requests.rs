@@ -205,6 +205,9 @@ impl Node {
                 "brick \"{name}\" is not there: start it first, or name another one"
             ));
         }
+        if let Some(lack) = leases.lack(to) {
+            return Err(format!("brick \"{name}\" is full, so it is given nothing: {}", lack.why));
+        }
         let primary = keepers.group(partition).and_then(|group| group.replicas.primary());
         let figure = primary.and_then(|m| leases.figure(m.brick, partition));
         if let (true, Some(room), Some(figure)) = (copy, leases.room(to), figure)

@@ -390,7 +390,7 @@ impl Leases {
     }
 
     /// What a brick has no room for, as it said last.
-    pub(super) fn lack(&self, brick: u32) -> Option<&Lack> {
+    pub fn lack(&self, brick: u32) -> Option<&Lack> {
         self.seen.get(&brick)?.lack.as_ref()
     }
 

@@ -295,7 +295,9 @@ impl Replica {
             self.state = State::Stopped;
         }
         let idle = self.pending.is_empty() && self.waiters.is_empty();
-        if self.group.stop == Stop::Asked && self.state == State::Stopped && idle {
+        // One that has no room to begin has nothing in flight, and from then on does not begin.
+        let stopped = self.state == State::Stopped && idle || self.lacks_room();
+        if self.group.stop == Stop::Asked && stopped {
             self.group.stop = Stop::Told;
             self.group.report_at = 0;
         }

@@ -9,6 +9,7 @@ use firebrick_log::record::{Answered, Body, Meta, Record};
 use firebrick_log::{Found, Kind, Loc, Log, Room, ScanProgress};
 
 use super::commit::{Draft, Effect, Reply};
+use super::group::Stop;
 use super::lookup::Place;
 use super::{Recovery, Replica, State};
 use crate::hash::hash_key;
@@ -221,6 +222,9 @@ impl Replica {
         self.settle_solo();
         if self.state != State::Beginning || self.log.manifest_saved() < self.group.ticket {
             return;
+        }
+        if self.group.stop == Stop::Told {
+            return; // That it does not begin this epoch.
         }
         let seq = self.log.tail().seq + 1;
         self.state = State::TakingOver { seq };

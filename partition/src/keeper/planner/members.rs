@@ -1,10 +1,11 @@
 //! What keeps partitions available: epochs begin, and those whose lease has ended are taken out.
 
-use super::{ACTIVE_MAX, Scene};
+use super::repair::leave;
+use super::{ACTIVE_MAX, Planner, Scene};
 use crate::keeper::entry::Entry;
 use crate::keeper::heartbeat::Report;
 use crate::keeper::state::Brick;
-use crate::maps::Member;
+use crate::maps::{Intent, Member};
 
 /// The only brick gave up its lease without end: others may join.
 pub(super) fn finite(scene: &mut Scene<'_>) {
@@ -50,6 +51,22 @@ pub(super) fn take_out(scene: &mut Scene<'_>) {
         if scene.keepers.can_be_taken_out(brick) {
             let (brick, incarnation) = (brick.id, brick.incarnation);
             scene.entries.push(Entry::TakeOut { brick, incarnation });
+        }
+    }
+}
+
+/// Primaries that have no room for the first record of their epoch leave the group, when all others are there and some
+/// brick of them has room: else the partition would wait for the room of one brick.
+pub(super) fn roomless(scene: &mut Scene<'_>, planner: &Planner) {
+    for (partition, group) in scene.keepers.groups() {
+        let replicas = &group.replicas;
+        let Some(primary) = replicas.primary().filter(|_| !replicas.is_active()) else { continue };
+        let lack = scene.leases.lack(primary.brick);
+        let waits = lack.is_some_and(|lack| lack.partitions.contains(&partition));
+        let roomy = |m: &Member| scene.leases.lack(m.brick).is_none();
+        let free = replicas.intent == Intent::None && scene.is_free(partition);
+        if waits && free && replicas.members.iter().any(roomy) {
+            leave(scene, planner, (partition, group), primary.brick);
         }
     }
 }

@@ -138,6 +138,7 @@ pub fn plan(now: u64, keepers: &Keepers, leases: &mut Leases, planner: &mut Plan
         lead::lead(&mut scene, planner);
     }
     members::damaged(&mut scene);
+    members::roomless(&mut scene, planner);
     let urgent = scene.entries.len();
     health::silent(&mut scene, planner);
     let mut work = repair::Work::new(&scene, planner);

@@ -100,7 +100,7 @@ impl<'a> Work<'a> {
         *load = load.saturating_sub(1);
     }
 
-    /// The backup that should be primary: the one with the fewest for its weight.
+    /// The backup that should be primary: one that has room, with the fewest for its weight.
     fn heir(&self, scene: &Scene<'_>, planner: &Planner, group: &Group, from: u32) -> Option<u32> {
         let fine = |brick: &&Brick| {
             brick.id != from
@@ -114,7 +114,11 @@ impl<'a> Work<'a> {
         {
             return Some(wished.id);
         }
-        let best = backups.min_by(|a, b| compare(ratio(a), ratio(b)).then(a.id.cmp(&b.id)));
+        let full = |brick: &Brick| scene.leases.lack(brick.id).is_some();
+        let best = backups.min_by(|a, b| {
+            let least = compare(ratio(a), ratio(b));
+            full(a).cmp(&full(b)).then(least).then(a.id.cmp(&b.id))
+        });
         best.map(|brick| brick.id)
     }
 
@@ -168,7 +172,10 @@ impl<'a> Work<'a> {
     ) -> bool {
         let (id, most) = (brick.id, scene.keepers.settings.copies_per_brick_max);
         let mut members = group.replicas.members.iter();
-        !members.any(|m| m.brick == id || planner.is_apart(scene.now, m.brick, id))
+        // (One that was a member may have the room already.)
+        let has_room = group.former.contains(&id) || scene.leases.lack(id).is_none();
+        has_room
+            && !members.any(|m| m.brick == id || planner.is_apart(scene.now, m.brick, id))
             && self.copies_to.get(&id).is_none_or(|copies| *copies < most)
             && self.loads.ratio(brick).0 < PARTITIONS_MAX as u64
     }

@@ -145,6 +145,9 @@ fn unfit(scene: &Scene<'_>, planner: &Planner, group: &Group, to: u32) -> Option
         let other = scene.keepers.name_of(apart.brick);
         return Some(format!("bricks \"{name}\" and \"{other}\" do not reach each other"));
     }
+    if let Some(lack) = scene.leases.lack(to) {
+        return Some(format!("brick \"{name}\" is full: {}", lack.why));
+    }
     let load = scene.keepers.brick_loads().get(&to).copied().unwrap_or(0);
     let new = group.replicas.position(to).is_none();
     (new && load >= PARTITIONS_MAX)

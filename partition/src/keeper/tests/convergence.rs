@@ -203,3 +203,31 @@ fn primaries_are_even_again_after_a_restart_took_them_elsewhere() {
     let leads: Vec<usize> = world.loads().values().map(|load| load.1).collect();
     assert!(leads.iter().all(|n| (10..=11).contains(n)), "{leads:?}");
 }
+
+/// Nobody waits for the room of one brick where another one has everything, and a full brick is given nothing new.
+#[test]
+fn a_primary_without_room_to_begin_gives_way_to_a_backup() {
+    let mut world = World::new(4);
+    assert!(world.create("t", options(8, 2)));
+    world.converge();
+    let id = world.machines[1].id.unwrap();
+    let led_by = |world: &World, brick| -> Vec<u32> {
+        let first = |group: &Group| group.replicas.primary().is_some_and(|m| m.brick == brick);
+        world.keepers.groups().filter(|(_, group)| first(group)).map(|(id, _)| id).collect()
+    };
+    let led = led_by(&world, id);
+    assert!(!led.is_empty());
+    world.crash(1, false);
+    world.machines[1].lack = Some(Lack { why: "it is full".into(), partitions: led.clone() });
+    world.start(1);
+    world.applied.clear();
+    world.run(10_000);
+    assert_eq!(led_by(&world, id), Vec::<u32>::new());
+    for (partition, group) in world.keepers.groups() {
+        assert!(group.replicas.is_active(), "{partition}: {group:?}");
+        assert_eq!(group.replicas.members.len(), 2, "{partition}: {group:?}");
+    }
+    let given = |entry: &&Entry| matches!(entry, Entry::NameLearner { brick, .. } if *brick == id);
+    assert_eq!(world.applied.iter().find(given), None);
+    world.converge();
+}

@@ -17,6 +17,8 @@ pub struct Machine {
     pub cut_off: bool,
     /// Partitions whose Stopped it never sends.
     pub stuck: bool,
+    /// What it has no room for: it begins none of these.
+    pub lack: Option<Lack>,
     pub lease_end: u64,
     endless: bool,
     pub maps: Maps,
@@ -294,6 +296,7 @@ impl World {
             unreachable: ids.map(|b| b.id).collect(),
             figures: figures.collect(),
             reports: self.reports(at, brick),
+            lack: self.machines[at].lack.clone(),
             ..Heartbeat::default()
         };
         let sent = self.now;
@@ -361,7 +364,9 @@ impl World {
             if !group.primary().as_ref().is_some_and(is_me) {
                 continue;
             }
-            if !group.is_active() {
+            let lack = &self.machines[at].lack;
+            let begins = lack.as_ref().is_none_or(|lack| !lack.partitions.contains(&partition));
+            if !group.is_active() && begins {
                 reports.push(Report::Active { partition, epoch });
             }
             for other in group.members.iter().chain(&group.learners).filter(|m| !is_me(m)) {
@@ -458,6 +463,7 @@ impl World {
             self.machines[at].paused = false;
             self.machines[at].cut_off = false;
             self.machines[at].stuck = false;
+            self.machines[at].lack = None;
             self.start(at);
         }
         // (Pairs that were cut rest for seconds, those that were cut often for minutes.)

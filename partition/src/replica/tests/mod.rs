@@ -13,6 +13,7 @@ mod linear;
 mod model;
 mod net;
 mod pieces;
+mod room;
 mod small;
 mod sync;
 mod times;
