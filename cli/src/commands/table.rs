@@ -122,33 +122,36 @@ async fn await_served(client: &Client, args: &CreateArgs, out: &Out) -> Result<(
 fn served(status: &Value, table: &str, late: bool) -> Progress {
     let of_table = |p: &&Value| p["table"] == table;
     let all: Vec<&Value> = items(&status["partitions"]).iter().filter(of_table).collect();
-    let begins = |p: &&&Value| p["epoch"] != p["active"];
-    let waiting: Vec<&Value> = all.iter().filter(begins).map(|p| &p["partition"]).collect();
+    let waiting: Vec<&Value> = all.iter().filter(|p| p["epoch"] != p["active"]).copied().collect();
     if waiting.is_empty() {
         return Progress::Done;
     }
+    let full = |name: &Value| {
+        items(&status["bricks"]).iter().any(|b| b["name"] == *name && !b["lack"].is_null())
+    };
     let mut short = Vec::new();
+    let mut in_vain = false;
     for brick in items(&status["bricks"]) {
         let lack = &brick["lack"];
-        let here = items(&lack["partitions"]).iter().filter(|p| waiting.contains(p));
-        let here: Vec<Value> = here.cloned().collect();
-        if !here.is_empty() {
-            let lack = json!({ "partitions": here, "why": lack["why"] });
-            short.push(format!(
-                "at {}, {}",
-                brick["name"].as_str().unwrap_or("a brick"),
-                lack_text(&lack)
-            ));
+        let waits = |p: &&&Value| items(&lack["partitions"]).contains(&p["partition"]);
+        let here: Vec<&Value> = waiting.iter().filter(waits).copied().collect();
+        if here.is_empty() {
+            continue;
         }
+        // (Else a brick that has room leads it in a moment.)
+        in_vain |= here.iter().any(|p| items(&p["members"]).iter().all(full));
+        let numbers: Vec<&Value> = here.iter().map(|p| &p["partition"]).collect();
+        let lack = json!({ "partitions": numbers, "why": lack["why"] });
+        let name = brick["name"].as_str().unwrap_or("a brick");
+        short.push(format!("at {name}, {}", lack_text(&lack)));
     }
-    let made = format!("the table {table} is made");
-    if !short.is_empty() {
+    let (n, of, made) = (waiting.len(), all.len(), format!("the table {table} is made"));
+    if !short.is_empty() && (in_vain || late) {
         return Progress::Failed(CliError::NoSpace(format!(
             "{made}, but {}; the table is served once there is room, or can be dropped",
             short.join("; ")
         )));
     }
-    let (n, of) = (waiting.len(), all.len());
     if late {
         return Progress::Failed(CliError::Failed(format!(
             "{made}, but {n} of its {of} partitions are not served yet: see `firebrick status`"
@@ -189,4 +192,42 @@ pub fn to_text(tables: &Value) -> String {
         let _ = writeln!(text, "{name:24} {durability:>14} {partitions:>10} {replicas:>8}");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a command that looks at this ends with.
+    fn told(status: &Value, late: bool) -> Result<bool, CliError> {
+        match served(status, "t", late) {
+            Progress::Done => Ok(true),
+            Progress::Waits(..) => Ok(false),
+            Progress::Failed(error) => Err(error),
+        }
+    }
+
+    #[test]
+    fn a_table_is_there_when_all_its_partitions_are_served() {
+        let partition = |n: u64, table: &str, active: u64, members: &[&str]| json!({ "partition": n, "table": table, "epoch": 2, "active": active, "members": members });
+        let mut status = json!({
+            "bricks": [{ "name": "a", "lack": null }, { "name": "b", "lack": null }],
+            "partitions": [partition(1, "t", 2, &["a"]), partition(2, "u", 1, &["a"])],
+        });
+        assert_eq!(told(&status, true), Ok(true));
+        status["partitions"][1] = partition(2, "t", 1, &["b", "a"]);
+        assert_eq!(told(&status, false), Ok(false));
+        let why = "the table t is made, but 1 of its 2 partitions are not served yet";
+        assert!(
+            matches!(told(&status, true), Err(CliError::Failed(text)) if text.starts_with(why))
+        );
+        status["bricks"][1]["lack"] = json!({ "why": "it is full", "partitions": [2, 9] });
+        assert_eq!(told(&status, false), Ok(false), "a leads it in a moment");
+        let why = "the table t is made, but at b, partition 2 waits for room and refuses what it is \
+                   asked: it is full; ";
+        let short = |told| matches!(told, Err(CliError::NoSpace(text)) if text.starts_with(why));
+        assert!(short(told(&status, true)), "{:?}", told(&status, true));
+        status["bricks"][0]["lack"] = json!({ "why": "it is full", "partitions": [] });
+        assert!(short(told(&status, false)), "{:?}", told(&status, false));
+    }
 }
