@@ -12,7 +12,7 @@ Exit codes:
   2    the command line makes no sense
   3    no such key, table, brick or partition
   4    the brick cannot be reached or does not serve now; nothing was changed
-  5    in doubt: the write may or may not have happened
+  5    in doubt: the write, or the change of the cluster, may or may not have happened
   6    no space in memory_dir or data_dir; nothing was changed (but `table create` has made the
        table, which is served once there is room)
   7    refused: the condition (--if-absent, --if-version) does not hold, or the cluster does not

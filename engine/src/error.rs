@@ -195,7 +195,7 @@ fn advice(error: &io::Error) -> &'static str {
             "; give this user the right to it, or choose another folder"
         }
         Some(libc::ENOSPC | libc::EDQUOT) => "; make room there, or choose another folder",
-        Some(libc::EROFS) => "; the file system is mounted read-only: choose another folder",
+        Some(libc::EROFS) => "; the file system is read-only: repair it, or choose another folder",
         Some(libc::ENOTDIR) => "; part of the path is a file: choose another folder",
         Some(libc::EMFILE | libc::ENFILE) => "; raise the limit of open files (ulimit -n)",
         _ => "",

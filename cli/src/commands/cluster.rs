@@ -27,10 +27,18 @@ pub async fn change(client: &Client, request: &Value) -> Result<Value, CliError>
         Error::Control(why) if why.starts_with("no brick ") || why.starts_with("there is no ") => {
             CliError::NotFound(why.to_string())
         }
-        Error::Control(why) => CliError::Refused(why.to_string()),
+        Error::Control(why) => refused(&why),
         other => from_client(other),
     })?;
     parse_answer(&answer)
+}
+
+/// A change that the keepers did not make, or that nobody knows whether they made.
+pub fn refused(why: &str) -> CliError {
+    if why.starts_with("the keepers did not decide") || why.starts_with("it may or may not") {
+        return CliError::InDoubt(why.to_owned());
+    }
+    CliError::Refused(why.to_owned())
 }
 
 /// How far what a command waits for is.

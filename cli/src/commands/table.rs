@@ -163,7 +163,7 @@ fn served(status: &Value, table: &str, late: bool) -> Progress {
 /// The brick answers in sentences: it is refused.
 fn from_create(error: Error) -> CliError {
     match error {
-        Error::Control(why) => CliError::Refused(why.to_string()),
+        Error::Control(why) => cluster::refused(&why),
         other => from_client(other),
     }
 }

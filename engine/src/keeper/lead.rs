@@ -197,8 +197,9 @@ impl Node {
             let written = node.raft.client_write(proposal).await;
             lock(&node.leases).settled(ticket);
             node.look.notify_one();
-            let written =
-                written.map_err(|error| format!("it may not have been agreed on: {error}"))?;
+            let written = written.map_err(|error| {
+                format!("it may or may not have been agreed on: {error}; see status")
+            })?;
             if let Applied::Led { loss: Some(text), .. } = &written.data {
                 node.notices.say(text.clone());
             }

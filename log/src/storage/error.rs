@@ -94,6 +94,9 @@ impl fmt::Display for StorageError {
                     Some(libc::ENOMEM) => {
                         "; raise vm.max_map_count, or give the process more memory"
                     }
+                    Some(libc::EROFS) => {
+                        "; the file system is read-only: repair it, and start the brick again"
+                    }
                     _ => "",
                 };
                 write!(f, "cannot {what} {}: {error}{advice}", path.display())

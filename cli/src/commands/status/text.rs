@@ -322,7 +322,7 @@ fn short_of_room(status: &Value) -> String {
     for (name, lack) in short {
         let waiting = items(&lack["partitions"]).len() as u64;
         let _ = match waiting {
-            0 => writeln!(out, "! {name} is full: {}", word(&lack["why"])),
+            0 => writeln!(out, "! {name} takes nothing more: {}", word(&lack["why"])),
             _ => writeln!(out, "! {name}: {}", lack_text(lack)),
         };
     }
@@ -421,7 +421,7 @@ mod tests {
             "  partition 1 is handed over to \"b\"\n",
             "! c has not been heard for 9 s\n",
             "! partitions 3 serve nothing",
-            "! a is full: memory is short\n",
+            "! a takes nothing more: memory is short\n",
             "! b: partitions 8, 9 wait for room and refuse what they are asked: data_dir is short\n",
             "! 2 of 6 replicas are behind",
             "! partition 9 lost something\n",
