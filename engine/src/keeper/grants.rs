@@ -66,8 +66,12 @@ impl Grants {
     pub fn heartbeat(&self, sender: Sender, board: &Board, news: News) -> Heartbeat {
         let taken = || board.cores().iter().map(Published::taken);
         let version = taken().map(|taken| taken.version).min().unwrap_or(0);
-        let endless = taken().map(|taken| taken.end_ns).any(|end| end == u64::MAX)
-            || self.pushed.iter().any(|pushed| pushed.what.end_ns == u64::MAX);
+        // (Also one that no core has been given yet: this heartbeat's answer may be lost, and then some core is.)
+        let endless = taken()
+            .map(|taken| taken.end_ns)
+            .chain(self.pushed.iter().map(|pushed| pushed.what.end_ns))
+            .chain([self.end_ns])
+            .any(|end| end == u64::MAX);
         let used: u64 = board.cores().iter().map(|core| core.read().log_used_bytes).sum();
         let paces = board.cores().iter().map(|core| core.read().copy_pace).filter(|pace| *pace > 0);
         let total_bytes = sender.memory_bytes;

@@ -1,8 +1,8 @@
 //! Listening on the control port.
 //!
 //! A connection has a time to shake hands and may not be idle for long; its questions are done at the same time, a
-//! bounded number of them. When all places are taken the one that was silent longest makes way, so that holding
-//! connections open keeps no brick out.
+//! bounded number of them. When all places are taken the oldest of a stranger makes way, or else the brick's that was
+//! silent longest: so that holding connections open keeps no brick out, and costs none that is in its own.
 
 use std::future::Future;
 use std::io;
@@ -21,7 +21,7 @@ use super::frame::{self, FRAME_BYTES_MAX, Greeting, Hello, STRANGER_BYTES_MAX};
 use super::message::{Answer, Ask, Question, Reply};
 
 /// Connections at a time: three of each of 256 bricks, and some that want to join.
-const CONNECTIONS_MAX: usize = 800;
+pub(super) const CONNECTIONS_MAX: usize = 800;
 /// Questions of one connection that are worked on at a time; more wait in the socket.
 const WORKING_MAX: usize = 64;
 /// To shake hands.
@@ -60,16 +60,19 @@ pub(crate) async fn serve<H: Handler>(listener: TcpListener, handler: Arc<H>) {
         };
         open.retain(|(_, task)| !task.is_finished());
         if open.len() >= CONNECTIONS_MAX {
+            // The first of equals is the oldest.
             let silent =
                 open.iter().enumerate().min_by_key(|(_, (at, _))| at.load(Ordering::Relaxed));
             if let Some((at, _)) = silent {
-                open.swap_remove(at).1.abort();
+                open.remove(at).1.abort();
             }
         }
-        let at = Arc::new(AtomicU64::new(began.elapsed().as_millis() as u64));
+        // 0: it is no brick's yet.
+        let at = Arc::new(AtomicU64::new(0));
         let (handler, clock) = (Arc::clone(&handler), Arc::clone(&at));
         let task = tasks.spawn(async move {
-            let heard = move || clock.store(began.elapsed().as_millis() as u64, Ordering::Relaxed);
+            let ms = move || began.elapsed().as_millis() as u64;
+            let heard = move || clock.store(ms().max(1), Ordering::Relaxed);
             // Whatever ends it, the other side sees its connection close.
             let _ = connection(stream, handler, heard).await;
         });
@@ -87,7 +90,11 @@ async fn connection<H: Handler>(
     let mut from = BufReader::new(from);
     let shake = shake_hands(&mut from, &mut to, &*handler);
     let Some(hello) = timeout(HELLO_TIMEOUT, shake).await?? else { return Ok(()) };
-    let bytes_max = if hello.cluster == 0 { STRANGER_BYTES_MAX } else { FRAME_BYTES_MAX };
+    let is_brick = hello.cluster != 0;
+    let bytes_max = if is_brick { FRAME_BYTES_MAX } else { STRANGER_BYTES_MAX };
+    if is_brick {
+        heard();
+    }
     let (out, replies) = mpsc::channel::<Vec<u8>>(WORKING_MAX);
     // Everything of this connection ends with it.
     let mut tasks = JoinSet::new();
@@ -106,9 +113,11 @@ async fn connection<H: Handler>(
             let _ = timeout(WRITE_TIMEOUT, all).await;
             return Ok(());
         };
-        heard();
+        if is_brick {
+            heard();
+        }
         let Question { number, relayed, ask } = frame.parse()?;
-        if hello.cluster == 0 && !matches!(ask, Ask::Join { .. }) {
+        if !is_brick && !matches!(ask, Ask::Join { .. }) {
             return Ok(());
         }
         let (handler, out, tail) = (Arc::clone(&handler), out.clone(), frame.into_tail());

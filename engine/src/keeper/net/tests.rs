@@ -161,6 +161,30 @@ fn malformed_input_ends_its_connection_and_no_other() {
     assert!(began.elapsed() < Duration::from_secs(6));
 }
 
+#[test]
+fn strangers_cost_no_brick_its_connection() {
+    let (_runtime, at) = serving();
+    let mut brick = dial(at, &[PREAMBLE, &hello(77, 3), &join(1)]);
+    let mut some = [0; 512];
+    let mut answered = |brick: &mut TcpStream, what: &str| {
+        let mut text = String::new();
+        while !text.contains("wait") {
+            let n = brick.read(&mut some).unwrap();
+            assert!(n > 0, "{what}: closed");
+            text.push_str(&String::from_utf8_lossy(&some[..n]));
+        }
+    };
+    answered(&mut brick, "before");
+    // All are newer than the last word of the brick.
+    let hello = hello(0, 0);
+    let strangers: Vec<TcpStream> =
+        (0..super::server::CONNECTIONS_MAX + 100).map(|_| dial(at, &[PREAMBLE, &hello])).collect();
+    std::thread::sleep(Duration::from_millis(300));
+    brick.write_all(&join(2)).unwrap();
+    answered(&mut brick, "after");
+    drop(strangers);
+}
+
 fn rest_after_join(at: SocketAddr) -> String {
     let mut stream = dial(at, &[PREAMBLE, &hello(77, 3), &join(1)]);
     stream.shutdown(std::net::Shutdown::Write).unwrap();
