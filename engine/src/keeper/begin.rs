@@ -80,9 +80,9 @@ pub(crate) async fn begin(setup: KeeperSetup) -> Result<Begun, BrickError> {
         }
         None => {
             let there = register(&mut finder, &registration, false, &notices).await?;
-            let Registered { cluster, brick, keepers, .. } = there.clone();
+            let (cluster, brick) = (there.cluster, there.brick);
             joined = Some(there);
-            Member { cluster, brick, founder: false, keepers }
+            Member { cluster, brick, founder: false, keepers: Vec::new() }
         }
     };
     let folder = member::folder(&data_dir)?;
@@ -142,7 +142,6 @@ fn check_same(folder: &Path, member: &Member, there: &Registered) -> Result<(), 
     })
 }
 
-#[derive(Clone)]
 struct Registered {
     cluster: u64,
     brick: u32,

@@ -4,12 +4,12 @@
 //! majority that began after the last of them had come; and what is known of leases (`Leases`) is of one
 //! leadership: the check tells which one it is of, and so does each proposal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use firebrick_partition::keeper::{Applied, Entry, Planner, plan};
-use openraft::{BasicNode, ServerState};
+use openraft::{BasicNode, RaftMetrics, ServerState};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
@@ -25,6 +25,10 @@ const BATCH_MAX: usize = 256;
 const CHECK_TIMEOUT: Duration = Duration::from_millis(500);
 /// Between two looks of the planner, at most.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// After a look of the planner, in times of how long it took.
+const LOOK_REST: u32 = 4;
+/// A shorter rest is none.
+const REST_MIN: Duration = Duration::from_millis(2);
 /// Entries of the planner that are under way.
 const PLANNED_MAX: usize = 32;
 /// Before a leadership that could not be begun is tried again.
@@ -33,6 +37,8 @@ const AGAIN: Duration = Duration::from_millis(20);
 const KEEPERS_TIMEOUT: Duration = Duration::from_secs(20);
 /// For new keepers to get the log. (What came of it is not lost: the next try goes on from there.)
 const LEARNER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Entries that a new keeper may lack.
+const BEHIND_MAX: u64 = 64;
 /// Before a change of the keepers is tried again.
 const KEEPERS_AGAIN: Duration = Duration::from_millis(500);
 
@@ -79,9 +85,15 @@ async fn steer(node: &Arc<Node>, term: Term) {
             }
         }
         changed.borrow_and_update();
+        let began = Instant::now();
         look(node, term, &mut planner, &places);
+        let rest = (began.elapsed() * LOOK_REST).min(LOOK_EVERY);
         if changing.as_ref().is_none_or(JoinHandle::is_finished) {
             changing = follow_keepers(node);
+        }
+        // A look at a large cluster takes a while, and each heartbeat asks for one: this thread has more to do.
+        if rest > REST_MIN {
+            sleep(rest).await;
         }
         tokio::select! {
             ended = metrics.changed() => if ended.is_err() { return },
@@ -106,15 +118,8 @@ fn look(node: &Arc<Node>, term: Term, planner: &mut Planner, places: &Arc<Semaph
 
 /// Makes Raft's voters those that the keepers' state names; one change at a time.
 fn follow_keepers(node: &Arc<Node>) -> Option<JoinHandle<()>> {
-    let wanted: Vec<(NodeId, String)> = {
-        let state = node.shown.lock();
-        let wanted = state.keepers.keepers().iter();
-        wanted
-            .filter_map(|id| state.keepers.brick(*id))
-            .map(|b| (u64::from(b.id), b.control.clone()))
-            .collect()
-    };
-    let ids: BTreeSet<NodeId> = wanted.iter().map(|(id, _)| *id).collect();
+    let named = wanted(node);
+    let ids: BTreeSet<NodeId> = named.keys().copied().collect();
     let metrics = node.raft.metrics();
     let membership = Arc::clone(&metrics.borrow().membership_config);
     let membership = membership.membership();
@@ -124,10 +129,14 @@ fn follow_keepers(node: &Arc<Node>) -> Option<JoinHandle<()>> {
         return None;
     }
     let node = Arc::clone(node);
-    let new: Vec<_> = wanted.into_iter().filter(|(id, _)| !voters.contains(id)).collect();
+    let new: Vec<_> = named.into_iter().filter(|(id, _)| !voters.contains(id)).collect();
     Some(tokio::spawn(async move {
         if !have_the_log(&node, new).await {
             return sleep(KEEPERS_AGAIN).await;
+        }
+        // (Others may be wanted by now, and one of these gone.)
+        if !wanted(&node).into_keys().eq(ids.iter().copied()) {
+            return;
         }
         let change = node.raft.change_membership(ids, false);
         if let Ok(Err(error)) = timeout(KEEPERS_TIMEOUT, change).await {
@@ -137,23 +146,38 @@ fn follow_keepers(node: &Arc<Node>) -> Option<JoinHandle<()>> {
     }))
 }
 
+/// The keepers that the state names, and where they are.
+fn wanted(node: &Node) -> BTreeMap<NodeId, String> {
+    let state = node.shown.lock();
+    let bricks = state.keepers.keepers().iter().filter_map(|id| state.keepers.brick(*id));
+    bricks.map(|brick| (NodeId::from(brick.id), brick.control.clone())).collect()
+}
+
 /// Brings the log to bricks that are to be keepers, to all at once: one that is down holds up nobody else's copy, and is
-/// asked for again soon. Whether all have it.
+/// asked for again soon. Whether all have it. (Openraft's own wait takes one that was never reached for one that has it
+/// while the log is short, and with its vote nothing would be agreed on any more.)
 async fn have_the_log(node: &Arc<Node>, new: Vec<(NodeId, String)>) -> bool {
     let mut adding = JoinSet::new();
-    for (id, at) in new {
+    for (id, addr) in new {
         let node = Arc::clone(node);
         adding.spawn(async move {
-            let added = node.raft.add_learner(id, BasicNode { addr: at.clone() }, true);
-            match timeout(LEARNER_TIMEOUT, added).await {
-                Ok(Ok(_)) => true,
-                Ok(Err(error)) => {
-                    node.notices
-                        .say(format!("brick {id} at {at} cannot become a keeper now: {error}"));
-                    false
+            let learns =
+                node.raft.metrics().borrow().membership_config.membership().get_node(&id).is_some();
+            if !learns {
+                let added = node.raft.add_learner(id, BasicNode { addr: addr.clone() }, false);
+                match timeout(LEARNER_TIMEOUT, added).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => {
+                        let text =
+                            format!("brick {id} at {addr} cannot become a keeper now: {error}");
+                        node.notices.say(text);
+                        return false;
+                    }
+                    Err(_) => return false,
                 }
-                Err(_) => false,
             }
+            let has = |metrics: &RaftMetrics<NodeId, BasicNode>| has_the_log(metrics, id);
+            node.raft.wait(Some(LEARNER_TIMEOUT)).metrics(has, "it has the log").await.is_ok()
         });
     }
     let mut all = true;
@@ -161,6 +185,12 @@ async fn have_the_log(node: &Arc<Node>, new: Vec<(NodeId, String)>) -> bool {
         all &= added.unwrap_or(false);
     }
     all
+}
+
+/// It has said that it has the log, up to a few entries.
+fn has_the_log(metrics: &RaftMetrics<NodeId, BasicNode>, id: NodeId) -> bool {
+    let has = metrics.replication.as_ref().and_then(|has| has.get(&id)?.as_ref());
+    has.is_some_and(|has| metrics.last_log_index.is_none_or(|last| last <= has.index + BEHIND_MAX))
 }
 
 impl Node {

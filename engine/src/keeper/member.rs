@@ -21,7 +21,7 @@ pub(crate) struct Member {
     pub(crate) brick: u32,
     /// It founded the cluster: when its log is empty it is the first keeper.
     pub(crate) founder: bool,
-    /// Where keepers were.
+    /// Where keepers were; none before the brick's keeper has a log and the brick is registered.
     pub(crate) keepers: Vec<String>,
 }
 
@@ -47,6 +47,7 @@ pub(crate) fn read(data_dir: &Path) -> Result<Option<Member>, BrickError> {
             let what = "it names cluster 0 or brick 0".into();
             return Err(BrickError::Damaged { path, what });
         }
+        refuse_forgetful(data_dir, member)?;
         return Ok(found);
     }
     refuse_orphans(&path, data_dir)?;
@@ -56,6 +57,17 @@ pub(crate) fn read(data_dir: &Path) -> Result<Option<Member>, BrickError> {
 /// Replaces the file.
 pub(crate) fn write(folder: &Path, member: &Member) -> Result<(), BrickError> {
     durable::write(&folder.join(FILE), KIND, member)
+}
+
+/// Without its log this brick's keeper has forgotten whom it voted for, and a founder would found its cluster once more.
+fn refuse_forgetful(data_dir: &Path, member: &Member) -> Result<(), BrickError> {
+    let path = data_dir.join(FOLDER).join("log");
+    if member.keepers.is_empty() || path.exists() {
+        return Ok(());
+    }
+    let what = "is missing, and with it what this brick's keeper voted for; nothing was changed: put the file back, or \
+                start the brick with an empty data_dir, as a new one with another name, and remove the old one";
+    Err(BrickError::Foreign { path, what: what.into() })
 }
 
 /// Partitions, or a keeper's log, without the file that says whose they are.

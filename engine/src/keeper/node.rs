@@ -99,7 +99,6 @@ fn raft_config(cluster: u64, snapshot_entries: u64) -> Result<Arc<Config>, Brick
         election_timeout_max: ELECTION_MS.1,
         install_snapshot_timeout: SNAPSHOT_MS,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_entries),
-        replication_lag_threshold: snapshot_entries,
         max_in_snapshot_log_to_keep: snapshot_entries / 4,
         ..Config::default()
     };
@@ -116,7 +115,7 @@ impl Node {
         let NodeSetup { folder, brick, cluster, .. } = setup;
         let config = raft_config(cluster, setup.snapshot_entries)?;
         let (machine, shown) = Machine::open(folder, setup.notices.clone())?;
-        let (log, disk, _) = LogStore::open(folder, &setup.notices)?;
+        let (log, disk) = LogStore::open(folder, &setup.notices)?;
         let pristine = log.is_pristine();
         let network = Network::new(setup.links.clone(), shown.clone());
         let id = NodeId::from(brick);

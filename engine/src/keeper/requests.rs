@@ -1,11 +1,13 @@
 //! What only the leader can answer: joins, operators' requests, the maps.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use firebrick_partition::keeper::{
     Applied, Entry, Gate, Keepers, Overview, Registration, Wish, create_table, lead_anyway,
     partitions_for,
 };
+use firebrick_partition::maps::TableOptions;
 use tokio::sync::oneshot;
 
 use super::net::{Admin, Answer, Ask, JoinAnswer};
@@ -34,7 +36,7 @@ impl Node {
             },
             Ask::Overview => match self.check().await {
                 Some(term) => Answer::Overview {
-                    overview: Box::new(self.overview()),
+                    overview: Box::new(self.overview().await),
                     leader: self.brick,
                     term: term.term,
                 },
@@ -104,10 +106,17 @@ impl Node {
         state.keepers.bricks().next().is_some() && state.keepers.brick_of(new.identity).is_none()
     }
 
-    /// The cluster, as this leader sees it.
-    fn overview(&self) -> Overview {
-        let state = self.shown.lock();
-        Overview::new(boot_ns(), &state.keepers, &lock(&self.leases))
+    /// The cluster, as this leader sees it. A keeper is who votes, and who is to.
+    async fn overview(&self) -> Overview {
+        let voting = self.voting().await;
+        let mut overview = {
+            let state = self.shown.lock();
+            Overview::new(boot_ns(), &state.keepers, &lock(&self.leases))
+        };
+        for brick in &mut overview.bricks {
+            brick.keeper |= voting.contains(&brick.id);
+        }
+        overview
     }
 
     /// A keeper that lost its log has forgotten whom it voted for.
@@ -129,7 +138,7 @@ impl Node {
         let Ok(place) = Arc::clone(&self.proposals).try_acquire_owned() else {
             return Answer::Refused("too many changes are under way; try again".into());
         };
-        let entry = match self.entry_for(admin) {
+        let entry = match self.entry_for(admin).await {
             Ok(entry) => entry,
             Err(why) => return Answer::Refused(why),
         };
@@ -140,64 +149,94 @@ impl Node {
         }
     }
 
-    fn entry_for(&self, admin: Admin) -> Result<Entry, String> {
-        let state = self.shown.lock();
-        let keepers = &state.keepers;
-        let brick_id = |name: &str| {
-            let brick = keepers.brick_named(name);
-            brick.map(|brick| brick.id).ok_or_else(|| {
-                let names: Vec<_> = keepers.bricks().map(|brick| brick.name.as_str()).collect();
-                format!("no brick \"{name}\"; the bricks are {}", names.join(", "))
-            })
+    /// Finds places for a table's partitions, on a thread of its own: on a large cluster that takes longer than the
+    /// keepers may stand still. What changes meanwhile makes the entry do nothing.
+    async fn new_table(
+        &self,
+        name: String,
+        mut options: TableOptions,
+        per_core: u32,
+        exact: bool,
+    ) -> Result<Entry, String> {
+        let (keepers, leases) = {
+            let state = self.shown.lock();
+            (state.keepers.clone(), lock(&self.leases).clone())
         };
+        let place = move || {
+            if exact {
+                check_replicas(&keepers, &name, options.replicas)?;
+            }
+            if options.partitions == 0 {
+                let cores = keepers.bricks().map(|brick| u32::from(brick.cores)).sum();
+                options.partitions = partitions_for(cores, per_core);
+            }
+            create_table(boot_ns(), &keepers, &leases, &name, options)
+        };
+        tokio::task::spawn_blocking(place).await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// Raft's voters follow the keepers' state a little later. A brick that went before would take its vote along.
+    async fn removal(&self, name: &str) -> Result<Entry, String> {
+        let voting = self.voting().await;
+        let brick = brick_id(&self.shown.lock().keepers, name)?;
+        if voting.contains(&brick) {
+            return Err(format!("brick \"{name}\" is still a keeper: wait until another one is"));
+        }
+        Ok(Entry::RemoveBrick { brick })
+    }
+
+    /// Who votes among the keepers, or did before the last change, if that is not agreed on yet.
+    async fn voting(&self) -> BTreeSet<u32> {
+        let both = self.raft.with_raft_state(|state| {
+            let state = &state.membership_state;
+            let both = [state.committed(), state.effective()];
+            both.iter().flat_map(|m| m.voter_ids()).map(|id| id as u32).collect()
+        });
+        // It has ended: nothing will be agreed on here.
+        both.await.unwrap_or_default()
+    }
+
+    async fn entry_for(&self, admin: Admin) -> Result<Entry, String> {
+        let id = |name: &str| brick_id(&self.shown.lock().keepers, name);
         Ok(match admin {
-            Admin::CreateTable { name, mut options, per_core, exact } => {
-                if exact {
-                    check_replicas(keepers, &name, options.replicas)?;
-                }
-                if options.partitions == 0 {
-                    let cores = keepers.bricks().map(|brick| u32::from(brick.cores)).sum();
-                    options.partitions = partitions_for(cores, per_core);
-                }
-                create_table(boot_ns(), keepers, &lock(&self.leases), &name, options)?
+            Admin::CreateTable { name, options, per_core, exact } => {
+                self.new_table(name, options, per_core, exact).await?
             }
             Admin::DropTable { name } => Entry::DropTable { name },
             Admin::Forgotten { brick, partitions } => Entry::Forgotten { brick, partitions },
             Admin::Drain { brick, on, fewer_replicas } => {
-                let brick = brick_id(&brick)?;
+                let brick = id(&brick)?;
                 if on && !fewer_replicas {
-                    check_drain(keepers, brick)?;
+                    check_drain(&self.shown.lock().keepers, brick)?;
                 }
                 Entry::Drain { brick, on }
             }
+            Admin::RemoveBrick { brick } => self.removal(&brick).await?,
             Admin::Move { partition, from, to } => {
-                let (from, to) = (brick_id(&from)?, brick_id(&to)?);
-                self.check_target(keepers, partition, to, true)?;
+                let (from, to) = (id(&from)?, id(&to)?);
+                self.check_target(partition, to, true)?;
                 Entry::Wish { partition, wish: Some(Wish::Move { from, to }) }
             }
             Admin::HandOver { partition, to } => {
-                let to = brick_id(&to)?;
-                self.check_target(keepers, partition, to, false)?;
+                let to = id(&to)?;
+                self.check_target(partition, to, false)?;
                 Entry::Wish { partition, wish: Some(Wish::Lead { to }) }
             }
             Admin::CancelMove { partition } => Entry::Wish { partition, wish: None },
-            Admin::RemoveBrick { brick } => Entry::RemoveBrick { brick: brick_id(&brick)? },
             Admin::LeadAnyway { partition, brick } => {
-                let brick = brick.map(|name| brick_id(&name)).transpose()?;
-                lead_anyway(boot_ns(), keepers, &lock(&self.leases), partition, brick)?
+                let brick = brick.map(|name| id(&name)).transpose()?;
+                let state = self.shown.lock();
+                let leases = lock(&self.leases);
+                lead_anyway(boot_ns(), &state.keepers, &leases, partition, brick)?
             }
             Admin::Settings(settings) => Entry::Settings(settings),
         })
     }
 
     /// The brick can take the partition now. What turns up later ends the wish, and status says why.
-    fn check_target(
-        &self,
-        keepers: &Keepers,
-        partition: u32,
-        to: u32,
-        copy: bool,
-    ) -> Result<(), String> {
+    fn check_target(&self, partition: u32, to: u32, copy: bool) -> Result<(), String> {
+        let state = self.shown.lock();
+        let keepers = &state.keepers;
         let name = keepers.brick(to).map_or("", |brick| brick.name.as_str());
         let leases = lock(&self.leases);
         if !leases.is_live(boot_ns(), keepers, to) {
@@ -223,6 +262,14 @@ impl Node {
         }
         Ok(())
     }
+}
+
+fn brick_id(keepers: &Keepers, name: &str) -> Result<u32, String> {
+    let brick = keepers.brick_named(name);
+    brick.map(|brick| brick.id).ok_or_else(|| {
+        let names: Vec<_> = keepers.bricks().map(|brick| brick.name.as_str()).collect();
+        format!("no brick \"{name}\"; the bricks are {}", names.join(", "))
+    })
 }
 
 /// As many bricks as there should be replicas.

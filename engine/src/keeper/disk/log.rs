@@ -71,15 +71,10 @@ pub(crate) struct LogStore {
 }
 
 impl LogStore {
-    /// Opens or makes the log in `folder`, and starts the thread that writes it. Whether it was there.
-    pub(crate) fn open(
-        folder: &Path,
-        notices: &Notices,
-    ) -> Result<(Self, DiskThread, bool), BrickError> {
+    /// Opens or makes the log in `folder`, and starts the thread that writes it.
+    pub(crate) fn open(folder: &Path, notices: &Notices) -> Result<(Self, DiskThread), BrickError> {
         let path = folder.join(FILE);
-        let found = LogFile::open(&path)?;
-        let was_there = found.is_some();
-        let (file, contents) = if let Some((file, found)) = found {
+        let (file, contents) = if let Some((file, found)) = LogFile::open(&path)? {
             if found.torn_bytes > 0 {
                 notices.say(format!(
                     "{}: its last {} bytes are of a write that was interrupted and never \
@@ -98,7 +93,7 @@ impl LogStore {
             (file, empty)
         };
         let (thread, disk) = DiskThread::spawn(file, notices.clone())?;
-        Ok((Self { reader: LogReader(Arc::new(Mutex::new(contents))), disk }, thread, was_there))
+        Ok((Self { reader: LogReader(Arc::new(Mutex::new(contents))), disk }, thread))
     }
 
     /// Whether anything was ever written: a vote, an entry.

@@ -21,7 +21,7 @@ struct Builder;
 impl StoreBuilder<Keeping, LogStore, Machine, TempDir> for Builder {
     async fn build(&self) -> Result<(TempDir, LogStore, Machine), StorageError<NodeId>> {
         let folder = tempfile::tempdir().unwrap();
-        let (log, _, _) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
+        let (log, _) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
         let (machine, _) = Machine::open(folder.path(), Notices::heard().0).unwrap();
         Ok((folder, log, machine))
     }
@@ -64,7 +64,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// Opens the log, looks, and waits until its thread has ended.
 fn reopen(folder: &Path) -> Result<Shown, BrickError> {
-    let (mut log, thread, _) = LogStore::open(folder, &Notices::heard().0)?;
+    let (mut log, thread) = LogStore::open(folder, &Notices::heard().0)?;
     let shown = block_on(shown(&mut log));
     drop(log);
     thread.join()?;
@@ -73,7 +73,7 @@ fn reopen(folder: &Path) -> Result<Shown, BrickError> {
 
 /// A life of a log: what it showed, and how long its file was, after each answer.
 async fn live(folder: &Path) -> (Vec<(usize, Shown)>, DiskThread) {
-    let (mut log, thread, _) = LogStore::open(folder, &Notices::heard().0).unwrap();
+    let (mut log, thread) = LogStore::open(folder, &Notices::heard().0).unwrap();
     let mut steps = Vec::new();
     macro_rules! step {
         ($done:expr) => {{
@@ -177,7 +177,7 @@ fn a_sector_that_was_never_written_is_a_torn_end_and_nothing_else() {
 #[test]
 fn a_log_that_is_mostly_history_is_written_anew() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut log, thread, _) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
+    let (mut log, thread) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
     let expected = block_on(async {
         log.save_vote(&Vote::new_committed(1, 1)).await.unwrap();
         for index in 0..300 {

@@ -1,3 +1,5 @@
 mod cluster;
+mod grants;
 mod lone;
+mod removal;
 pub(crate) mod rig;

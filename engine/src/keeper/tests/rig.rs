@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use firebrick_partition::keeper::{LockFile, Registration};
-use firebrick_partition::maps::Routes;
+use firebrick_partition::keeper::{LockFile, Registration, Report};
+use firebrick_partition::maps::{Durability, Intent, Routes};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -17,7 +17,6 @@ use crate::counters::{Board, Taken};
 use crate::keeper::{KeeperSetup, listen};
 use crate::lock::random;
 use crate::notices::Notices;
-use firebrick_partition::maps::Durability;
 
 /// Longer than anything here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -148,17 +147,25 @@ pub(crate) struct Host {
     pub(crate) name: String,
     identity: u64,
     at: Option<SocketAddr>,
+    /// It tells an address at which nobody is.
+    pub(crate) unreachable: bool,
 }
 
 impl Host {
     pub(crate) fn new(name: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        Self { folder, name: name.into(), identity: random().unwrap(), at: None }
+        Self {
+            folder,
+            name: name.into(),
+            identity: random().unwrap(),
+            at: None,
+            unreachable: false,
+        }
     }
 
     /// A host with this folder.
     pub(crate) fn of(folder: TempDir, name: &str, identity: u64) -> Self {
-        Self { folder, name: name.into(), identity, at: None }
+        Self { folder, name: name.into(), identity, at: None, unreachable: false }
     }
 
     /// A host with a copy of the folder, and an address of its own.
@@ -169,7 +176,13 @@ impl Host {
             let from = other.folder.path().join("keeper").join(name);
             std::fs::copy(from, folder.path().join("keeper").join(name)).unwrap();
         }
-        Self { folder, name: other.name.clone(), identity: other.identity, at: None }
+        Self {
+            folder,
+            name: other.name.clone(),
+            identity: other.identity,
+            at: None,
+            unreachable: false,
+        }
     }
 
     /// Starts the brick and waits until its keepers know it.
@@ -192,7 +205,10 @@ impl Host {
             std::thread::sleep(Duration::from_millis(20));
         };
         let at = listener.local_addr().unwrap();
-        let registration = registration(&self.name, self.identity, inode, at);
+        let mut registration = registration(&self.name, self.identity, inode, at);
+        if self.unreachable {
+            registration.control = "127.0.0.1:1".into();
+        }
         let keeper = keeper_setup(self.folder.path(), listener, join, registration.clone());
         let board = Arc::new(Board::new(2));
         let cores = FakeCores::new(&board);
@@ -290,12 +306,27 @@ impl TestBrick {
         status["bricks"].as_array()?.iter().find(leads)?["id"].as_u64()
     }
 
-    /// Ids of the bricks that are keepers, as this one sees it.
-    pub(crate) fn keepers(&self) -> Vec<u64> {
-        let status = self.status();
-        let bricks = status["bricks"].as_array().unwrap();
-        let is = |brick: &&Value| brick["keeper"] == true;
-        bricks.iter().filter(is).filter_map(|brick| brick["id"].as_u64()).collect()
+    /// Reports what replicas would that copy in no time and stop at once.
+    pub(crate) fn play(&self) {
+        let routes = self.cores.routes().unwrap_or_else(|| Arc::clone(&self.started.routes));
+        let (me, incarnation) = (self.started.brick, self.registration.incarnation);
+        for entry in routes.here() {
+            let (partition, group) = (entry.route.partition, &entry.replicas);
+            let epoch = group.epoch;
+            let leads =
+                group.primary().is_some_and(|m| (m.brick, m.incarnation) == (me, incarnation));
+            let report = match (group.intent, group.learners.first()) {
+                (Intent::Leave { brick } | Intent::StepDown { brick }, _) if brick == me => {
+                    Report::Stopped { partition, epoch }
+                }
+                _ if leads && !group.is_active() => Report::Active { partition, epoch },
+                (_, Some(learner)) if leads => {
+                    Report::Copied { partition, epoch, learner: learner.brick }
+                }
+                _ => continue,
+            };
+            let _ = self.port.report(report);
+        }
     }
 
     /// It holds a lease now.
