@@ -333,7 +333,7 @@ impl Direct {
                 let why = why(&self.lines[at].address, &reason);
                 self.disconnect(now_ns, at, why, sink);
             }
-            Event::Drained { .. } | Event::Done { .. } | Event::Woken => {}
+            Event::Finished { .. } | Event::Drained { .. } | Event::Done { .. } | Event::Woken => {}
         }
     }
 

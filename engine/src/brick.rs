@@ -58,9 +58,12 @@ pub struct Recovered {
 
 impl fmt::Display for Recovered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self { records, bytes, took }, mib) = (self, f64::from(1 << 20));
-        let took_ms = took.as_secs_f64() * 1e3;
-        write!(f, "recovered {records} records ({:.1} MiB) in {took_ms:.3} ms", *bytes as f64 / mib)
+        let (records, bytes) = (self.records, crate::config::bytes_text(self.bytes));
+        write!(
+            f,
+            "recovered {records} records ({bytes}) in {:.3} ms",
+            self.took.as_secs_f64() * 1e3
+        )
     }
 }
 

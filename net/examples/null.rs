@@ -136,6 +136,7 @@ fn resp(mode: Mode, address: SocketAddr) -> Result<(), Failure> {
                         out.extend_from_slice(&reply);
                     }
                 }
+                Event::Finished { ep } => tcp.close(ep),
                 Event::Closed { ep, .. } => drop(rests.remove(&ep)),
                 _ => {}
             }

@@ -179,6 +179,12 @@ pub enum Event {
         /// The bytes.
         rx: Rx,
     },
+    /// The peer of a stream endpoint sends no more and may wait for its answers: the owner closes the endpoint when it has
+    /// given them. (A frames endpoint closes by itself; what is answered in the same turn still leaves.)
+    Finished {
+        /// The endpoint.
+        ep: Ep,
+    },
     /// An endpoint that had been full (no room, or `Full` while open) has drained; parsing of its input may go on.
     Drained {
         /// The endpoint.

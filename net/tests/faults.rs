@@ -75,15 +75,22 @@ fn a_peer_that_only_shuts_its_half_gets_what_it_asked_for() {
     let mut peer = server.connect();
     peer.write_all(b"last words").unwrap();
     peer.shutdown(Shutdown::Write).unwrap();
-    let reason = server.until("the end", |tcp, seen| match seen {
-        Seen::Bytes(ep, bytes) => {
-            tcp.out(ep).unwrap().extend_from_slice(&bytes);
+    server.lingers = true;
+    let mut asked = Vec::new();
+    let ep = server.until("the end of what is asked", |_, seen| match seen {
+        Seen::Bytes(_, bytes) => {
+            asked.extend(bytes);
             None
         }
-        Seen::Closed(_, reason) => Some(reason),
+        Seen::Finished(ep) => Some(ep),
         _ => None,
     });
-    assert_eq!(reason, CloseReason::Finished);
+    // The answer takes its time.
+    let meanwhile = server.quiet(20);
+    assert!(meanwhile.iter().all(|seen| *seen == Seen::Woken), "{meanwhile:?}");
+    server.tcp.out(ep).unwrap().extend_from_slice(&asked);
+    server.tcp.close(ep);
+    assert_eq!(server.closed(ep), CloseReason::Finished);
     let mut back = String::new();
     peer.read_to_string(&mut back).unwrap();
     assert_eq!(back, "last words");

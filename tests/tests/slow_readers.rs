@@ -130,3 +130,23 @@ fn connections_past_the_limit_are_closed_and_counted() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+/// As `printf .. | nc -N` does. With `sync` every reply of a write comes later than the end.
+#[test]
+fn a_client_that_has_said_all_gets_every_reply() {
+    let brick = Brick::start(&Options { durability: "sync", ..Options::default() });
+    let mut resp = brick.connect();
+    let lines = (0..200).map(|n| format!("SET k{n} v{n}\r\nGET k{n}\r\n"));
+    // (The last is only begun.)
+    let said = lines.collect::<String>() + "SET k0 not";
+    resp.send(said.as_bytes()).expect("the brick reads");
+    resp.stream().shutdown(std::net::Shutdown::Write).expect("the connection is open");
+    for n in 0..200 {
+        assert!(resp.receive().expect("a reply of SET").is_ok());
+        let value = resp.receive().expect("a reply of GET");
+        assert_eq!(value, Value::Bulk(format!("v{n}").into_bytes()));
+    }
+    let end = resp.receive().expect_err("the brick closes the connection");
+    assert_eq!(end.kind(), std::io::ErrorKind::UnexpectedEof, "{end}");
+    assert_eq!(brick.connect().ask("GET k0"), Value::Bulk(b"v0".to_vec()));
+}

@@ -227,6 +227,7 @@ impl Core {
                     eprintln!("null brick: a connection was closed: {why}");
                 }
             }
+            Event::Finished { ep } => self.tcp.close(ep),
             Event::Drained { ep } => self.resp.handle_drained(&mut self.tcp, ep),
             Event::Opened { .. } | Event::Done { .. } | Event::Woken => {}
         }

@@ -223,7 +223,7 @@ impl<'a> Load<'a> {
                 let error = std::io::Error::from_raw_os_error(errno);
                 return Err(self.unreachable(&error.to_string()));
             }
-            Event::Closed { .. } => {
+            Event::Finished { .. } | Event::Closed { .. } => {
                 return Err(self.unreachable("it closed a connection"));
             }
             _ => {}

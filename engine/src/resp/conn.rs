@@ -222,12 +222,12 @@ impl Conn {
 
     /// Nothing is owed: a reply can be written to `out` right away.
     #[inline]
-    pub(super) fn direct(&self) -> bool {
+    pub fn is_answered(&self) -> bool {
         self.owed.as_ref().is_none_or(|owed| owed.slots.is_empty())
     }
 
     fn closed(&self) -> Progress {
-        if self.direct() { Progress::Close } else { Progress::Waiting }
+        if self.is_answered() { Progress::Close } else { Progress::Waiting }
     }
 
     /// Why no command may be executed now.

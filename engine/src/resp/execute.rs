@@ -76,8 +76,8 @@ impl Conn {
             };
             let token = ReplyToken::new(self.slot, self.next);
             match backend.submit(token, hash, key, request) {
-                Some(Answer::Value { value, .. }) if self.direct() => write::bulk(out, value),
-                Some(Answer::Done { .. }) if self.direct() => out.extend_from_slice(write::OK),
+                Some(Answer::Value { value, .. }) if self.is_answered() => write::bulk(out, value),
+                Some(Answer::Done { .. }) if self.is_answered() => out.extend_from_slice(write::OK),
                 Some(answer) => {
                     let protocol = self.client.protocol;
                     self.reply(out, |to| then.write(answer, protocol, 0, to));
@@ -142,7 +142,7 @@ impl Conn {
         self.client.last_ms = now.unix_ms;
         let protocol = self.client.protocol;
         let mut behind = Vec::new();
-        let direct = self.direct();
+        let direct = self.is_answered();
         let to = if direct { &mut *out } else { &mut behind };
         let serving = backend.is_serving();
         let plan = commands::plan(args, &mut self.client, now, serving, to);

@@ -48,6 +48,8 @@ pub struct Resp {
     pub queued: bool,
     /// Receiving is held back.
     pub held: bool,
+    /// The client sends no more: the connection is closed once it has its replies.
+    pub finished: bool,
 }
 
 /// What an endpoint carries.

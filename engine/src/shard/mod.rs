@@ -259,6 +259,7 @@ impl<F: Fabric> Shard<F> {
         match event {
             Event::Frame { ep, rx } => self.on_frame(ep, rx),
             Event::Bytes { ep, rx } => self.on_bytes(ep, rx),
+            Event::Finished { ep } => self.finish_resp(ep),
             Event::Drained { ep } => self.on_drained(ep),
             Event::Opened { ep, port } => self.on_opened(ep, port),
             Event::Closed { ep, .. } => self.on_closed(ep),

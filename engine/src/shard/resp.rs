@@ -102,7 +102,7 @@ impl<F: Fabric> Shard<F> {
         let id = self.last_client << 8 | u64::from(self.store.core());
         let slot = ConnId::new(ep).bits();
         let conn = Conn::new(slot, id, self.store.now);
-        let resp = Box::new(Resp { conn, queued: false, held: false });
+        let resp = Box::new(Resp { conn, queued: false, held: false, finished: false });
         self.conns.insert(ep, Kind::Resp(Some(resp)));
     }
 
@@ -110,6 +110,14 @@ impl<F: Fabric> Shard<F> {
     pub(super) fn on_bytes(&mut self, ep: Ep, rx: Rx) {
         self.serve_resp(ep, Some(&rx));
         self.fabric.release(rx);
+    }
+
+    /// The client sends no more.
+    pub(super) fn finish_resp(&mut self, ep: Ep) {
+        let Some(mut resp) = self.conns.take_resp(ep) else { return };
+        resp.finished = true;
+        self.conns.put_resp(ep, resp);
+        self.resume_resp(ep);
     }
 
     /// The connection goes on with what it kept.
@@ -162,7 +170,9 @@ impl<F: Fabric> Shard<F> {
             *slot = out;
         }
         let full = self.fabric.room(ep) == 0;
-        let hold = match progress {
+        // What is still kept then is a part of a command.
+        let ends = resp.finished && progress == Progress::Ok && resp.conn.is_answered();
+        let hold = match if ends { Progress::Close } else { progress } {
             Progress::Ok => false,
             Progress::Waiting => true,
             Progress::Again | Progress::Full => {

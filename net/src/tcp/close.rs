@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use crate::fabric::{CloseReason, Ep, Event};
+use crate::fabric::{CloseReason, Ep, Event, Port};
 use crate::limits::DRAIN_NS_MAX;
 
 use super::endpoint::{Input, State};
@@ -12,8 +12,8 @@ use super::submit::Op;
 use super::{Tcp, socket};
 
 impl Tcp {
-    /// The peer has finished. Output is taken for one more turn.
-    pub(super) fn finish(&mut self, ep: Ep) {
+    /// The peer has finished. Output is taken until the owner closes a stream, for one more turn of frames.
+    pub(super) fn finish(&mut self, ep: Ep, out: &mut Vec<Event>) {
         let endpoint = self.table.at(ep.slot);
         if let Input::Frames(decoder) = &endpoint.input
             && !decoder.between_frames()
@@ -21,7 +21,10 @@ impl Tcp {
             self.fail(ep, CloseReason::Malformed("the connection ended within a frame"));
         } else if endpoint.state == State::Open {
             endpoint.state = State::Finishing;
-            self.sweep_later(ep.slot);
+            match endpoint.port {
+                Port::Stream => out.push(Event::Finished { ep }),
+                Port::Frames => self.sweep_later(ep.slot),
+            }
         } else {
             self.fail(ep, CloseReason::Malformed("the connection ended within the handshake"));
         }
@@ -72,7 +75,7 @@ impl Tcp {
         for slot in std::mem::take(&mut self.sweep) {
             let endpoint = self.table.at(slot);
             endpoint.swept = false;
-            if endpoint.state == State::Finishing {
+            if endpoint.state == State::Finishing && endpoint.port == Port::Frames {
                 let ep = self.table.handle(slot);
                 self.drain(ep);
             }

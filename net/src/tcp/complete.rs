@@ -171,7 +171,7 @@ impl Tcp {
             }
         }
         if result <= 0 && wanted {
-            self.on_receive_end(ep, -result);
+            self.on_receive_end(ep, -result, out);
         }
         if self.table.at(ep.slot).state == State::Dying {
             self.sweep_later(ep.slot);
@@ -181,9 +181,9 @@ impl Tcp {
     }
 
     /// A receive that brought nothing: the end, an error, or only a reason to arm again.
-    fn on_receive_end(&mut self, ep: Ep, errno: i32) {
+    fn on_receive_end(&mut self, ep: Ep, errno: i32, out: &mut Vec<Event>) {
         match errno {
-            0 => self.finish(ep),
+            0 => self.finish(ep, out),
             libc::ENOBUFS => {
                 self.counters.enobufs += 1;
                 let endpoint = self.table.at(ep.slot);

@@ -20,7 +20,7 @@ pub enum State {
     Greeting,
     /// Both directions work.
     Open,
-    /// The peer has finished; what is answered in this turn still leaves.
+    /// The peer has finished. A stream is its owner's to close; of frames, what is answered in this turn still leaves.
     Finishing,
     /// No more is queued; what was is being sent.
     Draining,

@@ -43,6 +43,10 @@ fn echo(tcp: &mut Tcp, event: Event) -> bool {
             tcp.send(ep, &bytes, None, Token(0)).unwrap();
             bytes == b"quit"
         }
+        Event::Finished { ep } => {
+            tcp.close(ep);
+            false
+        }
         _ => false,
     }
 }
@@ -62,8 +66,9 @@ fn a_stream_is_echoed() {
     });
     turn_until(&mut tcp, echo);
     client.join().unwrap();
-    turn_until(&mut tcp, |_, event| {
-        matches!(event, Event::Closed { reason: CloseReason::Finished, .. })
+    turn_until(&mut tcp, |tcp, event| match event {
+        Event::Closed { reason, .. } => reason == CloseReason::Finished,
+        event => echo(tcp, event),
     });
     assert_eq!((tcp.endpoints(), tcp.rx_free()), (0, 512));
 }

@@ -13,6 +13,7 @@ pub enum Seen {
     Opened(Ep),
     Frame(Ep, Vec<u8>),
     Bytes(Ep, Vec<u8>),
+    Finished(Ep),
     Drained(Ep),
     Done(u64, i32),
     Closed(Ep, CloseReason),
@@ -22,6 +23,8 @@ pub enum Seen {
 pub struct Server {
     pub tcp: Tcp,
     pub address: SocketAddr,
+    /// A stream whose peer has finished is the test's to close.
+    pub lingers: bool,
     events: Vec<Event>,
 }
 
@@ -33,7 +36,7 @@ impl Server {
     pub fn with(config: Config, port: Port) -> Self {
         let mut tcp = Tcp::new(config).unwrap();
         let address = tcp.listen("127.0.0.1:0".parse().unwrap(), port).unwrap();
-        Self { tcp, address, events: Vec::new() }
+        Self { tcp, address, lingers: false, events: Vec::new() }
     }
 
     pub fn connect(&self) -> TcpStream {
@@ -61,6 +64,12 @@ impl Server {
                     let bytes = self.tcp.bytes(&rx).to_vec();
                     self.tcp.release(rx);
                     Seen::Bytes(ep, bytes)
+                }
+                Event::Finished { ep } => {
+                    if !self.lingers {
+                        self.tcp.close(ep);
+                    }
+                    Seen::Finished(ep)
                 }
                 Event::Drained { ep } => Seen::Drained(ep),
                 Event::Done { token, result } => Seen::Done(token.0, result),

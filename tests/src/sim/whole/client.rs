@@ -191,7 +191,11 @@ impl Client {
                 let link = self.forget(at);
                 self.session.handle_disconnected(now_ns, link, error, sink);
             }
-            Event::Bytes { .. } | Event::Drained { .. } | Event::Done { .. } | Event::Woken => {}
+            Event::Bytes { .. }
+            | Event::Finished { .. }
+            | Event::Drained { .. }
+            | Event::Done { .. }
+            | Event::Woken => {}
         }
     }
 
