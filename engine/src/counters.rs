@@ -84,6 +84,7 @@ figures! {
     connections Gauge "connections" "" "Open connections.";
     accepted Counter "connections_accepted_total" "" "Connections accepted.";
     connections_refused Counter "connections_refused_total" "" "Connections closed at once, because the limit was reached.";
+    stalled_closed Counter "stalled_closed_total" "" "Redis clients closed because they took no replies while there was no room for more.";
     malformed Counter "connections_malformed_total" "" "Connections closed because of bytes that make no sense.";
     in_flight Gauge "requests_in_flight" "" "Requests taken and not answered yet.";
     writes_held Gauge "writes_held" "" "Writes that wait for a flush or for room.";

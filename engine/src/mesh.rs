@@ -6,6 +6,8 @@
 //! queue is bounded for requests (`Busy`), and for answers by the requests they belong to.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -13,6 +15,9 @@ use rtrb::{Consumer, Producer, RingBuffer};
 const RING_MESSAGES: usize = 1024;
 /// Requests that may wait for a full ring.
 const OVERFLOW_REQUESTS_MAX: usize = 64 << 10;
+/// Bytes of long answers on their way to a core past which its requests wait. (An answer is copied, so a pipeline of
+/// large reads would fill the memory before the asking core's next turn.)
+const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Bytes kept inside the ring's slot; longer payloads are boxed.
 const INLINE_BYTES: usize = 216;
 
@@ -60,6 +65,11 @@ impl Hop {
         Self { leg, token, payload }
     }
 
+    /// Bytes outside of the ring.
+    fn boxed(&self) -> usize {
+        if let Payload::Boxed(bytes) = &self.payload { bytes.len() } else { 0 }
+    }
+
     /// The frame.
     pub fn bytes(&self) -> &[u8] {
         match &self.payload {
@@ -74,11 +84,31 @@ struct Peer {
     to: Producer<Hop>,
     from: Consumer<Hop>,
     waiting: VecDeque<Hop>,
+    /// Requests from there that wait until answers have been taken.
+    held: VecDeque<Hop>,
+    /// Bytes of long answers on their way there, and from there.
+    answers_to: Arc<AtomicUsize>,
+    answers_from: Arc<AtomicUsize>,
     /// Something was pushed since the last [`Mesh::flush`].
     pushed: bool,
 }
 
 impl Peer {
+    fn new(
+        to: (Producer<Hop>, &Arc<AtomicUsize>),
+        from: (Consumer<Hop>, &Arc<AtomicUsize>),
+    ) -> Self {
+        Self {
+            to: to.0,
+            from: from.0,
+            waiting: VecDeque::new(),
+            held: VecDeque::new(),
+            answers_to: Arc::clone(to.1),
+            answers_from: Arc::clone(from.1),
+            pushed: false,
+        }
+    }
+
     fn push(&mut self, hop: Hop) {
         if self.waiting.is_empty() {
             match self.to.push(hop) {
@@ -89,6 +119,27 @@ impl Peer {
             self.waiting.push_back(hop);
         }
         self.pushed = true;
+    }
+
+    fn pop(&mut self) -> Option<Hop> {
+        // (A count that is a little old is as good: it bounds, and orders nothing.)
+        let holds = self.answers_to.load(Ordering::Relaxed) >= ANSWER_BYTES_MAX;
+        if !holds && let Some(hop) = self.held.pop_front() {
+            return Some(hop);
+        }
+        while let Ok(hop) = self.from.pop() {
+            match hop.leg {
+                Leg::Request if holds => self.held.push_back(hop),
+                Leg::Request | Leg::Peer => return Some(hop),
+                Leg::Answer => {
+                    if hop.boxed() > 0 {
+                        self.answers_from.fetch_sub(hop.boxed(), Ordering::Relaxed);
+                    }
+                    return Some(hop);
+                }
+            }
+        }
+        None
     }
 
     fn drain_waiting(&mut self) {
@@ -122,9 +173,9 @@ impl Mesh {
             for b in a + 1..cores {
                 let (a_to, b_from) = RingBuffer::new(RING_MESSAGES);
                 let (b_to, a_from) = RingBuffer::new(RING_MESSAGES);
-                let peer = |to, from| Peer { to, from, waiting: VecDeque::new(), pushed: false };
-                meshes[a].peers[b] = Some(peer(a_to, a_from));
-                meshes[b].peers[a] = Some(peer(b_to, b_from));
+                let [to_a, to_b] = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+                meshes[a].peers[b] = Some(Peer::new((a_to, &to_b), (a_from, &to_a)));
+                meshes[b].peers[a] = Some(Peer::new((b_to, &to_a), (b_from, &to_b)));
             }
         }
         meshes
@@ -161,20 +212,25 @@ impl Mesh {
 
     /// Sends the answer to a request that `core` sent with `token`.
     pub fn answer(&mut self, core: u16, token: u64, frame: &[u8]) {
-        self.peer(core).push(Hop::new(Leg::Answer, token, frame));
+        let (peer, hop) = (self.peer(core), Hop::new(Leg::Answer, token, frame));
+        if hop.boxed() > 0 {
+            peer.answers_to.fetch_add(hop.boxed(), Ordering::Relaxed);
+        }
+        peer.push(hop);
     }
 
     /// The next hop from any core, with the core it came from.
     pub fn pop(&mut self) -> Option<(u16, Hop)> {
         self.peers.iter_mut().enumerate().find_map(|(core, peer)| {
-            let hop = peer.as_mut()?.from.pop().ok()?;
+            let hop = peer.as_mut()?.pop()?;
             Some((core as u16, hop))
         })
     }
 
-    /// Nothing has arrived and nothing waits for a full ring.
+    /// Nothing has arrived, and nothing waits for a full ring or for answers that have not been taken.
     pub fn is_idle(&self) -> bool {
-        self.peers.iter().flatten().all(|p| p.from.is_empty() && p.waiting.is_empty())
+        let is_idle = |p: &Peer| p.from.is_empty() && p.waiting.is_empty() && p.held.is_empty();
+        self.peers.iter().flatten().all(is_idle)
     }
 
     /// Moves what waited into rings with room, then names each core to wake.
@@ -233,6 +289,39 @@ mod tests {
         }
         assert_eq!(refused, Some((RING_MESSAGES + OVERFLOW_REQUESTS_MAX) as u64));
         a.answer(1, 7, b"y"); // still accepted: somebody waits for it
+    }
+
+    /// Long answers that are not taken hold up further requests, in their order, and nothing else.
+    #[test]
+    fn requests_wait_while_many_answers_are_not_taken() {
+        let mut meshes = Mesh::connect(2);
+        let mut b = meshes.pop().unwrap();
+        let mut a = meshes.pop().unwrap();
+        let long = vec![7; 1 << 20];
+        for token in 0..100 {
+            a.request(1, token, b"get").unwrap();
+        }
+        let served = |b: &mut Mesh, from: u64| {
+            let mut next = from;
+            while let Some((_, hop)) = b.pop() {
+                assert_eq!((hop.leg, hop.token), (Leg::Request, next));
+                b.answer(0, hop.token, &long);
+                next += 1;
+            }
+            next
+        };
+        assert_eq!(served(&mut b, 0), 16);
+        assert!(!b.is_idle());
+        a.answer(1, 200, b"answer");
+        a.peer_message(1, 3, b"peer").unwrap();
+        let passing: Vec<_> = std::iter::from_fn(|| b.pop()).map(|(_, hop)| hop.leg).collect();
+        assert_eq!(passing, [Leg::Answer, Leg::Peer]);
+        for token in 0..4 {
+            assert_eq!(a.pop().unwrap().1.token, token);
+        }
+        assert_eq!(served(&mut b, 16), 20);
+        while a.pop().is_some() {}
+        assert_eq!(served(&mut b, 20), 36);
     }
 
     #[test]

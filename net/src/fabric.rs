@@ -238,6 +238,14 @@ pub trait Fabric {
     /// that reached 0 gets [`Event::Drained`] later, and its receiving is paused until then (but [`Fabric::read_on`]).
     fn room(&self, ep: Ep) -> usize;
 
+    /// Bytes queued on the endpoint and not taken by the kernel.
+    fn queued(&self, ep: Ep) -> usize;
+
+    /// Bytes that its output takes: what the kernel has taken of a send is given back when it has all.
+    fn kept(&self, ep: Ep) -> usize {
+        self.queued(ep)
+    }
+
     /// Stops (or resumes) receiving on an endpoint whose owner cannot take more for now, for reasons
     /// of its own. What was received before still comes.
     fn hold(&mut self, ep: Ep, held: bool);

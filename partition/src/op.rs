@@ -174,6 +174,14 @@ impl Op<'_> {
     pub fn is_read(&self) -> bool {
         matches!(self, Op::Get | Op::Look | Op::Scan { .. } | Op::Count | Op::RandomKey { .. })
     }
+
+    /// The value that comes with it.
+    pub fn value(&self) -> &[u8] {
+        match self {
+            Op::Put { value, .. } | Op::Append { value } | Op::SetRange { value, .. } => value,
+            _ => &[],
+        }
+    }
 }
 
 /// What a partition answers. Borrowed answers point into the mapped log: bytes go from there to the

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use crate::binary::firebrick;
-use crate::machine::{forbid, free_port, signal};
+use crate::machine::{anonymous_bytes, forbid, free_port, signal};
 use crate::resp::Resp;
 
 /// How long a brick may take to start or stop on a busy machine.
@@ -232,11 +232,7 @@ impl Brick {
 
     /// Anonymous memory of the process, in bytes.
     pub fn anonymous_bytes(&self) -> u64 {
-        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid()))
-            .expect("smaps_rollup");
-        let line = rollup.lines().find(|line| line.starts_with("Anonymous:")).expect("Anonymous");
-        let kib = line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
-        kib.expect("a number of KiB") << 10
+        anonymous_bytes(self.pid())
     }
 
     /// The sum of a metric over all data cores.

@@ -334,6 +334,11 @@ impl Cluster {
         self.children[brick].is_some() && !self.paused[brick]
     }
 
+    /// The process of a brick that runs.
+    pub fn pid(&self, brick: usize) -> u32 {
+        self.children[brick].as_ref().expect("it was started").id()
+    }
+
     /// `kill -9`.
     pub fn kill(&mut self, brick: usize) {
         self.resume(brick);

@@ -6,7 +6,8 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 /// Blocks of ports below those from which the kernel takes ports for outgoing connections. A test process
 /// has one for itself until it ends: a brick that was killed finds its port free when it starts again.
@@ -180,4 +181,30 @@ fn text(path: &Path) -> &str {
 /// fail only.
 pub fn skip(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
+
+/// Anonymous memory of a process.
+pub fn anonymous_bytes(pid: u32) -> u64 {
+    let rollup = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("its memory");
+    let line = rollup.lines().find(|line| line.starts_with("Anonymous:")).expect("Anonymous");
+    let kib = line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok());
+    kib.expect("a number of KiB") << 10
+}
+
+/// The most anonymous memory that a process has while something is done, above what it had before.
+pub fn growth_while<T>(pid: u32, work: impl FnOnce() -> T) -> (u64, T) {
+    let (before, over) = (anonymous_bytes(pid), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let mut most = before;
+            while !over.load(Ordering::Relaxed) {
+                most = most.max(anonymous_bytes(pid));
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            most - before
+        });
+        let done = work();
+        over.store(true, Ordering::Relaxed);
+        (watch.join().expect("a watch"), done)
+    })
 }

@@ -262,6 +262,69 @@ fn all_bricks_die_and_any_that_kept_its_memory_leads() {
     judge(&recorder);
 }
 
+/// A command, and what it is told within a time.
+fn told(resp: &mut Resp, line: &str, within: Duration) -> Value {
+    let begin = Instant::now();
+    let reply = resp.ask(line);
+    let took = begin.elapsed();
+    eprintln!("{line}: {reply:?} after {took:?}");
+    assert!(took < within, "{line}: {reply:?} after {took:?}");
+    reply
+}
+
+/// Two of three hosts lose their power: the keepers have no majority, so no route changes, and nothing closes the
+/// connections to those hosts.
+#[test]
+fn hosts_without_power_leave_no_redis_client_waiting() {
+    let test = "hosts_without_power_leave_no_redis_client_waiting";
+    let Some(mut cluster) = start(test, &Shape::default()) else { return };
+    let keys = [0, 1, 2].map(|brick| cluster.key_of(|group| group[0] == brick));
+    let connect = || Resp::connect(cluster.resp(0)).expect("a connection");
+    let mut asking = [connect(), connect(), connect(), connect()];
+    for key in &keys {
+        assert!(asking.iter_mut().all(|resp| resp.ask(&format!("SET {key} before")).is_ok()));
+    }
+    for (gone, others) in [(1, [0, 2, 3]), (2, [0, 1, 3])] {
+        others.iter().for_each(|other| cluster.network.part(gone, *other));
+    }
+    let quick = Duration::from_secs(4);
+    let [own, write, read, many] = &mut asking;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Its own brick has it, and waits for votes that will not come.
+            let within = Duration::from_secs(33);
+            own.stream().set_read_timeout(Some(2 * within)).expect("a timeout");
+            let reply = told(own, &format!("SET {} own", keys[0]), within);
+            assert!(reply.error().is_some_and(|text| text.contains("may or may not")));
+            assert!(own.receive().is_err(), "the connection is closed behind it");
+        });
+        scope.spawn(|| {
+            let reply = told(write, &format!("SET {} far", keys[1]), quick);
+            assert!(reply.error().is_some_and(|text| text.contains("may or may not")));
+            // Now it is known, and this one does not leave.
+            let reply = told(write, &format!("SET {} again", keys[1]), quick);
+            assert!(reply.error().is_some_and(|text| text.starts_with("LOADING")));
+        });
+        scope.spawn(|| {
+            let reply = told(read, &format!("GET {}", keys[2]), quick);
+            assert!(reply.error().is_some_and(|text| text.starts_with("LOADING")));
+        });
+        scope.spawn(|| {
+            let begin = Instant::now();
+            let lines = keys[1..]
+                .iter()
+                .flat_map(|key| (0..50).map(move |n| command(&["SET", key, &format!("{n}")])));
+            many.send(&lines.collect::<Vec<_>>().concat()).expect("the brick takes it");
+            let replies: Vec<_> = (0..100).map(|_| many.receive().expect("a reply")).collect();
+            assert!(replies.iter().all(|reply| reply.error().is_some()), "{replies:?}");
+            assert!(begin.elapsed() < 2 * quick, "{:?}", begin.elapsed());
+        });
+    });
+    cluster.mend();
+    let mut resp = Resp::connect(cluster.resp(0)).expect("a connection");
+    assert!(keys.iter().all(|key| matches!(resp.ask(&format!("GET {key}")), Value::Bulk(_))));
+}
+
 /// Writes until the power fails, each number under a key of its own; the numbers that were acked.
 fn write_until(over: &AtomicBool, seeds: &str, host: &str, client: u32) -> Vec<u64> {
     firebrick_tests::network::enter(host).expect("the clients' host");

@@ -5,6 +5,9 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use firebrick_tests::brick::{Brick, Options};
+use firebrick_tests::cluster::{Cluster, Shape};
+use firebrick_tests::machine::{growth_while, skip};
+use firebrick_tests::network::missing;
 use firebrick_tests::resp::{Resp, Value, command};
 
 const BIG: usize = 8 << 20;
@@ -96,6 +99,109 @@ fn giants_that_nobody_reads() {
 #[test]
 fn giants_that_nobody_reads_with_two_data_cores() {
     giants("0-1", "memory");
+}
+
+fn store(resp: &mut Resp, key: &str, len: usize) {
+    let set = resp.call(&[b"SET", key.as_bytes(), &vec![b'g'; len]]).expect("the brick answers");
+    assert!(set.is_ok(), "{set:?}");
+}
+
+/// One connection asks for 9 GiB in one pipeline and reads nothing: most of it waits as requests, whichever core has the
+/// value. When it reads, it gets all that it asked for.
+#[test]
+fn a_pipeline_of_giants_is_served_as_it_is_read() {
+    let brick = Brick::start(&Options { cores: "0-1", ..Options::default() });
+    let mut other = brick.connect();
+    // (Whichever core a connection comes to, half of these are the other's.)
+    let gets: Vec<u8> = (0..4).flat_map(|n| command(&["GET", &format!("giant:{n}")])).collect();
+    let (grown, mut deaf) = growth_while(brick.pid(), || {
+        (0..4).for_each(|n| store(&mut other, &format!("giant:{n}"), BIG));
+        let deaf = ask_and_never_read(&brick, &gets, 300);
+        is_quick(&mut other, "beside one that asks for 9 GiB");
+        deaf
+    });
+    eprintln!("a pipeline that nobody reads costs {} MiB", grown >> 20);
+    assert!(grown < 128 << 20, "a pipeline that nobody reads costs {} MiB", grown >> 20);
+    deaf.stream().set_nonblocking(false).expect("a socket");
+    for n in 0..50 {
+        let got = deaf.receive().unwrap_or_else(|error| panic!("value {n}: {error}"));
+        assert!(got == Value::Bulk(vec![b'g'; BIG]), "value {n}");
+    }
+}
+
+/// Small replies, so that large ones are not expected, and then as many large ones as may wait.
+#[test]
+fn giants_that_are_not_expected_cost_what_one_connection_may() {
+    let brick = Brick::start(&Options { cores: "0-1", ..Options::default() });
+    let mut other = brick.connect();
+    let small: Vec<u8> = (0..1500).flat_map(|n| command(&["GET", &format!("no:{n}")])).collect();
+    let gets: Vec<u8> = (0..4).flat_map(|n| command(&["GET", &format!("giant:{n}")])).collect();
+    let (grown, deaf) = growth_while(brick.pid(), || {
+        (0..4).for_each(|n| store(&mut other, &format!("giant:{n}"), BIG));
+        let deaf = ask_and_never_read(&brick, &[small, gets.repeat(300)].concat(), 1);
+        is_quick(&mut other, "beside one that asks for 9 GiB");
+        deaf
+    });
+    eprintln!("giants that were not expected cost {} MiB", grown >> 20);
+    assert!(grown < 256 << 20, "giants that were not expected cost {} MiB", grown >> 20);
+    drop(deaf);
+}
+
+/// Each of many that do not read may have a reply waiting: together they have what a core may.
+#[test]
+fn many_that_read_no_giants_cost_what_a_core_may() {
+    let brick = Brick::start(&Options { cores: "0", ..Options::default() });
+    let mut other = brick.connect();
+    store(&mut other, "giant", BIG);
+    let get = command(&["GET", "giant"]);
+    let (grown, deaf) = growth_while(brick.pid(), || {
+        let ask = |_| {
+            let mut deaf = brick.connect();
+            deaf.send(&get.repeat(20)).expect("the brick takes it");
+            deaf
+        };
+        let deaf: Vec<_> = (0..150).map(ask).collect();
+        is_quick(&mut other, "beside a hundred and fifty that ask for giants");
+        deaf
+    });
+    eprintln!("a hundred and fifty that do not read cost {} MiB", grown >> 20);
+    assert!(grown < 640 << 20, "a hundred and fifty that do not read cost {} MiB", grown >> 20);
+    drop(deaf);
+    store(&mut other, "giant", BIG);
+    is_quick(&mut other, "when they are gone");
+}
+
+/// The same where another brick has the value. (Smaller ones: a brick that is built to be debugged works on a giant for
+/// so long that others miss it.)
+#[test]
+fn a_pipeline_of_giants_of_another_brick_costs_neither_much() {
+    let test = "a_pipeline_of_giants_of_another_brick_costs_neither_much";
+    if let Some(why) = missing() {
+        return skip(test, &why);
+    }
+    let cluster = Cluster::start(&Shape::default()).expect("a cluster");
+    cluster.network.enter(cluster.client_host()).expect("the clients' host");
+    let key = cluster.key_of(|group| group[0] == 1);
+    let connect = || Resp::connect(cluster.resp(0)).expect("a connection");
+    let mut other = connect();
+    store(&mut other, &key, BIG / 4);
+    let gets = command(&["GET", &key]).repeat(1100);
+    let (there, (here, deaf)) = growth_while(cluster.pid(1), || {
+        growth_while(cluster.pid(0), || {
+            let mut deaf = connect();
+            deaf.send(&gets).expect("the brick takes it");
+            is_quick(&mut other, "beside one that asks for 2 GiB of another brick");
+            deaf
+        })
+    });
+    eprintln!("a pipeline that nobody reads costs {} and {} MiB", here >> 20, there >> 20);
+    assert!(here < 96 << 20, "it costs the brick that passes it on {} MiB", here >> 20);
+    assert!(there < 64 << 20, "it costs the brick that has the value {} MiB", there >> 20);
+    let mut deaf = deaf;
+    for n in 0..20 {
+        let got = deaf.receive().unwrap_or_else(|error| panic!("value {n}: {error}"));
+        assert!(got == Value::Bulk(vec![b'g'; BIG / 4]), "value {n}: {:?}", got.error());
+    }
 }
 
 #[test]

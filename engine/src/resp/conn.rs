@@ -6,7 +6,7 @@ use firebrick_partition::{Answer, Now};
 
 use super::commands::Client;
 use super::job::{Advance, Job, Port};
-use super::limits::REPLIES_WAITING_MAX;
+use super::limits::{AHEAD_BYTES_MAX, ANSWER_NS_MAX, EXPECTED_BYTES, REPLIES_WAITING_MAX};
 use super::parse::{Parse, Step};
 use super::reply::Then;
 use super::write::{self, Protocol};
@@ -35,6 +35,8 @@ struct Slot {
     /// As it was when the command was given.
     protocol: Protocol,
     state: State,
+    /// Bytes that are kept for it: of its request, then of its reply.
+    bytes: usize,
 }
 
 #[derive(Debug)]
@@ -58,8 +60,10 @@ struct Held {
 #[derive(Debug, Default)]
 struct Owed {
     slots: VecDeque<Slot>,
-    /// Bytes of ready replies behind one that is awaited.
+    /// Bytes of them all.
     bytes: usize,
+    /// Since when no answer has come.
+    since_ns: u64,
 }
 
 /// One RESP connection.
@@ -76,11 +80,19 @@ pub struct Conn {
     owed: Option<Box<Owed>>,
     /// Operations without an answer.
     outstanding: u32,
+    /// How large an answer may be that comes later, by those that came.
+    expected: u32,
     /// No command is executed any more; close when nothing is owed.
     pub(super) closing: bool,
 }
 
 const _: () = assert!(size_of::<Conn>() <= 200);
+
+/// To a connection whose answers are given up. (All that it awaits is in doubt; the first of them is told.)
+const NO_ANSWER: &[u8] =
+    b"TRYAGAIN no answer came for 30 s, and the connection is closed; what was written may or may \
+    not have been applied; read the key before trying again";
+const _: () = assert!(ANSWER_NS_MAX == 30_000_000_000);
 
 impl Conn {
     /// A connection in a slot of its data core. `id` is unique in the brick and never reused.
@@ -92,6 +104,7 @@ impl Conn {
             held: None,
             owed: None,
             outstanding: 0,
+            expected: EXPECTED_BYTES,
             closing: false,
         }
     }
@@ -105,6 +118,19 @@ impl Conn {
     /// [`Conn::on_answer`] too, until this is 0.
     pub fn outstanding(&self) -> u32 {
         self.outstanding
+    }
+
+    /// When the answers that it awaits are given up, if none comes.
+    pub fn gives_up_ns(&self) -> Option<u64> {
+        let owed = self.owed.as_ref().filter(|_| self.outstanding > 0)?;
+        Some(owed.since_ns + ANSWER_NS_MAX)
+    }
+
+    /// Says that no answer comes, and closes.
+    pub fn give_up(&mut self, out: &mut Vec<u8>) -> Progress {
+        write::error(out, NO_ANSWER);
+        (self.owed, self.held, self.outstanding, self.closing) = (None, None, 0, true);
+        Progress::Close
     }
 
     /// Received bytes and replies kept here, in bytes.
@@ -190,6 +216,7 @@ impl Conn {
     ) -> Progress {
         debug_assert_eq!(token.conn(), self.slot);
         let Some(owed) = &mut self.owed else { return Progress::Ok };
+        owed.since_ns = now.boot_ns;
         let slots = &mut owed.slots;
         let Some(base) = slots.front().map(|s| s.first) else { return Progress::Ok };
         let number = token.number().wrapping_sub(base);
@@ -197,18 +224,28 @@ impl Conn {
         let Some(at) = behind.checked_sub(1) else { return Progress::Ok };
         let slot = &mut slots[at];
         let nth = number - slot.first.wrapping_sub(base);
+        let grown;
         match &mut slot.state {
             State::Ready(_) => return Progress::Ok, // an answer that nobody awaits
             State::One(then) => {
                 let mut reply = Vec::new();
                 let target = if at == 0 { &mut *out } else { &mut reply };
+                let before = target.len();
                 then.write(answer, slot.protocol, now.unix_ms, target);
-                owed.bytes += reply.len();
+                grown = target.len() - before;
+                owed.bytes = owed.bytes + reply.len() - slot.bytes;
+                slot.bytes = reply.len();
                 slot.state = State::Ready(reply);
             }
-            State::Job(job) => job.on_answer(nth as usize, answer),
+            State::Job(job) => {
+                job.on_answer(nth as usize, answer);
+                grown = job.bytes().saturating_sub(slot.bytes);
+                owed.bytes = owed.bytes + job.bytes() - slot.bytes;
+                slot.bytes = job.bytes();
+            }
         }
         self.outstanding -= 1;
+        self.expected = (self.expected - self.expected / 8).max(grown as u32);
         self.drain(out);
         if self.closing {
             return self.closed();
@@ -243,7 +280,9 @@ impl Conn {
                 Some(State::Job(job)) if job.blocks() => return Some(Progress::Waiting),
                 _ => {}
             }
-            if owed.slots.len() >= REPLIES_WAITING_MAX || owed.bytes >= room {
+            let coming = self.outstanding as usize * self.expected as usize;
+            let full = !owed.slots.is_empty() && owed.bytes + coming >= AHEAD_BYTES_MAX;
+            if owed.slots.len() >= REPLIES_WAITING_MAX || full {
                 return Some(Progress::Waiting);
             }
         }
@@ -308,12 +347,17 @@ impl Conn {
         };
         if !matches!(owed.slots.back(), Some(Slot { state: State::Ready(_), .. })) {
             let (first, protocol) = (self.next, self.client.protocol);
-            owed.slots.push_back(Slot { first, protocol, state: State::Ready(Vec::new()) });
+            owed.slots.push_back(Slot {
+                first,
+                protocol,
+                state: State::Ready(Vec::new()),
+                bytes: 0,
+            });
         }
-        if let Some(Slot { state: State::Ready(tail), .. }) = owed.slots.back_mut() {
-            let before = tail.len();
+        if let Some(Slot { state: State::Ready(tail), bytes, .. }) = owed.slots.back_mut() {
             write(tail);
-            owed.bytes += tail.len() - before;
+            owed.bytes += tail.len() - *bytes;
+            *bytes = tail.len();
         }
     }
 
@@ -321,33 +365,44 @@ impl Conn {
         self.reply(out, |to| write::error(to, text));
     }
 
-    /// The operation just submitted, number `next`, is answered later.
-    pub(super) fn owe(&mut self, then: Then) {
-        let slot =
-            Slot { first: self.next, protocol: self.client.protocol, state: State::One(then) };
-        self.owed.get_or_insert_default().slots.push_back(slot);
+    /// The operation just submitted, number `next`, is answered later. `bytes`: of its request.
+    pub(super) fn owe(&mut self, then: Then, bytes: usize, now: Now) {
+        let (first, protocol) = (self.next, self.client.protocol);
+        self.push(Slot { first, protocol, state: State::One(then), bytes }, 1, now);
         self.next = self.next.wrapping_add(1);
-        self.outstanding += 1;
     }
 
     /// Takes in a job after its first step, whose operations are numbered from `first` on.
-    pub(super) fn begin(&mut self, job: Job, first: u32, out: &mut Vec<u8>) {
-        self.outstanding += job.submitted() as u32;
+    pub(super) fn begin(&mut self, job: Job, first: u32, now: Now, out: &mut Vec<u8>) {
         if job.state() == Advance::Finished {
             return self.reply(out, |to| to.extend_from_slice(&job.reply));
         }
+        let (bytes, submitted) = (job.bytes(), job.submitted() as u32);
         let (protocol, state) = (self.client.protocol, State::Job(Box::new(job)));
-        self.owed.get_or_insert_default().slots.push_back(Slot { first, protocol, state });
+        self.push(Slot { first, protocol, state, bytes }, submitted, now);
+    }
+
+    fn push(&mut self, slot: Slot, submitted: u32, now: Now) {
+        let owed = self.owed.get_or_insert_default();
+        if self.outstanding == 0 {
+            owed.since_ns = now.boot_ns;
+        }
+        owed.bytes += slot.bytes;
+        owed.slots.push_back(slot);
+        self.outstanding += submitted;
     }
 
     /// Runs the next step of the last job, if it is ready for one.
     fn advance_job(&mut self, backend: &mut impl Backend, out: &mut Vec<u8>) {
         let Some(owed) = &mut self.owed else { return };
-        if let Some(Slot { first, state: State::Job(job), .. }) = owed.slots.back_mut()
+        if let Some(Slot { first, state: State::Job(job), bytes, .. }) = owed.slots.back_mut()
             && job.state() == Advance::More
         {
             *first = self.next;
+            owed.since_ns = backend.now().boot_ns;
             job.advance(&mut Port { backend, conn: self.slot, next: &mut self.next });
+            owed.bytes = owed.bytes + job.bytes() - *bytes;
+            *bytes = job.bytes();
             self.outstanding += job.submitted() as u32;
             self.drain(out);
         }
@@ -358,15 +413,13 @@ impl Conn {
         let Some(owed) = &mut self.owed else { return };
         while let Some(slot) = owed.slots.front() {
             match &slot.state {
-                State::Ready(reply) => {
-                    owed.bytes -= reply.len();
-                    out.extend_from_slice(reply);
-                }
+                State::Ready(reply) => out.extend_from_slice(reply),
                 State::Job(job) if job.state() == Advance::Finished => {
                     out.extend_from_slice(&job.reply);
                 }
                 State::Job(_) | State::One(_) => return,
             }
+            owed.bytes -= slot.bytes;
             owed.slots.pop_front();
         }
         // A burst must not stay with a connection that falls idle.

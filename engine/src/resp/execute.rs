@@ -75,6 +75,7 @@ impl Conn {
                 (Then::Bulk, Op::Get)
             };
             let token = ReplyToken::new(self.slot, self.next);
+            let asked = key.len() + (op.value.1 - op.value.0) as usize;
             match backend.submit(token, hash, key, request) {
                 Some(Answer::Value { value, .. }) if self.is_answered() => write::bulk(out, value),
                 Some(Answer::Done { .. }) if self.is_answered() => out.extend_from_slice(write::OK),
@@ -82,7 +83,7 @@ impl Conn {
                     let protocol = self.client.protocol;
                     self.reply(out, |to| then.write(answer, protocol, 0, to));
                 }
-                None => self.owe(then),
+                None => self.owe(then, asked, backend.now()),
             }
         }
         self.client.last_ms = backend.now().unix_ms;
@@ -165,14 +166,14 @@ impl Conn {
                 let first = self.next;
                 let mut port = Port { backend, conn: self.slot, next: &mut self.next };
                 let job = Job::each(each, args, protocol, &mut port);
-                self.begin(job, first, out);
+                self.begin(job, first, now, out);
             }
             Ok(Plan::Work(work)) => {
                 let first = self.next;
                 let mut port = Port { backend, conn: self.slot, next: &mut self.next };
                 let mut job = Job::new(work, protocol);
                 job.advance(&mut port);
-                self.begin(job, first, out);
+                self.begin(job, first, now, out);
             }
             Ok(Plan::Ask(ask)) => self.ask(&ask, backend, out),
         }
@@ -198,9 +199,10 @@ impl Conn {
             }
             _ => hash_key(key),
         };
+        let asked = key.len() + op.value().len();
         match backend.submit(token, hash, key, op) {
             Some(answer) => self.reply(out, |to| then.write(answer, protocol, unix_ms, to)),
-            None => self.owe(then),
+            None => self.owe(then, asked, backend.now()),
         }
     }
 

@@ -185,6 +185,11 @@ impl Job {
         job
     }
 
+    /// What it keeps: what is left of its arguments, and its reply so far.
+    pub fn bytes(&self) -> usize {
+        self.reply.len() + self.parts_bytes + self.rest.len()
+    }
+
     /// Answers of this step that have not come.
     pub fn waiting(&self) -> usize {
         self.pending.len() - self.answered

@@ -173,7 +173,8 @@ pub fn failure_text(failure: Failure) -> &'static str {
              remove keys, or give the brick more room"
         }
         Failure::Unavailable => {
-            "LOADING the brick is starting, stopping or has lost its lease; try again"
+            "LOADING the brick is starting, stopping or has lost its lease, or cannot reach the one \
+             that serves the key; try again"
         }
         Failure::InDoubt => {
             "TRYAGAIN the write may or may not have been applied; read the key before trying again"

@@ -7,8 +7,8 @@ use firebrick_net::{Ep, Rx};
 use super::asker::ConnId;
 use crate::resp;
 
-/// Bytes owed to a client that does not take them. Only answers that came late (from another core, or
-/// behind a flush) can pile up like this; a client that lets them is closed.
+/// Bytes owed to a client past which it is closed. Only answers that came late (from another core, or
+/// behind a flush), and were much larger than those before them, can pile up like this.
 pub const OWED_BYTES_MAX: usize = 128 << 20;
 
 /// Bytes of late answers to a brick past which its requests are not executed.
@@ -30,6 +30,8 @@ pub struct Native {
     pub brick: u32,
     /// This core dialled it.
     pub dialled: bool,
+    /// When something came, or it opened.
+    pub heard_ns: u64,
 }
 
 impl Native {
@@ -50,6 +52,12 @@ pub struct Resp {
     pub held: bool,
     /// The client sends no more: the connection is closed once it has its replies.
     pub finished: bool,
+    /// What is kept for it, received or to be sent, when that was last looked at.
+    pub bytes: usize,
+    /// Of them, those that the kernel has not taken either.
+    pub left: usize,
+    /// When those became less, or began to be some.
+    pub took_ns: u64,
 }
 
 /// What an endpoint carries.
@@ -130,6 +138,14 @@ impl Conns {
     /// How many.
     pub fn len(&self) -> usize {
         self.len
+    }
+
+    /// Every RESP connection.
+    pub fn resp(&mut self) -> impl Iterator<Item = (Ep, &mut Resp)> {
+        self.slots.iter_mut().flatten().filter_map(|s| match &mut s.kind {
+            Kind::Resp(Some(resp)) => Some((s.ep, &mut **resp)),
+            _ => None,
+        })
     }
 
     /// Every connection.

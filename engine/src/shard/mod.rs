@@ -4,6 +4,7 @@
 //! the fabric is a type parameter, so tests run the same shard on the fake one.
 //!
 //! * `conns`, `native`, `resp`: what endpoints carry, and how answers reach them;
+//! * `burden`: how much all of that is for RESP, and who has waited for too long;
 //! * `store`: the partitions of this core and the way to the others;
 //! * `hopping`: requests of other cores, answers from them;
 //! * `peers`, `peering`: the other bricks: messages between replicas, requests that they must answer;
@@ -12,6 +13,7 @@
 //! * `control`: routes that change, rare requests, stopping.
 
 mod asker;
+mod burden;
 mod conns;
 mod control;
 mod files;
@@ -40,6 +42,7 @@ use crate::brick::Info;
 use crate::counters::CoreState;
 use crate::mesh::Mesh;
 use asker::Asker;
+use burden::Burden;
 use conns::{Conns, Kind, Native};
 use control::Stopping;
 use peers::{Holder, Peers};
@@ -84,6 +87,7 @@ pub struct Shard<F: Fabric> {
     events: Vec<Event>,
     /// RESP connections that go on in the next turn.
     resume: Vec<Ep>,
+    burden: Burden,
     /// Send answers while the rest of the batch is executed: a busy core has the time.
     eager: bool,
     clock: Box<dyn Fn() -> u64>,
@@ -138,6 +142,7 @@ impl<F: Fabric> Shard<F> {
             wakers,
             events: Vec::new(),
             resume: Vec::new(),
+            burden: Burden::default(),
             eager,
             clock,
             near: Vec::new(),
@@ -207,6 +212,7 @@ impl<F: Fabric> Shard<F> {
         work += self.take_control();
         work += self.forward_some();
         work += self.files.take_done(&mut self.fabric, &mut self.store);
+        self.look_after_resp();
         work += self.resume_waiting();
         self.files.turn(&mut self.fabric, &mut self.store, work > 0);
         work += self.perform();
@@ -283,13 +289,17 @@ impl<F: Fabric> Shard<F> {
 
     fn on_closed(&mut self, ep: Ep) {
         self.on_peer_closed(ep);
-        if let Some(Kind::Native(mut native)) = self.conns.remove(ep) {
-            for rx in native.held.drain(..) {
-                self.fabric.release(rx);
+        match self.conns.remove(ep) {
+            Some(Kind::Native(mut native)) => {
+                for rx in native.held.drain(..) {
+                    self.fabric.release(rx);
+                }
+                if native.is_brick() {
+                    self.lose_forwards(ep);
+                }
             }
-            if native.is_brick() {
-                self.lose_forwards(ep);
-            }
+            Some(Kind::Resp(Some(resp))) => self.burden.bytes -= resp.bytes,
+            Some(Kind::Resp(None)) | None => {}
         }
     }
 
@@ -354,7 +364,7 @@ impl<F: Fabric> Shard<F> {
         let background = self.files.wants_background();
         let pressing = background || !self.resume.is_empty() || !self.store.mesh().is_idle();
         let mut next_ns = if pressing { 0 } else { self.files.next_ns(&mut self.store) };
-        next_ns = next_ns.min(self.peers_ns);
+        next_ns = next_ns.min(self.peers_ns).min(self.burden.look_ns);
         if let Some(at) = self.store.peers.forwards.wake_at() {
             next_ns = next_ns.min(at);
         }

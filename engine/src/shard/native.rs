@@ -17,6 +17,7 @@ impl<F: Fabric> Shard<F> {
             self.on_probe_frame(ep, rx);
             return;
         };
+        native.heard_ns = self.store.now.boot_ns;
         // What bricks say to each other needs no room here, and two of them must not wait for each other's.
         let full = room == 0 || !native.held.is_empty() || !native.late.is_empty();
         if full && !native.is_brick() {

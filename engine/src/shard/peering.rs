@@ -11,7 +11,7 @@ use super::conns::{Kind, Native};
 use super::control::Stopping;
 use super::hopping::UNANSWERED;
 use super::hops::Hop;
-use super::peers::{Forward, Holder, is_temporary};
+use super::peers::{Forward, Holder, SILENT_NS, is_temporary};
 use crate::mesh;
 
 /// Forwarded requests tried in one turn.
@@ -36,7 +36,7 @@ impl<F: Fabric> Shard<F> {
         let now_ns = self.store.now.boot_ns;
         let opened = self.store.peers.on_opened(&mut self.fabric, ep, now_ns);
         let Some(brick) = opened else { return false };
-        let native = Native { dialled: true, ..Native::default() };
+        let native = Native { dialled: true, heard_ns: now_ns, ..Native::default() };
         self.conns.insert(ep, Kind::Native(Box::new(native)));
         self.fabric.read_on(ep);
         if matches!(self.stopping, Some(Stopping::Closing { .. } | Stopping::Stopped)) {
@@ -112,17 +112,33 @@ impl<F: Fabric> Shard<F> {
         }
     }
 
-    /// A connection to a brick has ended: the requests that went on it are in doubt.
+    /// A connection to a brick has ended: the requests that went on it have no answer.
     pub(super) fn lose_forwards(&mut self, ep: Ep) {
         for forward in self.store.peers.forwards.lost(ep) {
-            self.doubt_forward(&forward);
+            self.doubt_forward(forward);
         }
     }
 
-    /// Nobody here will know whether it was done.
-    fn doubt_forward(&mut self, forward: &Forward) {
+    /// Nobody here will know whether it was done. What changes nothing is tried again.
+    fn doubt_forward(&mut self, forward: Forward) {
+        let request = wire::decode(&forward.request);
+        if matches!(request, Ok(Message::Request { request, .. }) if request.op.is_read()) {
+            return self.store.peers.forwards.wait(forward, self.store.now.boot_ns);
+        }
         self.deliver(forward.asker(), Answer::Failed(Failure::InDoubt));
-        self.end_forward(forward);
+        self.end_forward(&forward);
+    }
+
+    /// Hangs up on bricks that say nothing, neither to a greeting nor on the connection itself: their hosts may have
+    /// stopped. (One whose greetings are answered is only slow.)
+    fn leave_silent(&mut self) {
+        let now_ns = self.store.now.boot_ns;
+        for way in self.store.peers.silent_ways(now_ns) {
+            let heard_ns = self.conns.native(way).map_or(now_ns, |native| native.heard_ns);
+            if now_ns >= heard_ns + SILENT_NS {
+                self.fabric.abort(way);
+            }
+        }
     }
 
     /// A frame on a probe's connection.
@@ -155,7 +171,7 @@ impl<F: Fabric> Shard<F> {
 
     /// A request is over, and with it those that may not be tried after it.
     fn end_forward(&mut self, forward: &Forward) {
-        for late in self.store.peers.forwards.over(forward) {
+        for late in self.store.peers.forwards.over(forward, self.store.now.boot_ns) {
             self.deliver(late.asker(), Answer::Failed(Failure::Unavailable));
         }
     }
@@ -164,7 +180,7 @@ impl<F: Fabric> Shard<F> {
     pub(super) fn forward_some(&mut self) -> usize {
         let now_ns = self.store.now.boot_ns;
         while let Some(stray) = self.store.peers.forwards.overdue(now_ns) {
-            self.doubt_forward(&stray);
+            self.doubt_forward(stray);
         }
         let mut tried = 0;
         while tried < FORWARDS_PER_TURN_MAX
@@ -178,6 +194,7 @@ impl<F: Fabric> Shard<F> {
         }
         self.peers_ns = match self.stopping {
             None | Some(Stopping::Answering { .. }) => {
+                self.leave_silent();
                 self.store.peers.poll(&mut self.fabric, now_ns)
             }
             // Nobody is dialled by who hangs up.
@@ -188,15 +205,13 @@ impl<F: Fabric> Shard<F> {
 
     /// Gives a request to whoever serves its partition now.
     fn try_forward(&mut self, mut forward: Forward) {
-        if self.store.peers.forwards.has_stray(forward.conn) {
-            return self.on_forward_answer(forward, Answer::Failed(Failure::Unavailable));
-        }
         let encoded = std::mem::take(&mut forward.request);
         let Ok(Message::Request { mut request, .. }) = wire::decode(&encoded) else {
             unreachable!("this process encoded it")
         };
         let Some(entry) = self.store.routes.route(self.store.resp_table, forward.hash) else {
-            return self.deliver(forward.asker(), Answer::Failed(Failure::NoTable));
+            self.deliver(forward.asker(), Answer::Failed(Failure::NoTable));
+            return self.end_forward(&forward);
         };
         (request.route, forward.route) = (entry.route, entry.route);
         let (mine, core) = (entry.mine == Some(0), entry.core);

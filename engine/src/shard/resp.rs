@@ -102,7 +102,16 @@ impl<F: Fabric> Shard<F> {
         let id = self.last_client << 8 | u64::from(self.store.core());
         let slot = ConnId::new(ep).bits();
         let conn = Conn::new(slot, id, self.store.now);
-        let resp = Box::new(Resp { conn, queued: false, held: false, finished: false });
+        let took_ns = self.store.now.boot_ns;
+        let resp = Box::new(Resp {
+            conn,
+            queued: false,
+            held: false,
+            finished: false,
+            bytes: 0,
+            left: 0,
+            took_ns,
+        });
         self.conns.insert(ep, Kind::Resp(Some(resp)));
     }
 
@@ -127,6 +136,8 @@ impl<F: Fabric> Shard<F> {
 
     fn serve_resp(&mut self, ep: Ep, rx: Option<&Rx>) {
         let Some(mut resp) = self.conns.take_resp(ep) else { return };
+        self.burden.note(&self.fabric, ep, &mut resp, self.store.now);
+        let room = if self.burden.bars(&resp) { 0 } else { ROOM_BYTES };
         let out = self.fabric.out(ep).map(mem::take);
         if let Some(mut out) = out {
             let mut front = Front {
@@ -139,12 +150,13 @@ impl<F: Fabric> Shard<F> {
             };
             let progress = if let Some(rx) = rx {
                 let bytes = self.fabric.bytes(rx);
-                resp.conn.on_bytes(bytes, ROOM_BYTES, &mut front, &mut out)
+                resp.conn.on_bytes(bytes, room, &mut front, &mut out)
             } else {
                 resp.queued = false;
-                resp.conn.resume(ROOM_BYTES, &mut front, &mut out)
+                resp.conn.resume(room, &mut front, &mut out)
             };
             self.go_on(ep, &mut resp, out, progress);
+            self.burden.note(&self.fabric, ep, &mut resp, self.store.now);
         }
         self.conns.put_resp(ep, resp);
     }
@@ -160,12 +172,13 @@ impl<F: Fabric> Shard<F> {
                 progress = Progress::Close;
             }
             self.go_on(ep, &mut resp, out, progress);
+            self.burden.note(&self.fabric, ep, &mut resp, self.store.now);
         }
         self.conns.put_resp(ep, resp);
     }
 
     /// Queues what was written, and decides when the connection is served next.
-    fn go_on(&mut self, ep: Ep, resp: &mut Resp, out: Vec<u8>, progress: Progress) {
+    pub(super) fn go_on(&mut self, ep: Ep, resp: &mut Resp, out: Vec<u8>, progress: Progress) {
         if let Some(slot) = self.fabric.out(ep) {
             *slot = out;
         }
@@ -178,7 +191,12 @@ impl<F: Fabric> Shard<F> {
             Progress::Again | Progress::Full => {
                 // A full endpoint reports `Drained`; another goes on in the next turn.
                 if !full && !mem::replace(&mut resp.queued, true) {
-                    self.resume.push(ep);
+                    let list = if self.burden.bars(resp) {
+                        &mut self.burden.barred
+                    } else {
+                        &mut self.resume
+                    };
+                    list.push(ep);
                 }
                 true
             }

@@ -229,7 +229,7 @@ impl Fake {
     }
 
     /// Bytes queued and not taken by the peer.
-    fn queued(&self, end: &End) -> usize {
+    fn unsent(&self, end: &End) -> usize {
         let frames: usize = end.frames.iter().map(Vec::len).sum();
         end.out.len()
             + frames
@@ -266,7 +266,7 @@ impl Fake {
                 let bytes = std::mem::take(&mut end.out);
                 self.net.borrow_mut().send(link, side, now, bytes);
             }
-            if self.queued(&self.ends[slot as usize]) >= OUT_BYTES_MAX {
+            if self.unsent(&self.ends[slot as usize]) >= OUT_BYTES_MAX {
                 let end = &mut self.ends[slot as usize];
                 end.owed.set(true);
                 if !end.reads_on {
@@ -302,7 +302,7 @@ impl Fake {
         for slot in 0..self.ends.len() {
             let end = &self.ends[slot];
             let Some((link, side)) = end.link else { continue };
-            if end.owed.get() && self.queued(end) <= OUT_BYTES_MAX / 2 {
+            if end.owed.get() && self.unsent(end) <= OUT_BYTES_MAX / 2 {
                 let end = &mut self.ends[slot];
                 end.owed.set(false);
                 if std::mem::take(&mut end.paused) && !end.held {
@@ -362,7 +362,7 @@ impl Fabric for Fake {
     fn send(&mut self, ep: Ep, head: &[u8], body: Option<Body>, token: Token) -> Result<(), Full> {
         let end = self.end(ep).filter(|end| !end.closing).ok_or(Full)?;
         let port = end.port;
-        let queued = self.queued(end);
+        let queued = self.unsent(end);
         let mut bytes = head.to_vec();
         if let Some(body) = body {
             // SAFETY: the owner of the body keeps it in place and unchanged until `Done` (`Body`).
@@ -399,11 +399,15 @@ impl Fabric for Fake {
         let Some(end) = self.end(ep).filter(|end| !end.closing && !end.owed.get()) else {
             return 0;
         };
-        let room = OUT_BYTES_MAX.saturating_sub(self.queued(end));
+        let room = OUT_BYTES_MAX.saturating_sub(self.unsent(end));
         if room == 0 {
             end.owed.set(true);
         }
         room
+    }
+
+    fn queued(&self, ep: Ep) -> usize {
+        self.end(ep).map_or(0, |end| self.unsent(end))
     }
 
     fn hold(&mut self, ep: Ep, held: bool) {

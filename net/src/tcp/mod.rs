@@ -273,6 +273,14 @@ impl Fabric for Tcp {
         self.table.get(ep).map_or(0, submit::room)
     }
 
+    fn queued(&self, ep: Ep) -> usize {
+        self.table.get(ep).map_or(0, |endpoint| endpoint.output.queued())
+    }
+
+    fn kept(&self, ep: Ep) -> usize {
+        self.table.get(ep).map_or(0, |endpoint| endpoint.output.kept())
+    }
+
     fn close(&mut self, ep: Ep) {
         if self.table.get(ep).is_some() {
             self.drain(ep);

@@ -86,6 +86,11 @@ impl Output {
         self.filling_len() + self.flight_left
     }
 
+    /// Bytes of its buffers.
+    pub fn kept(&self) -> usize {
+        self.filling.len() + self.flight.len()
+    }
+
     fn filling_len(&self) -> usize {
         self.filling.len() + self.bodies.as_ref().map_or(0, |b| b.filling_bytes)
     }

@@ -198,7 +198,7 @@ fn a_log_that_is_mostly_history_is_written_anew() {
 #[test]
 fn a_log_that_finds_no_room_to_be_written_anew_goes_on_in_the_old_file() {
     let folder = tempfile::tempdir().unwrap();
-    let (mut log, thread, _) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
+    let (mut log, thread) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
     std::os::unix::fs::symlink("/dev/full", folder.path().join("log.tmp")).unwrap();
     let expected = block_on(async {
         for index in 0..300 {
@@ -224,7 +224,7 @@ fn a_log_holds_room_ahead() {
         let file = std::fs::metadata(folder.path().join("log")).unwrap();
         file.blocks() * 512 - file.len()
     };
-    let (mut log, thread, _) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
+    let (mut log, thread) = LogStore::open(folder.path(), &Notices::heard().0).unwrap();
     assert!(held() > 1 << 19, "{} bytes", held());
     block_on(async {
         for index in 0..300 {

@@ -72,6 +72,48 @@ fn what_is_owed_and_kept_is_bounded() {
     assert_eq!(peer.out, b"$-1\r\n".repeat(5000));
 }
 
+/// How many replies may be on their way depends on how large they may be, by those that came.
+#[test]
+fn few_replies_are_on_their_way_while_they_may_be_large() {
+    let mut peer = peer(15);
+    peer.ask(&[b"SET", b"large", &[b'v'; 4 << 20]]);
+    let mut under_way = |key: &[u8], times| {
+        let before = peer.store.submitted;
+        let bytes = command(&[b"GET", key]).repeat(times);
+        peer.last = peer.conn.on_bytes(&bytes, 1 << 20, &mut peer.store, &mut peer.out);
+        let submitted = peer.store.submitted - before;
+        assert_eq!(peer.settle(), Progress::Ok);
+        let len = peer.out.len();
+        peer.out.clear();
+        (submitted, len)
+    };
+    let first = under_way(b"large", 20).0;
+    assert!((8..=10).contains(&first), "{first}: little is known of a new connection's replies");
+    let (submitted, len) = under_way(b"large", 20);
+    assert_eq!((submitted, len), (4, 20 * ((4 << 20) + 12)));
+    under_way(b"small", 100);
+    assert_eq!(under_way(b"small", 900).0, 900);
+    under_way(b"large", 2);
+    assert_eq!(under_way(b"large", 20).0, 4);
+}
+
+#[test]
+fn a_connection_without_an_answer_is_given_up() {
+    let mut peer = peer(15);
+    assert_eq!(peer.conn.gives_up_ns(), None);
+    let bytes = command(&[b"GET", b"k"]).repeat(3);
+    peer.conn.on_bytes(&bytes, 1 << 20, &mut peer.store, &mut peer.out);
+    assert_eq!(peer.conn.gives_up_ns(), Some(5 + limits::ANSWER_NS_MAX));
+    assert_eq!(peer.conn.give_up(&mut peer.out), Progress::Close);
+    assert!(peer.out.starts_with(b"-TRYAGAIN no answer came") && peer.out.ends_with(b"\r\n"));
+    assert_eq!((peer.conn.outstanding(), peer.conn.gives_up_ns()), (0, None));
+    let told = peer.out.len();
+    peer.settle();
+    let ping = command(&[b"PING"]);
+    let progress = peer.conn.on_bytes(&ping, 1 << 20, &mut peer.store, &mut peer.out);
+    assert_eq!((progress, peer.out.len()), (Progress::Close, told), "nothing is said behind it");
+}
+
 #[test]
 fn a_client_that_does_not_read_is_not_served_further() {
     let mut peer = peer(0);

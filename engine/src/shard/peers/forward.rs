@@ -12,13 +12,16 @@
 //! elsewhere and be through before the stray comes back to be tried again, so it waits too.
 //!
 //! A brick that goes on answers its strays at once, if only with "not here". One that does not for longer than a lease
-//! lasts has stopped, or its host has, and then nothing may close the way there for a quarter of an hour: so a stray is
+//! lasts has stopped, or is cut off from its keepers and waits for them: so a stray is
 //! in doubt after [`STRAY_NS`]. The way is left alone: the same connection carries what replicas and
 //! other requests send, in both directions, and that brick may only be slow with this one request. What
 //! follows may go, since whoever serves by the new route does so after all that was done by the old one. The
 //! stray's number stays taken until its answer comes after all or the way ends, so that the answer is nobody else's.
+//! (A way on which nobody is there any more is closed: see `probes`.)
+//!
+//! A read that was sent and has no answer changes nothing: it is tried again, within its time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use firebrick_net::Ep;
 use firebrick_partition::op::Route;
@@ -27,7 +30,8 @@ use firebrick_partition::{Answer, Failure};
 use super::lines::{Lines, Place};
 use crate::shard::asker::{Asker, ConnId};
 
-/// A request waits at most this long for somebody who serves it.
+/// A request waits at most this long for somebody who serves it. (What waited behind others of its connection for
+/// longer is tried once before it is refused.)
 const PATIENCE_NS: u64 = 2_000_000_000;
 /// Between two tries.
 pub(super) const RETRY_NS: u64 = 1_000_000;
@@ -69,6 +73,7 @@ pub struct Forward {
     doubt_ns: Option<u64>,
     /// It came back, and none of its connection was answered since.
     came_back: bool,
+    was_tried: bool,
     deadline_ns: u64,
     retry_ns: u64,
 }
@@ -92,9 +97,12 @@ pub struct Forwards {
     /// Numbers of strays in doubt that may still be answered, and on which way. Not more of a way than
     /// [`FORWARDS_MAX`]: what goes by the new route does not go where nothing is answered.
     given_up: BTreeMap<u32, Ep>,
+    /// How many each way has.
+    ways: HashMap<Ep, u32>,
     fresh: VecDeque<Forward>,
+    /// To be tried when it is time: one of a connection.
     waiting: VecDeque<Forward>,
-    /// By connection; and those that wait for others of theirs that are with somebody.
+    /// By connection; and those that wait for others of theirs.
     lines: Lines,
     orders: u64,
 }
@@ -145,6 +153,7 @@ impl Forwards {
             order: self.orders,
             doubt_ns: None,
             came_back: false,
+            was_tried: false,
             deadline_ns: now_ns + PATIENCE_NS,
             retry_ns: now_ns,
         });
@@ -198,28 +207,39 @@ impl Forwards {
     /// The next request to be tried. `Err`: it has waited long enough.
     pub fn next(&mut self, now_ns: u64) -> Option<Result<Forward, Forward>> {
         while let Some(forward) = self.waiting.pop_front_if(|f| f.retry_ns <= now_ns) {
-            self.lines.leave(forward.conn, Place::Waiting);
-            if forward.deadline_ns <= now_ns {
+            let conn = forward.conn;
+            self.lines.leave(conn, Place::Waiting);
+            // (One that came before it may have come back meanwhile.)
+            self.lines.put_behind(forward);
+            let first = self.lines.take_first(conn, |f| f.order);
+            let forward = first.expect("it was put there");
+            if forward.was_tried && forward.deadline_ns <= now_ns {
+                self.resume(conn);
                 return Some(Err(forward));
             }
-            if !forward.came_back || !self.lines.has(forward.conn, Place::Sent) {
-                return Some(Ok(forward));
+            if self.must_wait(&forward) {
+                self.lines.put_behind(forward);
+            } else {
+                return Some(Ok(Forward { was_tried: true, ..forward }));
             }
-            self.lines.put_behind(forward);
         }
         while let Some(forward) = self.fresh.pop_front() {
             let conn = forward.conn;
             self.lines.leave(conn, Place::Fresh);
-            if self.lines.has_behind(conn) {
+            let queues = self.lines.has_behind(conn) || self.lines.has(conn, Place::Waiting);
+            if queues || self.must_wait(&forward) {
                 self.lines.put_behind(forward);
-            } else if self.lines.has(conn, Place::Waiting) {
-                self.lines.enter(conn, Place::Waiting);
-                self.waiting.push_back(forward);
             } else {
-                return Some(Ok(forward));
+                return Some(Ok(Forward { was_tried: true, ..forward }));
             }
         }
         None
+    }
+
+    /// It must not be tried before those of its connection that somebody has are over.
+    fn must_wait(&self, forward: &Forward) -> bool {
+        let conn = forward.conn;
+        self.has_stray(conn) || forward.came_back && self.lines.has(conn, Place::Sent)
     }
 
     /// A number for a request that is about to be sent or executed.
@@ -233,7 +253,14 @@ impl Forwards {
     /// The request has gone to its holder under this number.
     pub fn sent(&mut self, slot: u32, forward: Forward) {
         self.lines.enter(forward.conn, Place::Sent);
+        if let Holder::Way(way) = forward.holder {
+            *self.ways.entry(way).or_default() += 1;
+        }
+        let (conn, goes_on) = (forward.conn, !forward.came_back);
         self.sent[slot as usize] = Some(forward);
+        if goes_on {
+            self.step(conn);
+        }
     }
 
     /// It did not go: the number is free again.
@@ -271,20 +298,31 @@ impl Forwards {
     /// Its holder has it no more.
     fn has_left(&mut self, mut forward: Forward) -> Forward {
         self.lines.leave(forward.conn, Place::Sent);
+        if let Holder::Way(way) = forward.holder
+            && let Some(count) = self.ways.get_mut(&way)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.ways.remove(&way);
+            }
+        }
         if forward.doubt_ns.take().is_some() {
             self.lines.leave(forward.conn, Place::Stray);
         }
         forward
     }
 
-    /// Requests that went this way have no answer yet: any, and any of this connection.
-    pub fn under_way(&self, way: Ep, conn: ConnId) -> (bool, bool) {
-        let mut there =
-            self.sent.iter().flatten().filter(|f| f.holder == Holder::Way(way)).peekable();
-        (there.peek().is_some(), there.any(|f| f.conn == conn))
+    /// Requests that went this way have no answer yet.
+    pub fn under_way(&self, way: Ep) -> bool {
+        self.ways.contains_key(&way)
     }
 
-    /// Nothing was done: the request is tried again later.
+    /// Somebody has a request of this connection.
+    pub fn has_sent(&self, conn: ConnId) -> bool {
+        self.lines.has(conn, Place::Sent)
+    }
+
+    /// Nothing was done, or it changes nothing: the request is tried again later.
     pub fn wait(&mut self, mut forward: Forward, now_ns: u64) {
         let conn = forward.conn;
         forward.holder = Holder::Nobody;
@@ -296,12 +334,13 @@ impl Forwards {
 
     /// The request is answered, or in doubt. Those that came back before it and would change its key behind it are
     /// not tried again.
-    pub fn over(&mut self, forward: &Forward) -> Vec<Forward> {
+    pub fn over(&mut self, forward: &Forward, now_ns: u64) -> Vec<Forward> {
         let conn = forward.conn;
         let late = |f: &mut Forward| f.hash == forward.hash && f.order < forward.order;
         let late = self.lines.take_behind(conn, late);
         for f in self.lines.behind_of(conn) {
-            f.came_back = false;
+            // (Whoever has it may only be slow with what is asked of it.)
+            (f.came_back, f.deadline_ns) = (false, f.deadline_ns.max(now_ns + PATIENCE_NS));
         }
         self.resume(conn);
         late
@@ -309,18 +348,19 @@ impl Forwards {
 
     /// When nobody has a request of this connection any more, those that waited for that are tried in their order.
     fn resume(&mut self, conn: ConnId) {
-        if self.lines.has(conn, Place::Sent) {
+        if !self.lines.has(conn, Place::Sent) {
+            self.step(conn);
+        }
+    }
+
+    /// One of a connection waits to be tried, the others behind it: so nobody waits for the time of another's.
+    fn step(&mut self, conn: ConnId) {
+        if self.lines.has(conn, Place::Waiting) {
             return;
         }
-        let mut ready = self.lines.take_behind(conn, |_| true);
-        ready.sort_by_key(|f| f.order);
-        for forward in ready {
-            // Behind those of its connection that came before it, in front of those that came after.
-            let later = |f: &Forward| f.conn == conn && f.order > forward.order;
-            let any = self.lines.has(conn, Place::Waiting);
-            let at = if any { self.waiting.iter().position(later) } else { None };
+        if let Some(forward) = self.lines.take_first(conn, |f| f.order) {
             self.lines.enter(conn, Place::Waiting);
-            self.waiting.insert(at.unwrap_or(self.waiting.len()), forward);
+            self.waiting.push_back(forward);
         }
     }
 
@@ -338,6 +378,13 @@ impl Forwards {
         let fresh = self.fresh.iter().map(|f| (f.conn, Place::Fresh));
         let waiting = self.waiting.iter().map(|f| (f.conn, Place::Waiting));
         let sent = || self.sent.iter().flatten();
+        let mut ways = HashMap::new();
+        for forward in sent() {
+            if let Holder::Way(way) = forward.holder {
+                *ways.entry(way).or_default() += 1;
+            }
+        }
+        assert_eq!(self.ways, ways);
         let strays = sent().filter(|f| f.doubt_ns.is_some()).map(|f| (f.conn, Place::Stray));
         let sent = sent().map(|f| (f.conn, Place::Sent));
         self.lines.check(fresh.chain(waiting).chain(sent).chain(strays));

@@ -3,7 +3,7 @@
 //! Forwards are many exactly when somebody has failed, and each of those that wait is looked at every millisecond.
 //!
 //! A connection that has none has no entry. Between two calls of [`Forwards`](super::Forwards) one with requests
-//! [`behind`](Lines::behind) has a request that somebody has.
+//! [`behind`](Lines::behind) has one that somebody has, or one that waits to be tried.
 
 use std::collections::HashMap;
 
@@ -79,6 +79,16 @@ impl Lines {
         self.all.entry(forward.conn).or_default().behind.push(forward);
     }
 
+    /// The first of those behind others.
+    pub fn take_first(&mut self, conn: ConnId, order: impl Fn(&Forward) -> u64) -> Option<Forward> {
+        let line = self.all.get_mut(&conn)?;
+        let (at, _) = line.behind.iter().enumerate().min_by_key(|(_, f)| order(f))?;
+        let first = line.behind.swap_remove(at);
+        self.behind -= 1;
+        self.tidy(conn);
+        Some(first)
+    }
+
     /// Those behind others that are as wanted.
     pub fn take_behind(
         &mut self,
@@ -116,7 +126,9 @@ impl Lines {
             assert!(!line.is_empty());
             assert_eq!(line.counts, counted.all.remove(conn).unwrap_or_default().counts);
             assert!(line.behind.iter().all(|forward| forward.conn == *conn));
-            assert!(line.behind.is_empty() || self.has(*conn, Place::Sent));
+            let front = [Place::Sent, Place::Waiting].map(|place| self.has(*conn, place));
+            assert!(line.behind.is_empty() || front[0] || front[1]);
+            assert!(line.counts[Place::Waiting as usize] <= 1);
         }
         assert!(counted.all.is_empty());
     }

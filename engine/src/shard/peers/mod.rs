@@ -7,7 +7,7 @@
 //!
 //! * `forward`: requests of this brick's Redis front that another brick must answer;
 //! * `lines`: what each connection has of them;
-//! * `probes`: which of those that share a partition with this core cannot be reached.
+//! * `probes`: which of those that share a partition with this core, or have its requests, cannot be reached.
 
 mod forward;
 mod lines;
@@ -27,6 +27,7 @@ use firebrick_partition::wire::{self, BOTH_WAYS, Hello};
 
 pub use forward::{Forward, Forwards, Holder, is_temporary};
 use probes::Probes;
+pub use probes::SILENT_NS;
 
 use crate::shard::asker::ConnId;
 
@@ -149,6 +150,11 @@ impl Peers {
         }
     }
 
+    fn find(&self, brick: u32) -> Option<&Peer> {
+        let at = self.all.binary_search_by_key(&brick, |p| p.brick).ok()?;
+        Some(&self.all[at])
+    }
+
     fn peer(&mut self, brick: u32) -> Option<&mut Peer> {
         let at = self.all.binary_search_by_key(&brick, |p| p.brick).ok()?;
         Some(&mut self.all[at])
@@ -185,16 +191,14 @@ impl Peers {
         }
     }
 
-    /// The way to a brick has changed, and a request of this connection is still on the other one: the next would
+    /// The way to a brick has changed, and a request of this connection may still be on the other one: the next would
     /// overtake it.
     pub fn overtakes(&mut self, conn: ConnId, brick: u32) -> bool {
         let Some(way) = self.way(brick) else { return false };
         let asked = self.peer(brick).and_then(|peer| peer.asked);
-        if let Some(old) = asked.filter(|old| *old != way) {
-            let (any, of_conn) = self.forwards.under_way(old, conn);
-            if any {
-                return of_conn;
-            }
+        if asked.is_some_and(|old| old != way && self.forwards.under_way(old)) {
+            // (On whichever way: a change is rare.)
+            return self.forwards.has_sent(conn);
         }
         if asked != Some(way)
             && let Some(peer) = self.peer(brick)
@@ -268,9 +272,20 @@ impl Peers {
         let mut next = u64::MAX;
         for peer in &mut self.all {
             next = next.min(peer.poll(fabric, now_ns));
+            if peer.asked.is_some_and(|way| self.forwards.under_way(way)) {
+                self.probes.want(peer.brick, peer.address, now_ns);
+            }
         }
         self.greet(0);
         next.min(self.probes.poll(fabric, now_ns, &self.scratch))
+    }
+
+    /// The connections to bricks that have answered no greeting for a while.
+    pub fn silent_ways(&self, now_ns: u64) -> impl Iterator<Item = Ep> {
+        self.probes.silent(now_ns).filter_map(|brick| self.find(brick)).flat_map(|peer| {
+            let ours = if let Link::Open(ep) = peer.link { Some(ep) } else { None };
+            [ours, peer.came.map(|came| came.ep)].into_iter().flatten()
+        })
     }
 
     /// Makes the first frame of a connection.
@@ -285,7 +300,7 @@ impl Peers {
     pub fn on_probe_answer<F: Fabric>(&mut self, fabric: &mut F, ep: Ep, now_ns: u64) {
         let Some((brick, since_ns)) = self.probes.on_answer(ep) else { return };
         if let Some(peer) = self.peer(brick).filter(|_| now_ns >= since_ns + RENEW_NS) {
-            if peer.at_ns < since_ns {
+            if peer.at_ns < since_ns || matches!(peer.link, Link::Dialling(_)) {
                 peer.hang_up(fabric);
             }
             if peer.came.is_some_and(|came| came.at_ns < since_ns) {

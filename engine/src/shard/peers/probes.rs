@@ -1,9 +1,12 @@
-//! Whether the bricks that share a partition with this core can be reached at all.
+//! Whether the bricks that share a partition with this core, or have requests of its clients, can be reached at all.
 //!
 //! A connection of its own to each, on which a greeting goes out and must be answered: it shares the network
 //! with what replicas send, and no queue, so a brick is not missed because a copy goes to it. A brick that gave
 //! no answer for a while is one that this core cannot reach, until it answers: also after it left the groups
 //! that it was in, since that answer is what lets the keepers group the two again.
+//!
+//! A host without power says nothing, and TCP would wait for it for a quarter of an hour: when a brick is silent for
+//! [`SILENT_NS`], here and on its other connections, those are closed, and what waits for it is told.
 
 use std::net::SocketAddr;
 
@@ -17,6 +20,10 @@ const EVERY_NS: u64 = 100_000_000;
 const LATE_NS: u64 = 250_000_000;
 /// A connection without an answer for so long is replaced: TCP may wait for minutes after a long cut.
 const REPLACE_NS: u64 = 500_000_000;
+/// Without a word for so long a brick is not there.
+pub const SILENT_NS: u64 = 1_000_000_000;
+/// A brick that had a request is asked for so long after: asking anew costs a connection.
+const KEPT_NS: u64 = 10_000_000_000;
 
 #[derive(Debug)]
 struct Probe {
@@ -24,6 +31,8 @@ struct Probe {
     address: Option<SocketAddr>,
     /// It shares a partition with this core.
     wanted: bool,
+    /// It had requests of this core's a while ago, or has.
+    asked_until_ns: u64,
     link: Link,
     /// A question is out.
     asked: bool,
@@ -49,6 +58,7 @@ impl Probe {
             brick,
             address: None,
             wanted: false,
+            asked_until_ns: 0,
             link: Link::Down,
             asked: false,
             at_ns: 0,
@@ -58,8 +68,8 @@ impl Probe {
         }
     }
 
-    fn is_in_use(&self) -> bool {
-        self.address.is_some() && (self.wanted || self.late)
+    fn is_in_use(&self, now_ns: u64) -> bool {
+        self.address.is_some() && (self.wanted || self.late || now_ns < self.asked_until_ns)
     }
 
     fn hang_up<F: Fabric>(&mut self, fabric: &mut F) {
@@ -70,7 +80,7 @@ impl Probe {
 
     /// Does what is due. When something is next.
     fn poll<F: Fabric>(&mut self, fabric: &mut F, now_ns: u64, hello: &[u8]) -> u64 {
-        if !self.is_in_use() {
+        if !self.is_in_use(now_ns) {
             (self.late, self.since_ns) = (false, 0);
             self.hang_up(fabric);
             return u64::MAX;
@@ -118,21 +128,44 @@ impl Probes {
         address: Option<SocketAddr>,
         wanted: bool,
     ) {
-        let at = match self.all.binary_search_by_key(&brick, |p| p.brick) {
-            Ok(at) => at,
-            Err(_) if !wanted => return,
-            Err(at) => {
-                self.all.insert(at, Probe::new(brick));
-                at
-            }
-        };
-        let probe = &mut self.all[at];
+        if !wanted && self.all.binary_search_by_key(&brick, |p| p.brick).is_err() {
+            return;
+        }
+        let probe = self.entry(brick);
         if probe.address != address {
             probe.address = address;
             probe.hang_up(fabric);
         }
         probe.wanted = wanted;
         self.wake_ns = 0;
+    }
+
+    fn entry(&mut self, brick: u32) -> &mut Probe {
+        let at = match self.all.binary_search_by_key(&brick, |p| p.brick) {
+            Ok(at) => at,
+            Err(at) => {
+                self.all.insert(at, Probe::new(brick));
+                at
+            }
+        };
+        &mut self.all[at]
+    }
+
+    /// A brick has requests of this core's.
+    pub fn want(&mut self, brick: u32, address: Option<SocketAddr>, now_ns: u64) {
+        let probe = self.entry(brick);
+        let is_new = !probe.is_in_use(now_ns);
+        probe.address = address;
+        probe.asked_until_ns = now_ns + KEPT_NS;
+        if is_new {
+            self.wake_ns = 0;
+        }
+    }
+
+    /// Bricks that have given no answer for [`SILENT_NS`].
+    pub fn silent(&self, now_ns: u64) -> impl Iterator<Item = u32> {
+        let is_silent = move |p: &&Probe| p.since_ns != 0 && now_ns >= p.since_ns + SILENT_NS;
+        self.all.iter().filter(is_silent).map(|probe| probe.brick)
     }
 
     /// Once a turn. When it has something to do again.

@@ -79,6 +79,12 @@ fn late_replies_do_not_reach_the_next_connection_of_the_slot() {
         let mut rig = Rig::new(Build::new(seed, 2, Durability::Sync)).serve();
         let mut old = RespClient::new(&mut rig, 0, "old");
         rig.run_for(200_000);
+        // (That its replies are small must be known, or few of them wait at a time.)
+        for _ in 0..100 {
+            let mut random = super::Random(rig.random.next());
+            old.any(rig.now, &mut random);
+        }
+        settle(&mut rig, &mut old, 1_000_000_000);
         rig.disk_stalled = true;
         for _ in 0..50 {
             let mut random = super::Random(rig.random.next());

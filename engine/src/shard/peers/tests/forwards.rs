@@ -54,7 +54,7 @@ fn a_pipeline_that_came_back_goes_again_in_its_order() {
     assert_eq!(go(&mut forwards, later), None, "the first is tried alone");
     assert!(forwards.holds_up(conn(1)) && !forwards.holds_up(conn(2)));
     let answered = forwards.answered(first, WAY).expect("it was sent");
-    assert!(forwards.over(&answered).is_empty());
+    assert!(forwards.over(&answered, 0).is_empty());
     let parts: Vec<_> = std::iter::from_fn(|| go(&mut forwards, later)).map(|(p, _)| p).collect();
     assert_eq!(parts, [1, 2, 3]);
     assert!(!forwards.holds_up(conn(1)));
@@ -68,7 +68,7 @@ fn nothing_is_tried_behind_a_later_one_of_its_key() {
     comes_back(&mut forwards, slots[0]);
     comes_back(&mut forwards, slots[1]);
     let executed = forwards.answered(slots[2], WAY).expect("it was sent");
-    let late: Vec<_> = forwards.over(&executed).iter().map(|f| f.part).collect();
+    let late: Vec<_> = forwards.over(&executed, 0).iter().map(|f| f.part).collect();
     assert_eq!(late, [0]);
     assert_eq!(go(&mut forwards, RETRY_NS).expect("it is tried").0, 1);
 }
@@ -126,7 +126,7 @@ fn a_stray_without_an_answer_is_in_doubt() {
     assert_eq!(forwards.wake_at(), Some(STRAY_NS));
     assert!(forwards.overdue(STRAY_NS - 1).is_none() && forwards.holds_up(conn(1)));
     let stray = forwards.overdue(STRAY_NS).expect("it has had its time");
-    assert!(forwards.over(&stray).is_empty());
+    assert!(forwards.over(&stray, 0).is_empty());
     assert!(!forwards.holds_up(conn(1)) && !forwards.has_stray(conn(1)));
     assert_eq!((stray.conn, forwards.len(), forwards.wake_at()), (conn(1), 0, None));
     forwards.check();
@@ -168,6 +168,72 @@ fn a_number_that_is_used_again_is_given_its_own_time() {
     assert!(forwards.overdue(STRAY_NS / 2 * 3).is_some());
 }
 
+/// What waited behind a stray for longer than it may wait for a primary is tried all the same, once it can be.
+#[test]
+fn what_waited_behind_a_stray_is_tried_before_it_is_refused() {
+    let mut forwards = Forwards::default();
+    goes_astray(&mut forwards, conn(1), 0);
+    forwards.begin((conn(1), 1), 8, Vec::new(), false, 0).expect("there is room");
+    let late_ns = 10 * STRAY_NS;
+    assert!(forwards.next(late_ns).is_none(), "it is behind the stray");
+    let stray = forwards.overdue(late_ns).expect("it has had its time");
+    assert!(forwards.over(&stray, 0).is_empty());
+    let (part, slot) = go(&mut forwards, late_ns).expect("nothing holds it up");
+    assert_eq!(part, 1);
+    let forward = forwards.answered(slot, WAY).expect("it was sent");
+    forwards.wait(forward, late_ns);
+    assert!(forwards.next(late_ns + RETRY_NS).expect("it has waited").is_err());
+}
+
+/// A pipeline to a brick that nobody reaches: another connection's request is not held up, and when the first has waited
+/// for long enough so have the others.
+#[test]
+fn a_pipeline_that_waits_holds_up_its_own_connection_only() {
+    let mut forwards = Forwards::default();
+    for part in 0..50 {
+        forwards.begin((conn(1), part), 7, Vec::new(), false, 0).expect("there is room");
+    }
+    let mut now_ns = 0;
+    let mut tries = |forwards: &mut Forwards, until_ns: u64| {
+        let (mut over, mut others) = (Vec::new(), 0);
+        while now_ns < until_ns {
+            now_ns += RETRY_NS;
+            while let Some(next) = forwards.next(now_ns) {
+                match next {
+                    Ok(forward) if forward.conn == conn(2) => others += 1,
+                    Ok(forward) => forwards.wait(forward, now_ns),
+                    Err(late) => over.push(late.part),
+                }
+            }
+            forwards.check();
+        }
+        (over, others)
+    };
+    assert_eq!(tries(&mut forwards, STRAY_NS), (vec![], 0));
+    forwards.begin((conn(2), 0), 8, Vec::new(), false, STRAY_NS).expect("there is room");
+    assert_eq!(tries(&mut forwards, STRAY_NS + 5 * RETRY_NS), (vec![], 1));
+    let (over, _) = tries(&mut forwards, 2 * STRAY_NS + 200 * RETRY_NS);
+    assert_eq!(over, (0..50).collect::<Vec<_>>());
+    assert_eq!((forwards.len(), forwards.holds_up(conn(1))), (0, false));
+}
+
+/// One that comes while others wait to be tried again stays behind them, whenever each is due.
+#[test]
+fn nothing_overtakes_what_waits() {
+    let mut forwards = Forwards::default();
+    for slot in pipeline(&mut forwards, &[7, 8]) {
+        comes_back(&mut forwards, slot);
+    }
+    forwards.begin((conn(1), 2), 8, Vec::new(), false, 0).expect("there is room");
+    assert_eq!(go(&mut forwards, 0), None, "none is due");
+    let (part, first) = go(&mut forwards, RETRY_NS).expect("the first is due");
+    assert_eq!((part, go(&mut forwards, RETRY_NS)), (0, None));
+    let answered = forwards.answered(first, WAY).expect("it was sent");
+    assert!(forwards.over(&answered, 0).is_empty());
+    let next = || go(&mut forwards, RETRY_NS).map(|(part, _)| part);
+    assert_eq!(std::iter::from_fn(next).collect::<Vec<_>>(), [1, 2]);
+}
+
 /// What is counted by connection is what is there, whatever happens; and of one connection nothing is forgotten.
 #[test]
 fn the_counts_are_true_whatever_happens() {
@@ -179,7 +245,7 @@ fn the_counts_are_true_whatever_happens() {
     };
     let (mut forwards, mut sent, mut begun, mut over) = (Forwards::default(), Vec::new(), 0, 0);
     let mut epoch = 1;
-    for _ in 0..20_000 {
+    for _ in 0..30_000 {
         now_ns += RETRY_NS;
         match below(9) {
             0..3 if forwards.len() < 40 => {
@@ -188,10 +254,8 @@ fn the_counts_are_true_whatever_happens() {
                 begun += 1;
             }
             3..6 => match forwards.next(now_ns) {
-                Some(Ok(forward)) if forwards.has_stray(forward.conn) => {
-                    forwards.wait(forward, now_ns);
-                }
                 Some(Ok(mut forward)) => {
+                    assert!(!forwards.has_stray(forward.conn));
                     forward.holder = [WAY, Holder::Here][below(2)];
                     forward.route = route(epoch);
                     let (slot, holder) = (forwards.take_slot(), forward.holder);
@@ -205,13 +269,13 @@ fn the_counts_are_true_whatever_happens() {
                 let (slot, holder) = sent.swap_remove(below(sent.len()));
                 match forwards.answered(slot, holder) {
                     Some(forward) if below(2) == 0 => forwards.wait(forward, now_ns),
-                    Some(forward) => over += 1 + forwards.over(&forward).len() as u32,
+                    Some(forward) => over += 1 + forwards.over(&forward, 0).len() as u32,
                     None => {}
                 }
             }
             _ if below(60) == 0 => {
                 for forward in forwards.lost(WAY_EP) {
-                    over += 1 + forwards.over(&forward).len() as u32;
+                    over += 1 + forwards.over(&forward, 0).len() as u32;
                 }
                 sent.retain(|(_, holder)| *holder != WAY);
             }
@@ -221,7 +285,7 @@ fn the_counts_are_true_whatever_happens() {
             }
             _ => {
                 while let Some(forward) = forwards.overdue(now_ns) {
-                    over += 1 + forwards.over(&forward).len() as u32;
+                    over += 1 + forwards.over(&forward, 0).len() as u32;
                 }
             }
         }
@@ -254,6 +318,8 @@ fn many_that_wait_do_not_look_at_each_other() {
         }
     }
     assert!((0..all).all(|n| forwards.holds_up(each(n))));
+    let sent = (0..all).filter(|n| forwards.under_way(WAY_EP) && forwards.has_sent(each(*n)));
+    assert_eq!(sent.count() as u32, all / 2);
     forwards.check();
     assert!(begin.elapsed().as_secs() < 10, "{:?}", begin.elapsed());
 }
