@@ -34,7 +34,7 @@ use crate::lock::{BrickLock, Identity, boot_id};
 use crate::mesh::Mesh;
 use crate::notices::Notices;
 use crate::runtime::CoreThread;
-use crate::shard::{FilesSetup, FromControl, control_rings};
+use crate::shard::{FilesSetup, FromControl, control_rings, is_over};
 use crate::storage::{Desk, StorageThread};
 use cores::{Rest, Waiting, ports_are_free, start_cores};
 pub use info::Info;
@@ -157,12 +157,12 @@ fn files_setup(plan: &Plan, incarnation: Incarnation, info: &Info) -> FilesSetup
 
 fn start_storage(
     plan: &Plan,
-    dropped: &[u32],
+    started: &Started,
     wakers: &[Waker],
 ) -> Result<(StorageThread, Vec<Desk<Job, Done>>), BrickError> {
     let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
         .map_err(BrickError::Storage)?;
-    remove_dropped(&mut storage, dropped)?;
+    remove_left(&mut storage, &started.dropped, &started.routes)?;
     let wake = |waker: &Waker| {
         let waker = waker.clone();
         Box::new(move || waker.wake()) as crate::storage::Waker
@@ -170,9 +170,12 @@ fn start_storage(
     StorageThread::spawn(wakers.iter().map(wake).collect(), move |_, job| storage.perform(job))
 }
 
-/// Files of tables that were dropped just before the brick died.
-fn remove_dropped(storage: &mut Storage, dropped: &[u32]) -> Result<(), BrickError> {
-    for &partition in dropped {
+/// Files that are of no use here any more: of tables that were dropped just before the brick died, and of partitions that
+/// have all their replicas elsewhere since.
+fn remove_left(storage: &mut Storage, dropped: &[u32], routes: &Routes) -> Result<(), BrickError> {
+    let over = |id: &u32| routes.partition(*id).is_some_and(|entry| is_over(routes, entry));
+    let there = storage.partitions().map_err(BrickError::Storage)?;
+    for partition in there.into_iter().filter(over).chain(dropped.iter().copied()) {
         if let Done::Removed { result: Err(error), .. } = storage.perform(Job::Remove { partition })
         {
             return Err(BrickError::Storage(error));
@@ -237,7 +240,7 @@ impl Brick {
         let setup = control_setup(&plan, &identity, (listen, resp), signals, &board, keeper);
         let control = ControlThread::spawn(setup, queue, Arc::clone(&links) as Arc<dyn Cores>)?;
         let (control, started) = await_keepers(control, &board)?;
-        let (storage, desks) = start_storage(&plan, &started.dropped, &wakers)?;
+        let (storage, desks) = start_storage(&plan, &started, &wakers)?;
         if !started.dropped.is_empty() {
             // Refused: the next start removes them anew.
             let _ = port.removed(started.dropped.clone());

@@ -49,6 +49,7 @@ use peers::{Holder, Peers};
 use store::{Store, count_failure};
 
 pub use control::{ControlEnd, FromControl, control_rings};
+pub(crate) use files::is_over;
 pub use files::{Files, FilesSetup};
 
 /// Events after which an eager core sends what it has: its clients begin while it goes on, and a system call is

@@ -4,8 +4,7 @@ use firebrick_partition::keeper::Lack;
 use firebrick_partition::log::storage::{Job, StorageError};
 use firebrick_partition::replica::Replica;
 
-use super::open::is_over;
-use super::{Files, Store};
+use super::{Files, Store, is_over};
 
 /// Between two tries.
 const AGAIN_NS: u64 = 250_000_000;

@@ -30,6 +30,7 @@ use super::store::Store;
 use crate::notices::Notices;
 use crate::storage::Desk;
 use lacks::Lacks;
+pub(crate) use open::is_over;
 use pace::Pace;
 use pools::Pools;
 use rounds::Rounds;

@@ -20,7 +20,7 @@ fn has_disk(durability: maps::Durability) -> bool {
 
 /// The partition has all its replicas elsewhere: what is left of it here is of no use any more. While it is
 /// short of replicas this brick may be asked to take it again, and then it needs only what it missed.
-pub(super) fn is_over(routes: &Routes, entry: &RouteEntry) -> bool {
+pub(crate) fn is_over(routes: &Routes, entry: &RouteEntry) -> bool {
     let wanted = routes.table(entry.route.table).map_or(1, |t| usize::from(t.options.replicas));
     let group = &entry.replicas;
     !entry.here && group.is_active() && group.members.len() >= wanted && group.learners.is_empty()
