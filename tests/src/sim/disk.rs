@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use firebrick_log::FlushOp;
 use firebrick_log::manifest::Manifest;
 use firebrick_log::segment::{Bound, SegmentHead, SegmentKind, SegmentName};
+use firebrick_log::storage::Opened;
 
 /// See the module's text. A write is there when it is answered; a crash forgets those under way.
 #[derive(Debug, Default)]
@@ -49,9 +50,17 @@ impl Disk {
         Some(op)
     }
 
-    /// A new process flushes what the one before had in memory, before it counts anything as flushed.
-    pub fn write_again(&mut self, segments: &[Bound]) {
-        for segment in segments {
+    /// Before a new process counts anything as flushed, the storage thread writes what the one before had in memory of the
+    /// tail's end, as in `log/src/storage/open.rs`: its last two segments with records, and those behind them.
+    pub fn write_again(&mut self, opened: &Opened) {
+        let in_tail = |segment: &&Bound| {
+            let name = segment.head().name;
+            name.kind == SegmentKind::Tail && name.n >= opened.manifest.lowest
+        };
+        let tail: Vec<&Bound> = opened.segments.iter().filter(in_tail).collect();
+        let filled = |at: &usize| tail[*at].bytes()[HEAD_BYTES..][..8] != [0; 8];
+        let from = (0..tail.len()).rev().filter(filled).take(2).last().unwrap_or(0);
+        for segment in &tail[from..] {
             self.files.insert(segment.head().name, segment.bytes().to_vec());
         }
     }

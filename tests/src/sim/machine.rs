@@ -165,7 +165,7 @@ impl Machine {
                     let has_disk = left.cfg.durability != Durability::Memory;
                     let again = has_disk && mistake != Mistake::NotFlushedAgain;
                     if again && opened.source == Source::Memory {
-                        self.disks.entry(partition).or_default().write_again(&opened.segments);
+                        self.disks.entry(partition).or_default().write_again(&opened);
                     }
                     let (log, scan) = Log::open_in_heap(left.cfg, opened);
                     let mut replica = Replica::open(log, scan, left.leaf);
