@@ -184,13 +184,13 @@ fn a_pipeline_of_giants_of_another_brick_costs_neither_much() {
     let key = cluster.key_of(|group| group[0] == 1);
     let connect = || Resp::connect(cluster.resp(0)).expect("a connection");
     let mut other = connect();
-    store(&mut other, &key, BIG / 4);
+    store(&mut other, &key, BIG / 32);
     let gets = command(&["GET", &key]).repeat(1100);
     let (there, (here, deaf)) = growth_while(cluster.pid(1), || {
         growth_while(cluster.pid(0), || {
             let mut deaf = connect();
             deaf.send(&gets).expect("the brick takes it");
-            is_quick(&mut other, "beside one that asks for 2 GiB of another brick");
+            is_quick(&mut other, "beside a pipeline of another brick's values");
             deaf
         })
     });
@@ -200,7 +200,7 @@ fn a_pipeline_of_giants_of_another_brick_costs_neither_much() {
     let mut deaf = deaf;
     for n in 0..20 {
         let got = deaf.receive().unwrap_or_else(|error| panic!("value {n}: {error}"));
-        assert!(got == Value::Bulk(vec![b'g'; BIG / 4]), "value {n}: {:?}", got.error());
+        assert!(got == Value::Bulk(vec![b'g'; BIG / 32]), "value {n}: {:?}", got.error());
     }
 }
 

@@ -11,8 +11,9 @@ use crate::resp;
 /// behind a flush), and were much larger than those before them, can pile up like this.
 pub const OWED_BYTES_MAX: usize = 128 << 20;
 
-/// Bytes of late answers to a brick past which its requests are not executed.
-pub const LATE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of late answers to a brick past which its requests are not executed. (More than one of its Redis connections may
+/// have on the way: of a pipeline some would be refused and later ones not, which is an error to the client.)
+pub const LATE_BYTES_MAX: usize = 64 << 20;
 
 /// A native connection.
 #[derive(Debug, Default)]

@@ -3,7 +3,7 @@
 use super::expiring;
 use super::fill;
 use super::redis::Command;
-use super::world::{Event, World};
+use super::world::{CLIENTS, Event, World};
 use crate::check::{Back, Call};
 use crate::resp::command;
 use crate::sim::clock::US;
@@ -17,11 +17,22 @@ const REFUSED_LEAVES_OF: u64 = 4;
 impl World {
     pub fn redis_turn(&mut self, at: usize) {
         let mut done = Vec::new();
+        let reached = self.reached(at);
+        self.redis[at].sees(self.now, reached);
         let taken = self.redis[at].turn(self.now, &mut done);
         self.redis_done(done);
         if let Err(wrong) = taken {
             self.fail(format!("RESP client {}: {wrong}", self.clients.len() + at));
         }
+    }
+
+    /// The process at the other end of a client's connection, if nothing is between the two.
+    fn reached(&self, at: usize) -> Option<u64> {
+        let (brick, host) = (self.redis[at].brick, CLIENTS + self.clients.len() + at);
+        let is_cut = |way| self.blocked.contains_key(&way);
+        let is_there = !is_cut((brick, host)) && !is_cut((host, brick));
+        let process = self.bricks[brick].process.as_ref().filter(|_| is_there)?;
+        Some(process.incarnation)
     }
 
     fn redis_done(&mut self, done: Vec<super::redis::Outcome>) {

@@ -17,8 +17,11 @@ use crate::sim::workload::family;
 
 /// A connection that does not open is given up after this long.
 const DIAL_NS: Ns = 500 * MS;
-/// A reply is waited for so long: more than the front's patience with a partition that nobody serves.
+/// A reply is waited for so long from a brick that cannot be reached, that is: more than the front's patience with a
+/// partition that nobody serves.
 const REPLY_NS: Ns = 3_000 * MS;
+/// One that can be reached owes it within this, whatever it waits for itself.
+const HANG_NS: Ns = 35_000 * MS;
 
 /// A command that was sent: what it is for each of its keys.
 pub struct Command {
@@ -32,6 +35,11 @@ struct Line {
     since: Ns,
     heard: Vec<u8>,
     asked: VecDeque<Command>,
+    /// When it was last found that its brick cannot be reached, and whether it is so.
+    disturbed: Ns,
+    is_cut: bool,
+    /// Of its brick's process.
+    incarnation: Option<u64>,
     /// What this connection was told of each key.
     seen: BTreeMap<String, Seen>,
 }
@@ -75,7 +83,8 @@ impl Redis {
     /// When it has something to do.
     pub fn due(&self) -> Ns {
         let patience = self.line.as_ref().map_or(Ns::MAX, |line| match line.asked.front() {
-            Some(command) => command.since + REPLY_NS,
+            Some(command) if line.is_cut => command.since + REPLY_NS,
+            Some(command) => command.since.max(line.disturbed) + HANG_NS,
             None if !line.is_open => line.since + DIAL_NS,
             None => Ns::MAX,
         });
@@ -88,7 +97,10 @@ impl Redis {
         let ep = self.fabric.dial(self.bricks[self.brick], Port::Stream).expect("the fake fabric");
         let (heard, asked) = (Vec::new(), VecDeque::new());
         let seen = BTreeMap::new();
-        self.line = Some(Line { ep, is_open: false, since: now, heard, asked, seen });
+        let (disturbed, is_cut, incarnation) = (now, false, None);
+        let (is_open, since) = (false, now);
+        let line = Line { ep, is_open, since, heard, asked, disturbed, is_cut, incarnation, seen };
+        self.line = Some(line);
         self.is_refused = false;
     }
 
@@ -121,6 +133,17 @@ impl Redis {
         done.extend(left.map(|(id, ..)| (id, None)));
     }
 
+    /// The process of its brick, if it can be reached.
+    pub fn sees(&mut self, now: Ns, incarnation: Option<u64>) {
+        let Some(line) = &mut self.line else { return };
+        line.incarnation = line.incarnation.or(incarnation);
+        // (One that has restarted knows nothing of this connection.)
+        line.is_cut = incarnation.is_none() || incarnation != line.incarnation;
+        if line.is_cut {
+            line.disturbed = now;
+        }
+    }
+
     /// Takes what arrived. What is over; `Err`: what no brick should say.
     pub fn turn(&mut self, now: Ns, done: &mut Vec<Outcome>) -> Result<(), String> {
         let mut events = Vec::new();
@@ -143,9 +166,16 @@ impl Redis {
             }
         }
         let is_late = |line: &Line| match line.asked.front() {
-            Some(command) => now >= command.since + REPLY_NS,
+            Some(command) => line.is_cut && now >= command.since + REPLY_NS,
             None => !line.is_open && now >= line.since + DIAL_NS,
         };
+        let hangs = |line: &Line| match line.asked.front() {
+            Some(command) => now >= command.since.max(line.disturbed) + HANG_NS,
+            None => false,
+        };
+        if self.line.as_ref().is_some_and(hangs) {
+            return Err(format!("brick{} leaves a command without a reply", self.brick + 1));
+        }
         if self.line.as_ref().is_some_and(is_late) {
             self.hang_up(done);
         }
