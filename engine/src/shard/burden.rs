@@ -83,7 +83,9 @@ impl<F: Fabric> Shard<F> {
                 late.push(ep);
             }
         }
-        late.into_iter().for_each(|ep| self.give_up_resp(ep));
+        for ep in late {
+            self.give_up_resp(ep);
+        }
         if self.burden.bytes >= CORE_BYTES_MAX {
             stalled.sort_unstable_by_key(|(bytes, ep)| (std::cmp::Reverse(*bytes), ep.slot));
             for (_, ep) in stalled {

@@ -76,7 +76,7 @@ fn what_is_owed_and_kept_is_bounded() {
 #[test]
 fn few_replies_are_on_their_way_while_they_may_be_large() {
     let mut peer = peer(15);
-    peer.ask(&[b"SET", b"large", &[b'v'; 4 << 20]]);
+    peer.ask(&[b"SET", b"large", &vec![b'v'; 4 << 20]]);
     let mut under_way = |key: &[u8], times| {
         let before = peer.store.submitted;
         let bytes = command(&[b"GET", key]).repeat(times);
