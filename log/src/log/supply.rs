@@ -147,12 +147,11 @@ impl Log {
             return true;
         }
         let retry = match self.supply(kind).state {
-            State::Idle => true,
-            State::Binding(_) => false,
-            State::Asked { want, .. } => want.bytes_min < least || want.room < room,
             // What has a larger part of the reserve may still find one; to ask again for the same would read as "coming".
             State::Refused(refused) if room <= refused => return false,
-            State::Refused(_) => true,
+            State::Idle | State::Refused(_) => true,
+            State::Binding(_) => false,
+            State::Asked { want, .. } => want.bytes_min < least || want.room < room,
         };
         if !retry {
             return true;
