@@ -247,6 +247,7 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use firebrick_partition::log::Room;
+    use firebrick_partition::log::manifest::Incarnation;
     use firebrick_partition::log::storage::Spare;
 
     use super::*;
@@ -269,7 +270,7 @@ mod tests {
     #[test]
     fn a_pool_has_room_again_though_the_other_one_is_full() {
         let setup = FilesSetup {
-            incarnation: Default::default(),
+            incarnation: Incarnation::default(),
             bytes_max: 64 << 20,
             cores: 1,
             copy_wait_ns: 0,
