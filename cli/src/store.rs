@@ -1,6 +1,6 @@
 //! The client library as the commands use it: one table, errors with exit codes.
 
-use firebrick_client::{Client, Error, Options, Table, Version};
+use firebrick_client::{Client, Declined, Error, Options, Table, Version};
 use serde_json::Value;
 
 use crate::args::{Connect, Target};
@@ -66,6 +66,12 @@ pub fn from_client(error: Error) -> CliError {
         }
         Error::VersionMismatch { .. } | Error::Exists { .. } => CliError::Refused(text),
         Error::Absent | Error::NoTable(_) => CliError::NotFound(text),
+        Error::Control { kind, .. } => match kind {
+            Declined::NotFound => CliError::NotFound(text),
+            Declined::NotNow => CliError::Unavailable(text),
+            Declined::InDoubt => CliError::InDoubt(text),
+            Declined::Refused | Declined::Exists => CliError::Refused(text),
+        },
         Error::TooLarge { .. } => CliError::Usage(text),
         _ => CliError::Failed(text),
     }

@@ -72,10 +72,30 @@ pub enum Error {
     Protocol(Arc<str>),
     /// This host or process does not allow what the client needs (`io_uring` for `Direct`).
     Local(Arc<str>),
-    /// An answer to a request about tables or the brick itself.
-    Control(Arc<str>),
+    /// A request about tables or the cluster was not done.
+    Control {
+        /// Why, for programs.
+        kind: Declined,
+        /// A sentence for people.
+        text: Arc<str>,
+    },
     /// The client was closed.
     Closed,
+}
+
+/// Why a request about tables or the cluster was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declined {
+    /// It is not allowed, or makes no sense.
+    Refused,
+    /// What it names is not there.
+    NotFound,
+    /// What it would make is there.
+    Exists,
+    /// Nothing was changed, and the same may be done soon.
+    NotNow,
+    /// It may have been done.
+    InDoubt,
 }
 
 impl Error {
@@ -173,7 +193,7 @@ impl fmt::Display for Error {
                 "the brick's answer makes no sense ({what}): are brick and client of the same \
                  version?"
             ),
-            Self::Local(why) | Self::Control(why) => f.write_str(why),
+            Self::Local(text) | Self::Control { text, .. } => f.write_str(text),
             Self::Closed => f.write_str("the client was closed: connect again"),
         }
     }

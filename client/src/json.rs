@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::client::CreateTable;
-use crate::error::{Error, Result};
+use crate::error::{Declined, Error, Result};
 
 /// `{"do": ..., "name": ...}`, as the engine's control thread reads it.
 pub(crate) fn command(command: &str, name: Option<&str>) -> String {
@@ -37,7 +37,20 @@ pub(crate) fn check(answer: &str) -> Result<String> {
     let inside = answer.trim_start().strip_prefix('{').map_or("", str::trim_start);
     let Some(value) = inside.strip_prefix("\"error\"") else { return Ok(answer.to_owned()) };
     let sentence = value.trim_start().strip_prefix(':').map(str::trim_start).and_then(unquoted);
-    Err(Error::Control(sentence.as_deref().unwrap_or(answer).into()))
+    let text = sentence.as_deref().unwrap_or(answer).into();
+    Err(Error::Control { kind: kind(answer), text })
+}
+
+/// (Quotes within a sentence are escaped, so this is no part of one.)
+fn kind(answer: &str) -> Declined {
+    let behind = answer.split_once("\"kind\":\"").and_then(|(_, behind)| behind.split_once('"'));
+    match behind.map(|(kind, _)| kind) {
+        Some("not-found") => Declined::NotFound,
+        Some("exists") => Declined::Exists,
+        Some("not-now") => Declined::NotNow,
+        Some("in-doubt") => Declined::InDoubt,
+        _ => Declined::Refused,
+    }
 }
 
 fn quoted(text: &str) -> String {
@@ -106,9 +119,12 @@ mod tests {
     #[test]
     fn an_error_is_its_sentence_and_anything_else_the_answer() {
         assert_eq!(check("{\"tables\":[]}").unwrap(), "{\"tables\":[]}");
-        let error = check(r#" { "error" : "there is \"t\" already\n" }"#).unwrap_err();
-        assert_eq!(error, Error::Control("there is \"t\" already\n".into()));
+        let error = |kind, text: &str| Err(Error::Control { kind, text: text.into() });
+        let told = check(r#" { "error" : "there is \"t\" already\n" }"#);
+        assert_eq!(told, error(Declined::Refused, "there is \"t\" already\n"));
         // Damaged: the whole answer is better than nothing.
-        assert_eq!(check("{\"error\":7}").unwrap_err(), Error::Control("{\"error\":7}".into()));
+        assert_eq!(check("{\"error\":7}"), error(Declined::Refused, "{\"error\":7}"));
+        let told = r#"{"error":"no \"kind\":\"exists\" here","kind":"not-found","ok":false}"#;
+        assert_eq!(check(told), error(Declined::NotFound, "no \"kind\":\"exists\" here"));
     }
 }

@@ -16,7 +16,7 @@ mod table;
 
 pub use client::{Client, CreateTable, Durability};
 pub use direct::{Direct, DirectOptions};
-pub use error::{Error, Result};
+pub use error::{Declined, Error, Result};
 pub use firebrick_partition::log::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 pub use firebrick_partition::op::{Answer, Condition, ExpireWhen, Expiry, Op, Version};
 pub use key::Key;

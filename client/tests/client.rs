@@ -8,7 +8,9 @@ mod brick;
 use std::time::{Duration, Instant};
 
 use brick::{Brick, Fault};
-use firebrick_client::{Client, Condition, Error, Options, PutOptions, Table, VALUE_BYTES_MAX};
+use firebrick_client::{
+    Client, Condition, Declined, Error, Options, PutOptions, Table, VALUE_BYTES_MAX,
+};
 
 async fn table(brick: &Brick) -> Table {
     Client::connect(brick.address()).await.unwrap().table("default").await.unwrap()
@@ -83,7 +85,10 @@ async fn control_requests_and_tables() {
     let brick = Brick::start(Fault::None);
     let client = Client::connect(brick.address()).await.unwrap();
     assert_eq!(client.status().await.unwrap(), r#"{"name":"test"}"#);
-    let refused = Error::Control("there is no such command: look at the docs".into());
+    let refused = Error::Control {
+        kind: Declined::Refused,
+        text: "there is no such command: look at the docs".into(),
+    };
     assert_eq!(client.tables().await, Err(refused));
     let error = client.table("orders").await.unwrap_err();
     assert!(error.to_string().starts_with("there is no table orders: create it with"), "{error}");

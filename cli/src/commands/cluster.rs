@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use firebrick_client::{Client, Error};
+use firebrick_client::Client;
 use serde_json::Value;
 
 use crate::child;
@@ -23,22 +23,7 @@ pub async fn status(client: &Client) -> Result<Value, CliError> {
 
 /// A request that changes something. What the keepers refuse ends with the code for that.
 pub async fn change(client: &Client, request: &Value) -> Result<Value, CliError> {
-    let answer = client.control(request.to_string(), true).await.map_err(|error| match error {
-        Error::Control(why) if why.starts_with("no brick ") || why.starts_with("there is no ") => {
-            CliError::NotFound(why.to_string())
-        }
-        Error::Control(why) => refused(&why),
-        other => from_client(other),
-    })?;
-    parse_answer(&answer)
-}
-
-/// A change that the keepers did not make, or that nobody knows whether they made.
-pub fn refused(why: &str) -> CliError {
-    if why.starts_with("the keepers did not decide") || why.starts_with("it may or may not") {
-        return CliError::InDoubt(why.to_owned());
-    }
-    CliError::Refused(why.to_owned())
+    parse_answer(&client.control(request.to_string(), true).await.map_err(from_client)?)
 }
 
 /// How far what a command waits for is.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Instant;
 
 use clap::{Args, Subcommand};
-use firebrick_client::{Client, CreateTable, Durability, Error};
+use firebrick_client::{Client, CreateTable, Durability};
 use serde_json::{Value, json};
 
 use super::cluster::{self, Progress, items};
@@ -82,7 +82,7 @@ pub async fn run(command: &TableCommand, out: &Out) -> Result<Output, CliError> 
                 partitions: args.partitions,
                 replicas: args.replicas,
             };
-            client.create_table(&args.name, options).await.map_err(from_create)?;
+            client.create_table(&args.name, options).await.map_err(from_client)?;
             await_served(&client, args, out).await?;
             Ok(Output::new(json!({ "table": args.name, "created": true }), ""))
         }
@@ -101,7 +101,7 @@ pub async fn run(command: &TableCommand, out: &Out) -> Result<Output, CliError> 
                 )));
             }
             let client = connect(&args.connect).await?;
-            client.drop_table(&args.name).await.map_err(from_drop)?;
+            client.drop_table(&args.name).await.map_err(from_client)?;
             Ok(Output::new(json!({ "table": args.name, "dropped": true }), ""))
         }
     }
@@ -158,22 +158,6 @@ fn served(status: &Value, table: &str, late: bool) -> Progress {
         )));
     }
     Progress::Waits(format!("{n} of {of} begin"), ((of - n) * 100 / of) as u64)
-}
-
-/// The brick answers in sentences: it is refused.
-fn from_create(error: Error) -> CliError {
-    match error {
-        Error::Control(why) => cluster::refused(&why),
-        other => from_client(other),
-    }
-}
-
-/// The brick answers in sentences.
-fn from_drop(error: Error) -> CliError {
-    match error {
-        Error::Control(why) if why.starts_with("no table ") => CliError::NotFound(why.to_string()),
-        other => from_create(other),
-    }
 }
 
 /// A line for each table.

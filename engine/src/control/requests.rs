@@ -15,7 +15,7 @@
 //!
 //! `durability`, `partitions` (per data core), `replicas` and `fewer_replicas` may be left out. `version` is that of the
 //! maps; a move that is answered is wished, not done: status shows it until it is. What cannot be done is answered
-//! `{"error":"a sentence","ok":false}`. Changes go to the keepers; they are answered once this brick's
+//! `{"error":"a sentence","kind":"refused","ok":false}`; kinds: `refused`, `not-found`, `exists`, `not-now`, `in-doubt`. Changes go to the keepers; they are answered once this brick's
 //! cores have been given the maps that show them.
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Shared, status};
 use crate::config::partitions_per_core;
-use crate::keeper::{Admin, Answer, Ask as Question, Finder, News};
+use crate::keeper::{Admin, Answer, Ask as Question, Finder, News, Refusal, Why};
 
 /// Longest request.
 const REQUEST_BYTES_MAX: usize = 4096;
@@ -221,7 +221,8 @@ impl Office {
                 Doing::Change(_) => Arc::clone(&places).acquire_owned().await.ok(),
             };
             let Some(place) = place else {
-                let answer = failure("too many others ask as well; try again");
+                let text = "too many others ask as well; try again";
+                let answer = failure(Why::NotNow, text);
                 if let Some((core, token)) = asker {
                     self.answer(core, token, &answer);
                 }
@@ -254,7 +255,7 @@ impl Office {
             ControlRequest::Json { core, token, body } => match self.read(&body) {
                 Ok(Asked::For(doing)) => return Some((Some((core, token)), doing)),
                 Ok(Asked::Answered(answer)) => self.answer(core, token, &answer),
-                Err(sentence) => self.answer(core, token, &failure(&sentence)),
+                Err(sentence) => self.answer(core, token, &failure(Why::Refused, &sentence)),
             },
             ControlRequest::Removed(partitions) => {
                 let admin = Admin::Forgotten { brick: self.brick, partitions };
@@ -355,12 +356,13 @@ impl Change {
         };
         let (applied, version) = match self.decide(admin).await {
             Ok(decided) => decided,
-            Err(sentence) => return failure(&sentence),
+            Err(Refusal { why, text }) => return failure(why, &text),
         };
         let mut shown = self.shown.clone();
         let shows = timeout(CHANGE_TIMEOUT, shown.wait_for(|shown| *shown >= version)).await;
         if !matches!(shows, Ok(Ok(_))) {
-            return failure("it was done, but this brick has not got the new maps yet; see status");
+            let text = "it was done, but this brick has not got the new maps yet; see status";
+            return failure(Why::InDoubt, text);
         }
         match created {
             None => {
@@ -375,24 +377,43 @@ impl Change {
     }
 
     /// Asks the keepers; what came of it, and the version of the maps that shows it. An election is waited for.
-    async fn decide(&self, admin: Admin) -> Result<(Applied, u64), String> {
+    async fn decide(&self, admin: Admin) -> Result<(Applied, u64), Refusal> {
+        let ends = matches!(admin, Admin::DropTable { .. } | Admin::RemoveBrick { .. });
         let mut finder = self.finder.clone();
         let question = Question::Admin(admin);
         let end = Instant::now() + CHANGE_TIMEOUT;
+        // An earlier try may have been agreed on, although its answer was lost.
+        let mut doubt = false;
         loop {
-            let why = match timeout_at(end, finder.ask(&question, CHANGE_TIMEOUT)).await {
-                Ok(Ok(
-                    Answer::Applied { applied: Applied::Nothing(why), .. } | Answer::Refused(why),
-                )) => return Err(why),
+            let now = match timeout_at(end, finder.ask(&question, CHANGE_TIMEOUT)).await {
                 Ok(Ok(Answer::Applied { applied, version })) => return Ok((applied, version)),
-                Ok(Ok(_)) => return Err("a keeper answered something else than was asked".into()),
-                Ok(Err(why)) => why,
-                Err(_) => "they gave no answer in time".into(),
+                Ok(Ok(Answer::Declined(refusal))) => refusal,
+                Ok(Ok(_)) => {
+                    let text = "a keeper answered something else than was asked";
+                    return Err(Refusal::new(Why::Refused, text));
+                }
+                Ok(Err(refusal)) => refusal,
+                Err(_) => Refusal::new(Why::InDoubt, "they gave no answer in time"),
             };
+            match now.why {
+                Why::InDoubt => doubt = true,
+                Why::NotNow => {}
+                // That is what was asked for.
+                Why::NotFound if doubt && ends => return Ok((Applied::Done, 0)),
+                _ if doubt => {
+                    let text = format!("{}: an earlier try may have done it, see status", now.text);
+                    return Err(Refusal::new(Why::InDoubt, text));
+                }
+                _ => return Err(now),
+            }
             if Instant::now() + AGAIN >= end {
-                return Err(format!(
-                    "the keepers did not decide: {why}; it may be done or not, see status"
-                ));
+                let (why, end) = if doubt {
+                    (Why::InDoubt, "it may be done or not, see status")
+                } else {
+                    (Why::NotNow, "nothing was changed")
+                };
+                let text = format!("the keepers did not decide: {}; {end}", now.text);
+                return Err(Refusal::new(why, text));
             }
             sleep(AGAIN).await;
         }
@@ -417,6 +438,6 @@ enum Doing {
 
 /// Clients know a failure by `error` as the first key (the client library has no parser for JSON). It is: keys are in
 /// alphabetical order.
-pub(super) fn failure(sentence: &str) -> Value {
-    json!({ "ok": false, "error": sentence })
+pub(super) fn failure(why: Why, sentence: &str) -> Value {
+    json!({ "ok": false, "error": sentence, "kind": why })
 }

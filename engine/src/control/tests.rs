@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::requests::Busy;
 use super::*;
 use crate::counters::{CoreState, Counts};
+use crate::keeper::Why;
 use crate::keeper::tests::rig::{self, FakeCores};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -246,7 +247,7 @@ fn requests_that_cannot_be_done_get_a_sentence_and_change_nothing() {
 
 #[test]
 fn a_failure_begins_with_the_key_by_which_clients_know_it() {
-    let text = super::requests::failure("no room").to_string();
+    let text = super::requests::failure(Why::NotNow, "no room").to_string();
     assert!(text.starts_with("{\"error\":\"no room\""), "{text}");
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::net::{Answer, Ask, Lane, Links};
+use super::net::{Answer, Ask, Lane, Links, Refusal, Why};
 use super::node::Node;
 
 /// Addresses that are remembered.
@@ -45,8 +45,11 @@ impl Finder {
         self.places.truncate(PLACES_MAX);
     }
 
-    /// Asks once, following who points to the leader. `Err` says what went wrong; ask again later.
-    pub(crate) async fn ask(&mut self, ask: &Ask, within: Duration) -> Result<Answer, String> {
+    /// Asks once, following who points to the leader. `Err` says what went wrong, and whether it may have been done all the
+    /// same; ask again later.
+    pub(crate) async fn ask(&mut self, ask: &Ask, within: Duration) -> Result<Answer, Refusal> {
+        let not_now = |text: String| Err(Refusal::new(Why::NotNow, text));
+        let in_doubt = |text: String| Err(Refusal::new(Why::InDoubt, text));
         let mut next = match &self.own {
             Some(own) if own.leads() => {
                 let answered =
@@ -54,7 +57,7 @@ impl Finder {
                 match answered {
                     Ok(Answer::NotLeader { leader }) => leader,
                     Ok(answer) => return Ok(answer),
-                    Err(_) => return Err("this brick's keeper gave no answer in time".into()),
+                    Err(_) => return in_doubt("this brick's keeper gave no answer in time".into()),
                 }
             }
             Some(own) => {
@@ -65,7 +68,7 @@ impl Finder {
         };
         for _ in 0..HOPS_MAX {
             let Some(at) = next.take().or_else(|| self.places.front().cloned()) else {
-                return Err("no keeper is known, and this brick's own does not lead".into());
+                return not_now("no keeper is known, and this brick's own does not lead".into());
             };
             let asked = self.links.ask(&at, 0, Lane::Asks, (true, ask.clone()), &[], within).await;
             match asked {
@@ -74,7 +77,7 @@ impl Finder {
                 }
                 Ok(Answer::NotLeader { .. }) => {
                     self.distrust(&at);
-                    return Err(format!("{at} knows no leader of the keepers"));
+                    return not_now(format!("{at} knows no leader of the keepers"));
                 }
                 Ok(answer) => {
                     self.trust(at);
@@ -82,12 +85,12 @@ impl Finder {
                 }
                 Err(error) => {
                     self.distrust(&at);
-                    return Err(error.to_string());
+                    return in_doubt(error.to_string());
                 }
             }
         }
         self.places.rotate_left(1);
-        Err("each keeper points to another one as the leader".into())
+        not_now("each keeper points to another one as the leader".into())
     }
 
     /// Waits for so long, or until the own keeper leads.

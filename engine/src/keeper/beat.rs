@@ -12,7 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use super::ask::Finder;
 use super::grants::{Grants, Sender};
-use super::net::{Admin, Answer, Ask};
+use super::net::{Admin, Answer, Ask, Refusal, Why};
 use super::news::News;
 use super::node::Node;
 use crate::clock::boot_ns;
@@ -93,8 +93,10 @@ impl Beats {
         let name = DEFAULT_TABLE.into();
         let admin = Admin::CreateTable { name, options, per_core, exact: false };
         match self.setup.finder.ask(&Ask::Admin(admin), Duration::from_secs(5)).await {
-            // Another keeper may have been quicker.
-            Ok(Answer::Refused(why)) if !why.contains("already") => Err(BrickError::Cluster(why)),
+            Ok(Answer::Declined(Refusal { why: Why::Refused, text })) => {
+                Err(BrickError::Cluster(text))
+            }
+            // Another keeper may have been quicker, or this is to be asked again.
             _ => Ok(()),
         }
     }
@@ -147,7 +149,8 @@ impl Beats {
         };
         let beat = self.grants.heartbeat(sender, &setup.board, setup.news.take());
         let since_ns = boot_ns();
-        match setup.finder.ask(&Ask::Heartbeat(beat), ANSWER_TIMEOUT).await? {
+        let asked = setup.finder.ask(&Ask::Heartbeat(beat), ANSWER_TIMEOUT).await;
+        match asked.map_err(|refusal| refusal.text)? {
             Answer::Lease(LeaseAnswer::Granted { lease_ms, delta }) => {
                 if self.grants.take(sender.brick, since_ns, lease_ms, &delta)? {
                     let bricks = &self.grants.maps().bricks;

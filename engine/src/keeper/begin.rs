@@ -179,8 +179,8 @@ async fn register(
                 say("a keeper answered something else than was asked");
                 AGAIN
             }
-            Err(why) => {
-                say(&why);
+            Err(refusal) => {
+                say(&refusal.text);
                 AGAIN
             }
         };

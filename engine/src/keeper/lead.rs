@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::net::Answer;
+use super::net::{Answer, Refusal, Why};
 use super::node::{Beat, Node, lock};
 use super::types::{NodeId, Proposal, Term};
 use crate::clock::boot_ns;
@@ -210,7 +210,7 @@ impl Node {
         term: Term,
         entry: Entry,
         place: Option<OwnedSemaphorePermit>,
-    ) -> JoinHandle<Result<(Applied, u64), String>> {
+    ) -> JoinHandle<Result<(Applied, u64), Refusal>> {
         let node = Arc::clone(self);
         tokio::spawn(async move {
             let _place = place;
@@ -218,17 +218,20 @@ impl Node {
                 let state = node.shown.lock();
                 let mut leases = lock(&node.leases);
                 if node.leading() != Some(term) {
-                    return Err("this keeper leads no more; try again".into());
+                    let text = "this keeper leads no more; try again";
+                    return Err(Refusal::new(Why::NotNow, text));
                 }
                 leases.proposed(boot_ns(), &state.keepers, &entry)
             };
-            let ticket = ticket.ok_or("a lease on which it rests is not over yet; try again")?;
+            let text = "a lease on which it rests is not over yet; try again";
+            let ticket = ticket.ok_or_else(|| Refusal::new(Why::NotNow, text))?;
             let proposal = Proposal { term: Some(term), entry: Some(entry) };
             let written = node.raft.client_write(proposal).await;
             lock(&node.leases).settled(ticket);
             node.look.notify_one();
             let written = written.map_err(|error| {
-                format!("it may or may not have been agreed on: {error}; see status")
+                let text = format!("it may or may not have been agreed on: {error}; see status");
+                Refusal::new(Why::InDoubt, text)
             })?;
             if let Applied::Led { loss: Some(text), .. } = &written.data {
                 node.notices.say(text.clone());

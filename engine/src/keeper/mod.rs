@@ -30,7 +30,7 @@ pub(crate) use beat::{BeatSetup, Beats, Ended, removed, superseded};
 pub use begin::KeeperSetup;
 pub(crate) use begin::{Begun, begin};
 pub use grants::{Grants, Sender};
-pub(crate) use net::{Admin, Answer, Ask};
+pub(crate) use net::{Admin, Answer, Ask, Refusal, Why};
 pub use news::Heard;
 pub(crate) use news::News;
 pub(crate) use node::{Node, SNAPSHOT_ENTRIES, listen};

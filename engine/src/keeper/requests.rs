@@ -10,7 +10,7 @@ use firebrick_partition::keeper::{
 use firebrick_partition::maps::TableOptions;
 use tokio::sync::oneshot;
 
-use super::net::{Admin, Answer, Ask, JoinAnswer};
+use super::net::{Admin, Answer, Ask, JoinAnswer, Refusal, Why};
 use super::node::{Node, lock};
 use super::types::NodeId;
 use crate::clock::boot_ns;
@@ -136,17 +136,41 @@ impl Node {
     async fn admin(self: &Arc<Self>, admin: Admin) -> Answer {
         let Some(term) = self.check().await else { return Answer::NotLeader { leader: None } };
         let Ok(place) = Arc::clone(&self.proposals).try_acquire_owned() else {
-            return Answer::Refused("too many changes are under way; try again".into());
+            let text = "too many changes are under way; try again";
+            return Answer::Declined(Refusal::new(Why::NotNow, text));
         };
-        let entry = match self.entry_for(admin).await {
+        let refuse = |text: String| Answer::Declined(Refusal::new(self.why(&admin), text));
+        let entry = match self.entry_for(admin.clone()).await {
             Ok(entry) => entry,
-            Err(why) => return Answer::Refused(why),
+            Err(text) => return refuse(text),
         };
         match self.propose(term, entry, Some(place)).await {
-            Ok(Ok((Applied::Nothing(why), _)) | Err(why)) => Answer::Refused(why),
+            Ok(Ok((Applied::Nothing(text), _))) => refuse(text),
             Ok(Ok((applied, version))) => Answer::Applied { applied, version },
-            Err(_) => Answer::Refused("the keeper is stopping".into()),
+            Ok(Err(refusal)) => Answer::Declined(refusal),
+            Err(_) => Answer::Declined(Refusal::new(Why::InDoubt, "the keeper is stopping")),
         }
+    }
+
+    /// What a refusal is about: something that is not there, or is there already.
+    fn why(&self, admin: &Admin) -> Why {
+        let state = self.shown.lock();
+        let brick = |name: &String| state.keepers.brick_named(name).is_some();
+        let table = |name: &String| state.keepers.table_named(name).is_some();
+        let group = |partition: u32| state.keepers.group(partition).is_some();
+        let is_there = match admin {
+            Admin::CreateTable { name, .. } if table(name) => return Why::Exists,
+            Admin::CreateTable { .. } | Admin::Forgotten { .. } | Admin::Settings(_) => true,
+            Admin::DropTable { name } => table(name),
+            Admin::Drain { brick: name, .. } | Admin::RemoveBrick { brick: name } => brick(name),
+            Admin::Move { partition, from, to } => group(*partition) && brick(from) && brick(to),
+            Admin::HandOver { partition, to } => group(*partition) && brick(to),
+            Admin::CancelMove { partition } => group(*partition),
+            Admin::LeadAnyway { partition, brick: name } => {
+                group(*partition) && name.as_ref().is_none_or(brick)
+            }
+        };
+        if is_there { Why::Refused } else { Why::NotFound }
     }
 
     /// Finds places for a table's partitions, on a thread of its own: on a large cluster that takes longer than the

@@ -6,7 +6,7 @@ use firebrick_partition::keeper::{BrickView, CopyView, Note, Overview, Wish, Wis
 use serde_json::{Value, json};
 
 use super::ask::Finder;
-use super::net::{Answer, Ask};
+use super::net::{Answer, Ask, Refusal};
 use super::node::{Node, lock};
 use crate::clock::boot_ns;
 
@@ -28,7 +28,7 @@ impl Node {
             Ok(Answer::Overview { overview, leader, term }) => {
                 (Some(Seen { overview: *overview, leader, term }), None)
             }
-            Ok(Answer::Refused(why)) | Err(why) => (None, Some(why)),
+            Ok(Answer::Refused(text)) | Err(Refusal { text, .. }) => (None, Some(text)),
             Ok(_) => (None, Some("the keepers have no leader now".to_owned())),
         };
         self.in_json(seen, why.as_deref())

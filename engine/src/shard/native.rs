@@ -163,5 +163,14 @@ impl<F: Fabric> Shard<F> {
     }
 }
 
-const BUSY: &str =
-    r#"{"ok":false,"error":"the control thread has too much to do; try again later"}"#;
+const BUSY: &str = r#"{"error":"the control thread has too much to do; try again later","kind":"not-now","ok":false}"#;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_brick_that_has_too_much_to_do_says_so_as_an_error() {
+        // Clients look no further than the first key.
+        assert!(super::BUSY.starts_with("{\"error\":"), "{}", super::BUSY);
+        serde_json::from_str::<serde_json::Value>(super::BUSY).unwrap();
+    }
+}

@@ -145,6 +145,36 @@ pub(crate) enum Admin {
     Settings(Settings),
 }
 
+/// Why something was not changed, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Why {
+    /// It is not allowed, or makes no sense.
+    Refused,
+    /// What it names is not there.
+    NotFound,
+    /// What it would make is there.
+    Exists,
+    /// Nothing was changed, and the same may be done soon.
+    NotNow,
+    /// It may have been done.
+    InDoubt,
+}
+
+/// Why something was not changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusal {
+    pub(crate) why: Why,
+    /// A sentence for people.
+    pub(crate) text: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(why: Why, text: impl Into<String>) -> Self {
+        Self { why, text: text.into() }
+    }
+}
+
 /// What is answered.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -166,6 +196,8 @@ pub(crate) enum Answer {
         /// Of the maps.
         version: u64,
     },
+    /// To Admin: it was not done, or nobody knows.
+    Declined(Refusal),
     /// To Maps.
     Maps(MapDelta),
     /// To Overview.

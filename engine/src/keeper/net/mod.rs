@@ -12,5 +12,5 @@ mod tests;
 
 pub(crate) use frame::Hello;
 pub(crate) use link::{Lane, LinkError, Links};
-pub(crate) use message::{Admin, Answer, Ask, JoinAnswer};
+pub(crate) use message::{Admin, Answer, Ask, JoinAnswer, Refusal, Why};
 pub(crate) use server::{Handler, serve};
