@@ -29,7 +29,6 @@ pub struct Registration {
     /// The lock file that it holds.
     pub lock: LockFile,
     /// When it started, by the clock of that boot: what an earlier process asked may come late.
-    #[serde(default)]
     pub started_ns: u64,
     /// Everything that the process before had in memory is there.
     pub memory_intact: bool,

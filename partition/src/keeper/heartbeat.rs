@@ -150,14 +150,11 @@ pub struct Heartbeat {
     /// Figures of replicas; those that are not here stay as they were.
     pub figures: Vec<Figure>,
     /// All copies to this brick that are under way.
-    #[serde(default)]
     pub copies: Vec<CopyFigure>,
     /// Bytes a second that copies to and from its slowest data core may move, because foreground requests wait for them; 0: there is
     /// no bound.
-    #[serde(default)]
     pub copy_pace: u64,
     /// Its process, for people.
-    #[serde(default)]
     pub pid: u32,
     /// What it has no room for.
     #[serde(default)]

@@ -60,7 +60,6 @@ pub struct BrickView {
     /// Memory for records, as it said last.
     pub memory: Option<Room>,
     /// Bytes a second that its copies may move, because requests wait for them there; 0: there is no bound.
-    #[serde(default)]
     pub copy_pace: u64,
     /// What it has no room for.
     #[serde(default)]

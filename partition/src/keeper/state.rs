@@ -55,7 +55,6 @@ pub struct Brick {
     /// The lock that that process holds.
     pub lock: LockFile,
     /// When it started, by the clock of its boot.
-    #[serde(default)]
     pub started_ns: u64,
     /// Its data cores.
     pub cores: u16,
@@ -116,13 +115,10 @@ pub struct Group {
     pub former: Vec<u32>,
     /// Where bricks whose process still runs have had a replica of it. Their core may have it still: if it comes back
     /// to the brick, it comes to that core, since no two cores may have the same files open.
-    #[serde(default)]
     pub homes: Vec<Member>,
     /// What an operator wishes of it.
-    #[serde(default)]
     pub wish: Option<Wish>,
     /// It is where an operator put it: nothing that only makes bricks more even moves it.
-    #[serde(default)]
     pub by_hand: bool,
 }
 
@@ -151,7 +147,6 @@ pub struct Keepers {
     /// The only brick may hold a lease without end.
     pub(super) endless: bool,
     /// What operators should know, the oldest first.
-    #[serde(default)]
     pub(super) notes: Vec<Note>,
 }
 

@@ -18,7 +18,6 @@ use crate::keeper::types::{Keeping, NodeId};
 pub(crate) struct Question {
     pub(crate) number: u64,
     /// Another brick passes it on for somebody: it goes no further.
-    #[serde(default)]
     pub(crate) relayed: bool,
     pub(crate) ask: Ask,
 }
@@ -83,7 +82,6 @@ pub(crate) enum Admin {
         /// Partitions on each data core.
         per_core: u32,
         /// Somebody named the number of replicas: it is refused while there are fewer bricks.
-        #[serde(default)]
         exact: bool,
     },
     /// Drops one.
@@ -105,7 +103,6 @@ pub(crate) enum Admin {
         /// Begin.
         on: bool,
         /// Although tables want more replicas than there will be bricks.
-        #[serde(default)]
         fewer_replicas: bool,
     },
     /// Forgets an empty brick.
