@@ -387,12 +387,11 @@ impl Change {
         loop {
             let now = match timeout_at(end, finder.ask(&question, CHANGE_TIMEOUT)).await {
                 Ok(Ok(Answer::Applied { applied, version })) => return Ok((applied, version)),
-                Ok(Ok(Answer::Declined(refusal))) => refusal,
+                Ok(Ok(Answer::Declined(refusal)) | Err(refusal)) => refusal,
                 Ok(Ok(_)) => {
                     let text = "a keeper answered something else than was asked";
                     return Err(Refusal::new(Why::Refused, text));
                 }
-                Ok(Err(refusal)) => refusal,
                 Err(_) => Refusal::new(Why::InDoubt, "they gave no answer in time"),
             };
             match now.why {

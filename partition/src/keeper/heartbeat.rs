@@ -157,7 +157,6 @@ pub struct Heartbeat {
     /// Its process, for people.
     pub pid: u32,
     /// What it has no room for.
-    #[serde(default)]
     pub lack: Option<Lack>,
 }
 

@@ -62,7 +62,6 @@ pub struct BrickView {
     /// Bytes a second that its copies may move, because requests wait for them there; 0: there is no bound.
     pub copy_pace: u64,
     /// What it has no room for.
-    #[serde(default)]
     pub lack: Option<Lack>,
     /// Partitions that it leads.
     pub primaries: u32,
