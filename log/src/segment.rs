@@ -275,6 +275,19 @@ impl Segment {
         (len >= crate::HEADER_BYTES && len <= self.end.saturating_sub(at)).then_some(len)
     }
 
+    /// Where the last whole record at or before `to` ends; one begins at `from`.
+    pub fn whole_until(&self, from: usize, to: usize) -> usize {
+        let mut at = from;
+        while let Some(len) = self.len_at(at) {
+            let next = at + len.next_multiple_of(8);
+            if next > to {
+                break;
+            }
+            at = next;
+        }
+        at
+    }
+
     /// Fewer tombstones are known to be newer than all of it than its first page says.
     pub fn lower_made_at(&mut self, seq: u64) {
         self.head.made_at_seq = seq;

@@ -235,7 +235,8 @@ impl Log {
         if let Durability::Async { ms } = self.cfg.durability {
             let old = boot_ns.saturating_sub(since) >= u64::from(ms) * 500_000;
             let behind = !self.flush.behind.is_empty();
-            if !old && !behind && !self.flush.hurry && end - from < FLUSH_BYTES_AIM {
+            let awaited = !self.flush.settled_dirty.is_empty() && self.settled_waits();
+            if !old && !behind && !awaited && !self.flush.hurry && end - from < FLUSH_BYTES_AIM {
                 return None;
             }
         }
@@ -248,8 +249,13 @@ impl Log {
         Some(Piece { slot, what: What::Tail, from, to, last, durable: true })
     }
 
+    /// What settled segments rest on is in the tail, and not on the disk yet.
+    fn settled_waits(&self) -> bool {
+        self.flush.flushed.seq < self.flush.settled_rests_on.min(self.tail.seq)
+    }
+
     fn settled_piece(&self) -> Option<Piece> {
-        if self.flush.flushed.seq < self.flush.settled_rests_on.min(self.tail.seq) {
+        if self.settled_waits() {
             return None;
         }
         let &slot = self.flush.settled_dirty.front()?;
@@ -355,7 +361,8 @@ impl Log {
                 let segment = self.segment_mut(flight.slot);
                 segment.written = flight.to;
                 if flight.durable {
-                    segment.durable = flight.to;
+                    // Whole records only: what is listed must scan as undamaged.
+                    segment.durable = segment.whole_until(segment.durable, flight.to);
                     segment.durable_of = flight.all_of.unwrap_or(segment.durable_of);
                     if segment.durable == segment.end {
                         self.flush.settled_dirty.pop_front();
@@ -370,7 +377,8 @@ impl Log {
     pub(super) fn dirty_settled(&mut self, slot: u32, bytes: usize) {
         let before = self.flush.settled_written;
         self.flush.settled_written += bytes as u64;
-        if self.has_disk() && !self.flush.settled_dirty.contains(&slot) {
+        // (From the back: the one that grows is there.)
+        if self.has_disk() && !self.flush.settled_dirty.iter().rev().any(|&s| s == slot) {
             self.segment_mut(slot).durable_of = before;
             self.flush.settled_dirty.push_back(slot);
         }

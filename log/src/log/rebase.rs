@@ -59,6 +59,7 @@ impl Log {
         self.cleaning.draft = None;
         self.settled_open = None;
         self.flush.settled_dirty.clear();
+        self.flush.settled_rests_on = 0;
         // Those of the segments that come next are still needed.
         let next = [&self.tails.next, &self.settleds.next];
         self.flush.zeros.retain(|(slot, ..)| next.iter().any(|next| next.contains(slot)));

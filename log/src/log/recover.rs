@@ -198,11 +198,14 @@ impl Scan {
             .find(|(version, _)| fits(*version))
     }
 
-    pub(super) fn look_ahead_settled(log: &Log, slot: u32, at: usize) -> Sight {
+    /// What a settled segment has on the disk behind what is listed rests on nothing, and its pieces may have come in any order.
+    pub(super) fn look_ahead_settled(&self, log: &Log, slot: u32, at: usize) -> Sight {
         let segment = log.segment(slot);
         let clean = segment.memory.bytes()[at..].iter().all(|&b| b == 0);
-        let resume = if clean { None } else { log.resume_at(segment, at, |_| true) };
-        if resume.is_some() || (at as u64) < log.listed_end(slot) {
+        let listed = (at as u64) < log.listed_end(slot);
+        let counts = listed || self.source != Source::Disk;
+        let resume = if clean || !counts { None } else { log.resume_at(segment, at, |_| true) };
+        if resume.is_some() || listed {
             return Sight::Damage { resume };
         }
         Sight::End { torn: !clean }

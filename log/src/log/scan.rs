@@ -282,7 +282,7 @@ impl Scan {
         let sight = if tail {
             self.look_ahead_tail(log, slot, self.at)
         } else {
-            Self::look_ahead_settled(log, slot, self.at)
+            self.look_ahead_settled(log, slot, self.at)
         };
         match sight {
             Sight::End { torn } => {
@@ -336,7 +336,7 @@ impl Scan {
         let damaged = segment.damaged.get();
         let garbage = segment.memory.bytes()[end..].iter().rposition(|&b| b != 0);
         if let Some(dirty) = garbage
-            && tail
+            && (tail || self.source == Source::Disk)
             && !damaged
         {
             segment.zero_from(end);
@@ -345,6 +345,7 @@ impl Scan {
                 log.flush.zeros.push_front((slot, end, end + dirty + 1));
             }
         }
+        // (What a damaged one has is not written again: a block of it could hide good bytes that the disk has.)
         let durable = if tail || damaged { end } else { self.durable_settled(log, slot, end) };
         if durable < end {
             log.dirty_settled(slot, end - durable);

@@ -230,7 +230,7 @@ impl Rig {
 
     /// Cleans as far as it goes while the disk stands still.
     pub fn clean_held(&mut self) {
-        assert!(self.hold_writes);
+        assert!(self.hold_writes || self.hold_manifest);
         while self.log.clean(1 << 20, true, &mut self.index) != CleanProgress::Nothing {
             self.pump();
         }

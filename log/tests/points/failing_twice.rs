@@ -38,6 +38,49 @@ fn what_cleaning_moved_before_a_kill_is_on_the_disk_before_its_original_goes() {
     assert_eq!(rig.index.values(&rig.log), before);
 }
 
+/// The pieces of a settled segment come to the disk in any order, and nothing rests on those that are not listed.
+#[test]
+fn a_hole_behind_what_is_listed_is_no_damage() {
+    let mut rig = settled();
+    for i in 0..300 {
+        rig.put(if i % 15 == 0 { 2000 + i } else { i % 4 }, &[5; 64]);
+    }
+    rig.pump();
+    let before = rig.index.values(&rig.log);
+    rig.hold_manifest = true;
+    rig.clean_held();
+    rig.pump();
+    let moved = rig.index.at[&key(2000)].0;
+    let name = rig.log.segment_name(moved).unwrap();
+    assert!(rig.log.manifest().settled.iter().any(|l| l.name == name));
+    let before_it = rig.log.records_of(name).take_while(|(loc, _)| *loc != moved);
+    let at = 4096 + before_it.map(|(_, r)| r.bytes().len().next_multiple_of(8)).sum::<usize>();
+    rig.flip("data", &name.to_string(), at as u64 + 8, 1);
+    rig.hold_manifest = false;
+    rig.lose_power();
+    assert!(rig.report.intact, "{:?}", rig.report);
+    assert_eq!(rig.index.values(&rig.log), before);
+    // Nor does the next process find it in memory.
+    rig.kill();
+    assert!(rig.report.intact, "{:?}", rig.report);
+    assert_eq!(rig.index.values(&rig.log), before);
+}
+
+/// A copy into an `async` table must not wait for the age of a tail that is nearly empty.
+#[test]
+fn what_a_sessions_record_rests_on_goes_to_the_disk_at_once() {
+    let mut rig = rig(ASYNC);
+    rig.put(1, &[7; 64]);
+    let stamp = rig.log.commit();
+    while rig.log.begin_sessions(&meta(stamp, stamp), 2).is_err() {
+        rig.pump();
+    }
+    rig.log.add_sessions(&results(2));
+    rig.log.end_sessions().unwrap();
+    rig.pump();
+    assert!(rig.log.settled_is_flushed());
+}
+
 #[test]
 fn an_empty_segment_that_cleaning_takes_is_not_appended_to_after_a_truncation() {
     let mut rig = rig(ASYNC);
