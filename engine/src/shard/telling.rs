@@ -92,8 +92,8 @@ impl<F: Fabric> Shard<F> {
 
     /// When it begins, changes and ends. (The sentence names the last file that did not fit: another one each time.)
     fn tell_lack(&mut self) {
+        let lack = self.files.lack(&self.store);
         let before = self.told.lack.as_ref();
-        let lack = self.files.lack(&self.store, before);
         let same = lack.as_ref().map(|lack| &lack.partitions) == before.map(|b| &b.partitions);
         if !same && self.control.lack(self.store.core(), lack.clone()) {
             self.told.lack = lack;

@@ -226,9 +226,9 @@ impl Log {
         }
     }
 
-    /// A segment, or the manifest, found no room: what waits for it goes on once there is some.
-    pub fn lacks_room(&self) -> bool {
-        (self.full || self.manifest_blocked) && !self.is_sick()
+    /// The manifest was not saved when it was tried last, and is tried again once there may be room.
+    pub fn manifest_is_blocked(&self) -> bool {
+        self.manifest_blocked
     }
 
     /// Writes are refused.

@@ -54,6 +54,18 @@ pub(super) enum Stop {
     Told,
 }
 
+/// What the beginning of this epoch was refused for want of room: it is so until that is there, also while it is tried
+/// again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    #[default]
+    No,
+    /// The manifest with the epoch in its history.
+    Manifest,
+    /// The take-over record.
+    Record,
+}
+
 /// The group in its epoch.
 #[derive(Debug, Default)]
 pub(super) struct Group {
@@ -65,6 +77,7 @@ pub(super) struct Group {
     pub stop: Stop,
     /// Manifest with this epoch in its history: nothing is prepared before it is saved.
     pub ticket: u64,
+    pub no_room: NoRoom,
     /// The others, as the primary sees them.
     pub peers: Vec<PeerState>,
     /// Only for [`Canary::VotesKept`].

@@ -50,6 +50,7 @@ use crate::sessions::{Rebuild, Sessions};
 pub use actions::{Action, Actions, Outcome, OwnedAnswer, Report};
 pub use execute::Reads;
 pub use group::Me;
+use group::NoRoom;
 pub use recover::Recovering;
 pub use tick::Budget;
 
@@ -253,9 +254,10 @@ impl Replica {
                 || self.lacks_room())
     }
 
-    /// The primary has no room for the first record of its epoch: it refuses everything until there is some.
+    /// The primary has no room for the first record of its epoch: it refuses everything until there is some. (That the
+    /// log is full does not say so: this record may use what is kept for removes.)
     pub fn lacks_room(&self) -> bool {
-        self.state == State::Beginning && self.log.lacks_room()
+        self.state == State::Beginning && self.group.no_room != NoRoom::No && !self.log.is_sick()
     }
 
     /// The log, to be looked at (pins, statistics).

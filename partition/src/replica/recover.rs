@@ -6,10 +6,10 @@
 //! they commit with its record. Each step does a bounded number of records.
 
 use firebrick_log::record::{Answered, Body, Meta, Record};
-use firebrick_log::{Found, Kind, Loc, Log, Room, ScanProgress};
+use firebrick_log::{AppendError, Found, Kind, Loc, Log, Room, ScanProgress};
 
 use super::commit::{Draft, Effect, Reply};
-use super::group::Stop;
+use super::group::{NoRoom, Stop};
 use super::lookup::Place;
 use super::{Recovery, Replica, State};
 use crate::hash::hash_key;
@@ -220,8 +220,17 @@ impl Replica {
     /// The first record of an epoch, once a scan would believe it.
     pub(super) fn advance_epoch(&mut self, now: Now) {
         self.settle_solo();
-        if self.state != State::Beginning || self.log.manifest_saved() < self.group.ticket {
+        if self.state != State::Beginning {
             return;
+        }
+        if self.log.manifest_saved() < self.group.ticket {
+            if self.log.manifest_is_blocked() {
+                self.group.no_room = NoRoom::Manifest;
+            }
+            return;
+        }
+        if self.group.no_room == NoRoom::Manifest {
+            self.group.no_room = NoRoom::No;
         }
         if self.group.stop == Stop::Told {
             return; // That it does not begin this epoch.
@@ -237,9 +246,12 @@ impl Replica {
             numbered: None,
             old: Place::Absent,
         };
-        if self.prepare(now, draft, None).is_err() {
-            // A segment is on its way.
+        if let Err(error) = self.prepare(now, draft, None) {
             self.state = State::Beginning;
+            // (Else a segment is on its way.)
+            if error == AppendError::NoSpace {
+                self.group.no_room = NoRoom::Record;
+            }
         }
     }
 }

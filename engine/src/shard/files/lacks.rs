@@ -39,11 +39,9 @@ impl Files {
         }
     }
 
-    /// What there is no room for now. `before`: what it was: while one is tried again it is not over yet.
-    pub fn lack(&self, store: &Store, before: Option<&Lack>) -> Option<Lack> {
-        let waited = |id: u32| before.is_some_and(|lack| lack.partitions.contains(&id));
-        let waits = |r: &&Replica| r.lacks_room() || !r.is_settled() && waited(r.partition());
-        let waiting = store.all().iter().filter(waits).map(Replica::partition);
+    /// What there is no room for now.
+    pub fn lack(&self, store: &Store) -> Option<Lack> {
+        let waiting = store.all().iter().filter(|r| r.lacks_room()).map(Replica::partition);
         let mut partitions: Vec<u32> = waiting.chain(store.roomless.iter().copied()).collect();
         partitions.sort_unstable();
         let refused = self.pools.refusal();
