@@ -58,12 +58,15 @@ impl Files {
         if self.lacks.at_ns.take_if(|at| store.now.boot_ns >= *at).is_none() {
             return;
         }
+        let (core, routes) = (store.core(), std::sync::Arc::clone(&store.routes));
         for partition in std::mem::take(&mut self.lacks.opening) {
             self.opening.retain(|&id| id != partition);
-            let routes = &store.routes;
-            if routes.partition(partition).is_none_or(|entry| is_over(routes, entry)) {
-                // Dropped meanwhile, or given to another brick.
+            let entry = routes.partition(partition);
+            if !entry.is_some_and(|entry| entry.here && entry.core == core) {
                 store.roomless.remove(&partition);
+            }
+            if entry.is_none_or(|entry| is_over(&routes, entry)) {
+                // Dropped meanwhile, or given to another brick.
                 self.removing.push(partition);
                 self.submit(Job::Remove { partition });
             }

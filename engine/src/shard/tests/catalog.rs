@@ -7,7 +7,7 @@ use firebrick_partition::keeper::{
     Applied, DEFAULT_TABLE, Entry, Keepers, Leases, Proof, Registration, create_table,
     partitions_for,
 };
-use firebrick_partition::maps::{Routes, TableOptions};
+use firebrick_partition::maps::{Maps, Routes, TableOptions};
 
 use firebrick_partition::maps::Durability;
 
@@ -55,7 +55,11 @@ impl Catalog {
     }
 
     pub fn routes(&self) -> Arc<Routes> {
-        Arc::new(Routes::new(&self.keepers.maps(), BRICK).unwrap())
+        Arc::new(Routes::new(&self.maps(), BRICK).unwrap())
+    }
+
+    pub fn maps(&self) -> Maps {
+        self.keepers.maps()
     }
 
     /// A table that serves as soon as its replicas are ready.

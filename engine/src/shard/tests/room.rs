@@ -1,10 +1,16 @@
 //! Room that comes back, and the reserve of a core with several partitions.
 
+use std::sync::Arc;
+
+use firebrick_partition::keeper::Lack;
+use firebrick_partition::maps::{Durability, Member, Replicas, Routes};
 use firebrick_partition::{Condition, Op};
 
+use super::catalog::BRICK;
 use super::native_client::{NativeClient, put};
 use super::rig::{Build, Rig};
-use firebrick_partition::maps::Durability;
+use crate::control::ControlRequest;
+use crate::shard::FromControl;
 
 fn rig(durability: Durability, bytes_max: u64) -> Rig {
     Rig::new(Build { bytes_max, ..Build::new(7, 1, durability) }).serve()
@@ -89,4 +95,49 @@ fn a_partition_without_room_for_its_first_record_refuses_at_once() {
             assert_eq!(client.call(&mut rig, &n.to_le_bytes(), put(b"v")), "done");
         }
     }
+}
+
+/// A brick that there was no room to open a table's only partition on; the partition.
+fn unopened() -> (Rig, u32) {
+    let mut rig = rig(Durability::Async { ms: 2 }, 24 << 20);
+    rig.no_room_to_open = true;
+    rig.catalog.create("t", 1, Durability::Async { ms: 2 }).unwrap();
+    rig.push_routes();
+    rig.run_for(50_000_000);
+    let maps = rig.catalog.maps();
+    let partition = maps.table("t").unwrap().leaves[0].partition;
+    assert_eq!(told_lack(&mut rig).unwrap().partitions, [partition]);
+    (rig, partition)
+}
+
+/// The newest lack that the core told of since it was asked last; `None`: that it is over.
+fn told_lack(rig: &mut Rig) -> Option<Lack> {
+    let told = std::iter::from_fn(|| rig.queue.take()).filter_map(|request| match request {
+        ControlRequest::Lack { lack, .. } => Some(lack),
+        _ => None,
+    });
+    told.last().expect("it told of a change")
+}
+
+/// Gives the core maps in which the table's only partition has another group.
+fn change_group(rig: &mut Rig, change: impl Fn(&mut Replicas)) {
+    let mut maps = rig.catalog.maps();
+    let table = maps.tables.iter_mut().find(|table| table.name == "t").unwrap();
+    let (partition, group) = table.groups.iter().next().unwrap();
+    let mut group = group.clone();
+    change(&mut group);
+    table.groups.set(partition, group);
+    maps.version = rig.cores[0].shard.store.routes.version() + 1;
+    rig.tell(0, FromControl::Routes(Arc::new(Routes::new(&maps, BRICK).unwrap())));
+}
+
+#[test]
+fn a_partition_that_left_before_it_could_be_opened_is_no_lack_any_more() {
+    let (mut rig, _) = unopened();
+    change_group(&mut rig, |group| {
+        group.epoch += 1;
+        group.members = vec![Member { brick: 2, core: 0, incarnation: 1 }];
+    });
+    rig.run_for(600_000_000);
+    assert_eq!(told_lack(&mut rig), None);
 }
