@@ -156,7 +156,7 @@ pub fn create_table(
     let usable = |brick: &&Brick| {
         !brick.draining && (keepers.is_endless() || leases.is_live(now, keepers, brick.id))
     };
-    let bricks: Vec<&Brick> = keepers.bricks().filter(usable).collect();
+    let mut bricks: Vec<&Brick> = keepers.bricks().filter(usable).collect();
     if bricks.is_empty() {
         return Err(format!(
             "no brick is there for the table \"{name}\": see status, and try again"
@@ -164,6 +164,10 @@ pub fn create_table(
     }
     let mut loads = Loads::of(keepers);
     let replicas = usize::from(options.replicas).min(bricks.len());
+    let has_room = |brick: &&Brick| leases.lack(brick.id).is_none();
+    if bricks.iter().copied().filter(|brick| has_room(brick)).count() >= replicas {
+        bricks.retain(has_room);
+    }
     let there: u64 = bricks.iter().map(|brick| loads.ratio(brick).0).sum();
     let total = there + replicas as u64 * u64::from(options.partitions);
     let mut placement = Vec::new();

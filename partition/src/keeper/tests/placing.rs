@@ -30,6 +30,18 @@ fn a_new_table_is_even_from_the_start() {
 }
 
 #[test]
+fn a_new_table_is_not_on_full_bricks_while_there_are_others() {
+    let mut world = World::new(3);
+    world.run(2_000);
+    world.machines[1].lack = Some(Lack { why: "it is full".into(), partitions: Vec::new() });
+    world.run(500);
+    assert!(world.create("pairs", options(8, 2)));
+    assert_eq!(spread(&world).into_iter().map(|l| l.0).collect::<Vec<_>>(), [8, 0, 8]);
+    assert!(world.create("threes", options(8, 3)));
+    assert_eq!(spread(&world).into_iter().map(|l| l.0).collect::<Vec<_>>(), [16, 8, 16]);
+}
+
+#[test]
 fn replicas_are_spread_by_memory() {
     let mut world = World::new(1);
     for _ in 0..3 {
