@@ -114,8 +114,10 @@ impl<F: Fabric> Shard<F> {
 
     /// A connection to a brick has ended: the requests that went on it have no answer.
     pub(super) fn lose_forwards(&mut self, ep: Ep) {
-        for forward in self.store.peers.forwards.lost(ep) {
-            self.doubt_forward(forward);
+        for slot in self.store.peers.forwards.lost(ep) {
+            if let Some(forward) = self.store.peers.forwards.answered(slot, Holder::Way(ep)) {
+                self.doubt_forward(forward);
+            }
         }
     }
 

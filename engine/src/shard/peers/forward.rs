@@ -162,19 +162,22 @@ impl Forwards {
 
     /// Routes have changed: those that were sent by another one are strays.
     pub fn find_strays(&mut self, now_ns: u64, route: impl Fn(u64) -> Option<Route>) {
+        let (doubt_ns, mut found) = (now_ns + STRAY_NS, Vec::new());
         for (slot, entry) in self.sent.iter_mut().enumerate() {
             let Some(forward) = entry else { continue };
             if forward.doubt_ns.is_some() || route(forward.hash) == Some(forward.route) {
                 continue;
             }
             self.lines.enter(forward.conn, Place::Stray);
-            // (A replica of this brick answers as long as this brick runs.)
-            let doubt_ns = now_ns + STRAY_NS;
             forward.doubt_ns = Some(doubt_ns);
+            // (A replica of this brick answers as long as this brick runs.)
             if let Holder::Way(way) = forward.holder {
-                self.doubts.push_back((doubt_ns, slot as u32, way));
+                found.push((forward.order, slot as u32, way));
             }
         }
+        // In their order: a read that is to be tried again must be back before a later write of its key is over.
+        found.sort_unstable_by_key(|(order, ..)| *order);
+        self.doubts.extend(found.into_iter().map(|(_, slot, way)| (doubt_ns, slot, way)));
     }
 
     /// The next stray that has been waited for long enough: it is in doubt. A late answer is nobody's.
@@ -282,17 +285,17 @@ impl Forwards {
         self.given_up.get(&slot).is_some_and(|way| Holder::Way(*way) == holder)
     }
 
-    /// The requests whose answers will not come: the connection that they went on is gone.
-    pub fn lost(&mut self, way: Ep) -> Vec<Forward> {
+    /// The connection is gone: the numbers of the requests that were on it, in the order of the requests. Each leaves
+    /// by [`Self::answered`] when it is looked at, so that one that waits then is behind those that have not left.
+    pub fn lost(&mut self, way: Ep) -> Vec<u32> {
         self.free.extend(self.given_up.extract_if(.., |_, of| *of == way).map(|(slot, _)| slot));
-        let mut lost = Vec::new();
-        for slot in 0..self.sent.len() {
-            if let Some(forward) = self.sent[slot].take_if(|f| f.holder == Holder::Way(way)) {
-                self.free.push(slot as u32);
-                lost.push(self.has_left(forward));
-            }
-        }
-        lost
+        let of_way = |(slot, entry): (usize, &Option<Forward>)| {
+            let forward = entry.as_ref().filter(|f| f.holder == Holder::Way(way))?;
+            Some((forward.order, slot as u32))
+        };
+        let mut lost: Vec<_> = self.sent.iter().enumerate().filter_map(of_way).collect();
+        lost.sort_unstable();
+        lost.into_iter().map(|(_, slot)| slot).collect()
     }
 
     /// Its holder has it no more.
