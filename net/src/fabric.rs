@@ -263,7 +263,8 @@ pub trait Fabric {
     /// Closes after what is queued has been sent.
     fn close(&mut self, ep: Ep);
 
-    /// Closes at once: what is queued and not yet given to the kernel does not leave.
+    /// Closes at once: what has not reached the peer's host when [`Event::Closed`] reports the end never does (but for
+    /// what a network still carries).
     fn abort(&mut self, ep: Ep);
 
     /// Offers memory for one-sided operations.

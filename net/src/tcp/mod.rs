@@ -288,7 +288,8 @@ impl Fabric for Tcp {
     }
 
     fn abort(&mut self, ep: Ep) {
-        if self.table.get(ep).is_some() {
+        if let Some(endpoint) = self.table.get(ep) {
+            socket::discard(endpoint.fd);
             self.fail(ep, CloseReason::Finished);
         }
     }

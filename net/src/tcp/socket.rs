@@ -59,18 +59,10 @@ fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-fn set(fd: RawFd, level: i32, option: i32, value: i32) -> io::Result<()> {
-    // SAFETY: the option's value is an `int` that lives through the call.
-    check(unsafe {
-        libc::setsockopt(
-            fd,
-            level,
-            option,
-            (&raw const value).cast(),
-            size_of::<i32>() as libc::socklen_t,
-        )
-    })
-    .map(drop)
+fn set<T: Copy>(fd: RawFd, level: i32, option: i32, value: T) -> io::Result<()> {
+    let len = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the option's value lives through the call, and `len` is its size.
+    check(unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), len) }).map(drop)
 }
 
 /// A peer whose host has gone says nothing, not even that it has: after so many seconds without a word the kernel
@@ -143,6 +135,13 @@ fn address_by(name_of: NameOf, fd: RawFd) -> io::Result<SocketAddr> {
 pub fn shutdown(fd: RawFd) {
     // SAFETY: no memory is passed. ENOTCONN (the peer was faster) is fine.
     unsafe { libc::shutdown(fd, libc::SHUT_RDWR) };
+}
+
+/// From now on a close resets the connection and drops what the peer's kernel has not acknowledged, which it would
+/// otherwise send again for minutes.
+pub fn discard(fd: RawFd) {
+    // (No connected socket refuses it.)
+    let _ = set(fd, libc::SOL_SOCKET, libc::SO_LINGER, libc::linger { l_onoff: 1, l_linger: 0 });
 }
 
 /// Closes a descriptor that no operation uses any more.

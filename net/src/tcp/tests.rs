@@ -179,6 +179,37 @@ fn nobody_waits_for_ever_when_receive_buffers_are_short() {
     assert!(tcp.counters().enobufs > 0 && least.unwrap() * 4 > *most.unwrap(), "{bytes_of:?}");
 }
 
+/// What a peer has not taken when its connection is aborted never comes: not what is queued here, and not what the
+/// kernel would send later.
+#[test]
+fn an_aborted_connection_takes_back_what_its_peer_has_not_taken() {
+    let mut tcp = Tcp::new(Config::default()).unwrap();
+    let address = tcp.listen(ANY, Port::Stream).unwrap();
+    let mut peer = TcpStream::connect(address).unwrap();
+    let mut to = None;
+    turn_until(&mut tcp, |tcp, event| {
+        if let Event::Opened { ep, .. } = event {
+            tcp.out(ep).unwrap().resize(32 << 20, b'x');
+            to = Some(ep);
+        }
+        to.is_some()
+    });
+    let (ep, mut events, mut sent) = (to.unwrap(), Vec::new(), 0);
+    // Until the kernel takes no more.
+    for _ in 0..50 {
+        tcp.wait(1, 2_000_000).unwrap();
+        tcp.poll(boot_ns(), &mut events);
+        sent = tcp.counters().bytes_out as usize;
+    }
+    assert!(sent < 32 << 20, "the kernel has taken it all");
+    tcp.abort(ep);
+    turn_until(&mut tcp, |_, event| matches!(event, Event::Closed { .. }));
+    let mut came = Vec::new();
+    let end = peer.read_to_end(&mut came).expect_err("it is reset");
+    assert_eq!(end.kind(), std::io::ErrorKind::ConnectionReset);
+    assert!(came.len() < sent, "{} bytes of {sent} came", came.len());
+}
+
 /// A peer whose host has gone says nothing: its connection must not be kept for ever.
 #[test]
 fn what_is_accepted_is_asked_for_a_sign_of_life() {
