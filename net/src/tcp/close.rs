@@ -102,7 +102,7 @@ impl Tcp {
         }
         let ep = self.table.handle(slot);
         if std::mem::take(&mut self.table.at(slot).starved) {
-            self.starved.retain(|other| *other != slot);
+            self.starved.remove(&(self.table.at(slot).fed_at, slot));
         }
         if std::mem::take(&mut self.table.at(slot).dirty) {
             self.dirty.retain(|other| *other != slot);

@@ -67,7 +67,7 @@ impl Tcp {
             Port::Stream => State::Open,
             Port::Frames => State::Greeting,
         };
-        let Some(ep) = self.table.insert(result, port, state) else {
+        let Some(ep) = self.admit(result, port, state) else {
             self.counters.refused += 1;
             socket::close(result);
             return;
@@ -162,7 +162,8 @@ impl Tcp {
         let wanted = endpoint.takes_input();
         if let Some(buffer) = cqueue::buffer_select(flags) {
             self.buffers.taken(buffer);
-            endpoint.fed = true;
+            self.fed += 1;
+            endpoint.fed_at = self.fed;
             if result > 0 && wanted {
                 self.counters.bytes_in += result as u64;
                 self.take_bytes(ep, buffer, result as u32, out);
@@ -187,15 +188,8 @@ impl Tcp {
             libc::ENOBUFS => {
                 self.counters.enobufs += 1;
                 let endpoint = self.table.at(ep.slot);
-                if std::mem::replace(&mut endpoint.starved, true) {
-                    return;
-                }
-                // Who got nothing, because those before it took all there was, has waited longest.
-                if endpoint.fed {
-                    self.starved.push_back(ep.slot);
-                } else {
-                    self.starved.push_front(ep.slot);
-                }
+                endpoint.starved = true;
+                self.starved.insert((endpoint.fed_at, ep.slot));
             }
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {}
             errno => self.fail(ep, CloseReason::Io(errno)),

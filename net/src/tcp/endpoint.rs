@@ -49,8 +49,8 @@ pub struct Endpoint {
     /// [`crate::Event::Opened`] was reported.
     pub opened: bool,
     pub receiving: bool,
-    /// Something came since receiving was last begun.
-    pub fed: bool,
+    /// When it last got a receive buffer, or began: the core's count of buffers then.
+    pub fed_at: u64,
     pub sending: bool,
     pub connecting: bool,
     /// Receiving is stopped until the output has drained.
@@ -84,7 +84,7 @@ impl Endpoint {
             dialled: false,
             opened: false,
             receiving: false,
-            fed: false,
+            fed_at: 0,
             sending: false,
             connecting: false,
             paused: false,

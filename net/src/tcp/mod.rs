@@ -15,10 +15,10 @@ mod output;
 mod socket;
 mod submit;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use io_uring::{cqueue, opcode, squeue, types};
 
@@ -87,8 +87,11 @@ pub struct Tcp {
     disk_free: Vec<u32>,
     /// Endpoints that have something to send.
     dirty: Vec<u32>,
-    /// Endpoints that wait for receive buffers, the longest first.
-    starved: VecDeque<u32>,
+    /// Endpoints that wait for receive buffers, by when each last got one. (A queue would not do: who is let go on may
+    /// find that those before it took all there was.)
+    starved: BTreeSet<(u64, u32)>,
+    /// Receive buffers that were filled so far.
+    fed: u64,
     /// Endpoints whose life goes on at the next poll.
     sweep: Vec<u32>,
     /// Half-open handshakes and drains, each in order of time.
@@ -123,7 +126,8 @@ impl Tcp {
             disk: Vec::new(),
             disk_free: Vec::new(),
             dirty: Vec::new(),
-            starved: VecDeque::new(),
+            starved: BTreeSet::new(),
+            fed: 0,
             sweep: Vec::new(),
             greetings: VecDeque::new(),
             drains: VecDeque::new(),
@@ -160,6 +164,13 @@ impl Tcp {
         usize::from(self.buffers.free())
     }
 
+    /// A new endpoint: behind all that wait for receive buffers. `None` when there is no room.
+    fn admit(&mut self, fd: RawFd, port: Port, state: State) -> Option<Ep> {
+        let ep = self.table.insert(fd, port, state)?;
+        self.table.at(ep.slot).fed_at = self.fed;
+        Some(ep)
+    }
+
     fn mark_dirty(&mut self, slot: u32) {
         let endpoint = self.table.at(slot);
         if !endpoint.dirty {
@@ -191,7 +202,7 @@ impl Tcp {
 impl Fabric for Tcp {
     fn dial(&mut self, address: SocketAddr, port: Port) -> io::Result<Ep> {
         let fd = socket::stream(address)?;
-        let Some(ep) = self.table.insert(fd.as_raw_fd(), port, State::Connecting) else {
+        let Some(ep) = self.admit(fd.as_raw_fd(), port, State::Connecting) else {
             return Err(io::Error::other("all endpoints of this core are in use"));
         };
         let raw = Box::new(socket::Address::new(address));

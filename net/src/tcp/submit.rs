@@ -114,7 +114,7 @@ impl Tcp {
         }
         self.dirty = dirty;
         for _ in 0..self.starved.len().min(usize::from(self.buffers.free())) {
-            if let Some(slot) = self.starved.pop_front() {
+            if let Some((_, slot)) = self.starved.pop_first() {
                 self.table.at(slot).starved = false;
                 self.receive(slot)?;
             }
@@ -173,7 +173,6 @@ impl Tcp {
             return Ok(());
         }
         endpoint.receiving = true;
-        endpoint.fed = false;
         let entry = opcode::RecvMulti::new(types::Fd(endpoint.fd), GROUP)
             .build()
             .user_data(Op::Receive.tag(ep));

@@ -152,9 +152,15 @@ fn a_held_stream_brings_nothing_until_it_goes_on_and_nothing_is_lost() {
 /// Few buffers and many who never stop talking: whoever has waited longest gets the next one.
 #[test]
 fn nobody_waits_for_ever_when_receive_buffers_are_short() {
-    let mut tcp = Tcp::new(Config { rx_buffers: 2, ..Config::default() }).unwrap();
+    for (buffers, peers) in [(2, 12), (8, 32)] {
+        all_are_heard(buffers, peers);
+    }
+}
+
+fn all_are_heard(rx_buffers: u16, peers: usize) {
+    let mut tcp = Tcp::new(Config { rx_buffers, ..Config::default() }).unwrap();
     let address = tcp.listen(ANY, Port::Stream).unwrap();
-    let mut peers: Vec<_> = (0..12).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut peers: Vec<_> = (0..peers).map(|_| TcpStream::connect(address).unwrap()).collect();
     let (mut bytes_of, much) = (HashMap::new(), vec![b'x'; 64 << 10]);
     let mut events = Vec::new();
     for peer in &mut peers {
