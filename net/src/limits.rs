@@ -11,6 +11,8 @@ pub const OUT_BYTES_MAX: usize = 1 << 20;
 pub const LARGE_SEND_BYTES: usize = 16 << 10;
 /// Endpoints of one data core.
 pub const ENDPOINTS_MAX: usize = 16 << 10;
+/// One in so many places of a core is never a stream's: a core that is full of them can still be reached in frames.
+pub const FRAMES_SHARE: usize = 16;
 /// Provided receive buffers of one data core, unless configured otherwise. A power of two.
 pub const RX_BUFFERS: u16 = 512;
 /// Completions taken in one poll, so that one busy connection cannot starve the timers.

@@ -217,7 +217,8 @@ fn connections_past_the_limit_are_closed_and_counted() {
             Err(_) => refused += 1,
         }
     }
-    assert!((36..=40).contains(&open.len()), "{} connections are open", open.len());
+    // (The last sixteenth of the places is not for RESP.)
+    assert!((36..=38).contains(&open.len()), "{} connections are open", open.len());
     assert_eq!(refused, 60 - open.len());
     let begin = Instant::now();
     while brick.metric("firebrick_connections_refused_total") < refused as f64 {

@@ -63,11 +63,12 @@ impl Tcp {
             return;
         }
         let port = listener.port;
-        let state = match port {
-            Port::Stream => State::Open,
-            Port::Frames => State::Greeting,
+        let admitted = match port {
+            Port::Stream if !self.table.takes_streams() => None,
+            Port::Stream => self.admit(result, port, State::Open),
+            Port::Frames => self.admit(result, port, State::Greeting),
         };
-        let Some(ep) = self.admit(result, port, state) else {
+        let Some(ep) = admitted else {
             self.counters.refused += 1;
             socket::close(result);
             return;

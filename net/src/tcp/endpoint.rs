@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 
 use crate::fabric::{CloseReason, Ep, Port};
 use crate::frame::{Decoder, HELLO_BYTES};
-use crate::limits::ENDPOINTS_MAX;
+use crate::limits::{ENDPOINTS_MAX, FRAMES_SHARE};
 
 use super::output::Output;
 
@@ -190,6 +190,11 @@ impl Table {
     /// The handle of a slot.
     pub fn handle(&self, slot: u32) -> Ep {
         Ep { slot, generation: self.slots[slot as usize].generation }
+    }
+
+    /// Whether one more stream may come in.
+    pub fn takes_streams(&self) -> bool {
+        self.len() < self.max - self.max / FRAMES_SHARE
     }
 
     /// Endpoints in use.

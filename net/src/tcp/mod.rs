@@ -42,7 +42,8 @@ use submit::Op;
 pub struct Config {
     /// Provided receive buffers, each [`crate::limits::RX_BUFFER_BYTES`]. A power of two.
     pub rx_buffers: u16,
-    /// Endpoints at most; a connection past them is accepted and closed. Up to [`ENDPOINTS_MAX`].
+    /// Endpoints at most; a connection past them is accepted and closed, a stream already when the places that are left
+    /// are those of frames ([`crate::limits::FRAMES_SHARE`]). Up to [`ENDPOINTS_MAX`].
     pub endpoints_max: usize,
 }
 

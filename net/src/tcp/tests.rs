@@ -216,6 +216,24 @@ fn an_aborted_connection_takes_back_what_its_peer_has_not_taken() {
     assert!(came.len() < sent, "{} bytes of {sent} came", came.len());
 }
 
+/// Bricks speak frames: one that streams have filled must not look unreachable to the others.
+#[test]
+fn streams_do_not_take_the_last_places() {
+    let mut tcp = Tcp::new(Config { endpoints_max: 32, ..Config::default() }).unwrap();
+    let streams = tcp.listen(ANY, Port::Stream).unwrap();
+    let frames = tcp.listen(ANY, Port::Frames).unwrap();
+    let _streams: Vec<_> = (0..40).map(|_| TcpStream::connect(streams).unwrap()).collect();
+    let mut open = 0;
+    turn_until(&mut tcp, |tcp, event| {
+        open += usize::from(matches!(event, Event::Opened { .. }));
+        open as u64 + tcp.counters().refused == 40
+    });
+    assert_eq!((open, tcp.endpoints()), (30, 30));
+    let mut brick = TcpStream::connect(frames).unwrap();
+    brick.write_all(&Hello::OURS.encode()).unwrap();
+    turn_until(&mut tcp, |_, event| matches!(event, Event::Opened { port: Port::Frames, .. }));
+}
+
 /// A peer whose host has gone says nothing: its connection must not be kept for ever.
 #[test]
 fn what_is_accepted_is_asked_for_a_sign_of_life() {
