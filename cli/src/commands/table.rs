@@ -123,7 +123,8 @@ fn served(status: &Value, table: &str, late: bool) -> Progress {
     let of_table = |p: &&Value| p["table"] == table;
     let all: Vec<&Value> = items(&status["partitions"]).iter().filter(of_table).collect();
     let waiting: Vec<&Value> = all.iter().filter(|p| p["epoch"] != p["active"]).copied().collect();
-    if waiting.is_empty() {
+    // (None at all: the brick that is asked has not heard of the table yet.)
+    if waiting.is_empty() && !all.is_empty() {
         return Progress::Done;
     }
     let full = |name: &Value| {
@@ -153,11 +154,14 @@ fn served(status: &Value, table: &str, late: bool) -> Progress {
         )));
     }
     if late {
-        return Progress::Failed(CliError::Failed(format!(
-            "{made}, but {n} of its {of} partitions are not served yet: see `firebrick status`"
-        )));
+        let lacks = match of {
+            0 => "the brick that was asked does not know it yet".to_owned(),
+            _ => format!("{n} of its {of} partitions are not served yet"),
+        };
+        let text = format!("{made}, but {lacks}: see `firebrick status`");
+        return Progress::Failed(CliError::Failed(text));
     }
-    Progress::Waits(format!("{n} of {of} begin"), ((of - n) * 100 / of) as u64)
+    Progress::Waits(format!("{n} of {of} begin"), ((of - n) * 100 / of.max(1)) as u64)
 }
 
 /// A line for each table.
@@ -199,6 +203,11 @@ mod tests {
             "partitions": [partition(1, "t", 2, &["a"]), partition(2, "u", 1, &["a"])],
         });
         assert_eq!(told(&status, true), Ok(true));
+        // The brick that is asked may not have heard of the table yet.
+        let partitions = status["partitions"].take();
+        assert_eq!(told(&status, false), Ok(false));
+        assert!(matches!(told(&status, true), Err(CliError::Failed(_))));
+        status["partitions"] = partitions;
         status["partitions"][1] = partition(2, "t", 1, &["b", "a"]);
         assert_eq!(told(&status, false), Ok(false));
         let why = "the table t is made, but 1 of its 2 partitions are not served yet";
