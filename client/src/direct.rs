@@ -325,7 +325,8 @@ impl Direct {
                 let Some(at) = self.lines.iter().position(|l| l.ep == ep) else { return };
                 let line = &mut self.lines[at];
                 if !line.others.is_empty()
-                    && let Ok(ep) = dial_next(&mut self.fabric, &mut line.others)
+                    && let Ok(ep) =
+                        dial_next(&mut line.others, |at| self.fabric.dial(at, Port::Frames))
                 {
                     line.ep = ep;
                     return;
@@ -369,7 +370,7 @@ impl Direct {
         address: &Arc<str>,
         mut others: Vec<SocketAddr>,
     ) -> std::io::Result<()> {
-        let ep = dial_next(&mut self.fabric, &mut others)?;
+        let ep = dial_next(&mut others, |at| self.fabric.dial(at, Port::Frames))?;
         self.lines.push(Line { link, ep, address: address.clone(), others, held: Vec::new() });
         Ok(())
     }
@@ -417,10 +418,18 @@ fn resolve(address: &str) -> std::io::Result<Vec<SocketAddr>> {
     Ok(all)
 }
 
-fn dial_next(fabric: &mut Tcp, others: &mut Vec<SocketAddr>) -> std::io::Result<Ep> {
-    let next = others.pop();
-    let next = next.ok_or_else(|| std::io::Error::other("the name has no address"))?;
-    fabric.dial(next, Port::Frames)
+/// Dials the last one for which there can be a socket: the system may lack IPv6, which `localhost` names first.
+fn dial_next<T>(
+    others: &mut Vec<SocketAddr>,
+    mut dial: impl FnMut(SocketAddr) -> std::io::Result<T>,
+) -> std::io::Result<T> {
+    let mut result = Err(std::io::Error::other("the name has no address"));
+    while result.is_err()
+        && let Some(next) = others.pop()
+    {
+        result = dial(next);
+    }
+    result
 }
 
 fn why(address: &Arc<str>, reason: &CloseReason) -> Error {
@@ -466,5 +475,17 @@ mod tests {
             direct.turn(1_000_000, &mut |_: u64, _: Result<Reply<'_>>| {}).unwrap();
             assert!(boot_ns() - began < 5_000_000_000, "nobody dialled the second address");
         }
+    }
+
+    #[test]
+    fn an_address_without_a_socket_leads_to_the_next() {
+        let mut others = vec!["127.0.0.1:1".parse().unwrap(), "[::1]:1".parse().unwrap()];
+        let no_v6 = |at: SocketAddr| {
+            let lacks = || std::io::Error::from_raw_os_error(97); // EAFNOSUPPORT
+            if at.is_ipv4() { Ok(at) } else { Err(lacks()) }
+        };
+        assert_eq!(dial_next(&mut others, no_v6).unwrap().port(), 1);
+        others.push("[::1]:1".parse().unwrap());
+        assert_eq!(dial_next(&mut others, no_v6).unwrap_err().raw_os_error(), Some(97));
     }
 }
