@@ -35,7 +35,7 @@ pub const CQ_ENTRIES: u32 = 4096;
 pub const BACKLOG: i32 = 4096;
 /// An accepted or dialled frames connection must have shaken hands after this long.
 pub const HANDSHAKE_NS_MAX: u64 = 10_000_000_000;
-/// A closed endpoint has this long to send what was queued.
+/// A closed endpoint whose peer has taken nothing of what was queued for so long is given up.
 pub const DRAIN_NS_MAX: u64 = 5_000_000_000;
 /// A listener that ran out of file descriptors tries again after this long.
 pub const ACCEPT_RETRY_NS: u64 = 100_000_000;

@@ -37,7 +37,9 @@ impl Tcp {
             return;
         }
         endpoint.state = if endpoint.state < State::Open { State::Dying } else { State::Draining };
-        self.drains.push_back((self.now + DRAIN_NS_MAX, ep));
+        let due = self.now + DRAIN_NS_MAX;
+        endpoint.drain_due = due;
+        self.drains.push_back((due, ep));
         self.sweep_later(ep.slot);
         self.or_fail(ep, |tcp| tcp.stop_receiving(ep.slot));
     }
@@ -135,8 +137,14 @@ impl Tcp {
             }
         }
         while let Some(ep) = pop_due(&mut self.drains, self.now) {
-            if self.table.get(ep).is_some_and(|e| e.state == State::Draining) {
-                self.fail(ep, CloseReason::Io(libc::ETIMEDOUT));
+            match self.table.get(ep).filter(|e| e.state == State::Draining).map(|e| e.drain_due) {
+                // Its peer has taken something meanwhile.
+                Some(due) if due > self.now => {
+                    let at = self.drains.partition_point(|(other, _)| *other <= due);
+                    self.drains.insert(at, (due, ep));
+                }
+                Some(_) => self.fail(ep, CloseReason::Io(libc::ETIMEDOUT)),
+                None => {}
             }
         }
     }

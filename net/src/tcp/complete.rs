@@ -4,7 +4,9 @@ use io_uring::cqueue;
 
 use crate::fabric::{CloseReason, Ep, Event, Port, Rx, RxInner};
 use crate::frame::{Decoded, Decoder, HELLO_BYTES, Hello};
-use crate::limits::{ACCEPT_RETRY_NS, ASSEMBLY_BYTES_MAX, HANDSHAKE_NS_MAX, OUT_BYTES_MAX};
+use crate::limits::{
+    ACCEPT_RETRY_NS, ASSEMBLY_BYTES_MAX, DRAIN_NS_MAX, HANDSHAKE_NS_MAX, OUT_BYTES_MAX,
+};
 
 use super::endpoint::{Input, State};
 use super::submit::Op;
@@ -126,6 +128,9 @@ impl Tcp {
             return;
         }
         let sent = result.max(0) as usize;
+        if sent > 0 {
+            endpoint.drain_due = self.now + DRAIN_NS_MAX;
+        }
         self.counters.bytes_out += sent as u64;
         let done = |token, len: u32| out.push(Event::Done { token, result: len as i32 });
         if !endpoint.output.landed(sent, &mut self.pool, done) {

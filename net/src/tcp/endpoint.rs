@@ -52,6 +52,8 @@ pub struct Endpoint {
     /// When it last got a receive buffer, or began: the core's count of buffers then.
     pub fed_at: u64,
     pub sending: bool,
+    /// While it drains: when it is given up.
+    pub drain_due: u64,
     pub connecting: bool,
     /// Receiving is stopped until the output has drained.
     pub paused: bool,
@@ -86,6 +88,7 @@ impl Endpoint {
             receiving: false,
             fed_at: 0,
             sending: false,
+            drain_due: 0,
             connecting: false,
             paused: false,
             reads_on: false,
