@@ -119,6 +119,15 @@ impl Replicas {
         self.members.iter().chain(&self.learners).find(|m| m.brick == brick).copied()
     }
 
+    /// A process of a brick is a member, and is asked to stop.
+    pub fn asks_to_stop(&self, brick: u32, incarnation: u64) -> bool {
+        let named = match self.intent {
+            Intent::None => false,
+            Intent::Leave { brick: b } | Intent::StepDown { brick: b } => b == brick,
+        };
+        named && self.members.iter().any(|m| (m.brick, m.incarnation) == (brick, incarnation))
+    }
+
     /// Where in the group a brick is.
     pub fn position(&self, brick: u32) -> Option<usize> {
         self.members.iter().position(|m| m.brick == brick)

@@ -7,7 +7,7 @@ use super::backup::Follow;
 use super::peers::PeerState;
 use super::source::Listing;
 use super::{Action, Actions, OwnedAnswer, Replica, Report, State};
-use crate::maps::{Intent, Member, Replicas};
+use crate::maps::{Member, Replicas};
 use crate::op::{Answer, Now, Route};
 use crate::wire::Peer;
 
@@ -216,13 +216,8 @@ impl Replica {
                 }
             }
         }
-        let brick = self.group.me.brick;
-        let asked = match group.intent {
-            Intent::None => false,
-            Intent::Leave { brick: b } | Intent::StepDown { brick: b } => b == brick,
-        };
-        let member = matches!(self.group.role, Role::Primary | Role::Backup);
-        match (asked && member, self.group.stop) {
+        let me = self.group.me;
+        match (group.asks_to_stop(me.brick, me.incarnation), self.group.stop) {
             (true, Stop::No) => {
                 self.group.stop = Stop::Asked;
                 self.wake_reads(now, true, out);

@@ -51,6 +51,7 @@ pub use actions::{Action, Actions, Outcome, OwnedAnswer, Report};
 pub use execute::Reads;
 pub use group::Me;
 use group::NoRoom;
+pub use primary::REPORT_NS;
 pub use recover::Recovering;
 pub use tick::Budget;
 

@@ -17,7 +17,7 @@ const COMMIT_NS: u64 = 50_000;
 /// A vote outstanding for this long (a lease) is reported.
 pub(super) const SILENT_NS: u64 = 500_000_000;
 /// Reports are repeated this far apart.
-pub(super) const REPORT_NS: u64 = 100_000_000;
+pub const REPORT_NS: u64 = 100_000_000;
 /// A learner that lacks more of the tail than this is given up.
 const LEARNER_BEHIND_MAX: u64 = 256 << 20;
 /// The vote of a learner this close to the tail is required: commits wait for so much at most.

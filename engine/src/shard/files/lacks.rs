@@ -2,7 +2,7 @@
 
 use firebrick_partition::keeper::Lack;
 use firebrick_partition::log::storage::{Job, StorageError};
-use firebrick_partition::replica::Replica;
+use firebrick_partition::replica::{Action, REPORT_NS, Replica, Report};
 
 use super::{Files, Store, is_over};
 
@@ -11,11 +11,21 @@ const AGAIN_NS: u64 = 250_000_000;
 /// Between two sentences about it.
 const TOLD_NS: u64 = 60_000_000_000;
 
+/// A partition whose files could not be opened.
+#[derive(Clone, Copy, Debug)]
+struct Unopened {
+    partition: u32,
+    /// The keepers were told that it has stopped in this epoch: that binds, so it is not opened in it. 0: in none.
+    stopped_in: u32,
+}
+
 /// See the module's text. Spares have times of their own.
 #[derive(Debug, Default)]
 pub(super) struct Lacks {
     /// Partitions whose files could not be opened for it; they count as being opened.
-    pub opening: Vec<u32>,
+    opening: Vec<Unopened>,
+    /// When to say next of them which have stopped.
+    report_at: u64,
     /// When to try again, after a job that failed.
     at_ns: Option<u64>,
     told_ns: Option<u64>,
@@ -27,6 +37,13 @@ impl Files {
     pub(super) fn lacks(&mut self, store: &Store, error: &StorageError) {
         self.lacks.at_ns.get_or_insert(store.now.boot_ns + AGAIN_NS);
         self.tell_lack(store, error);
+    }
+
+    /// The partition was not opened for it.
+    pub(super) fn lacks_partition(&mut self, store: &mut Store, id: u32, error: &StorageError) {
+        store.roomless.insert(id);
+        self.lacks.opening.push(Unopened { partition: id, stopped_in: 0 });
+        self.lacks(store, error);
     }
 
     /// Not each time: under load a full disk has room for a segment now and then.
@@ -53,15 +70,43 @@ impl Files {
         Some(Lack { why: why.to_owned(), partitions })
     }
 
+    /// A partition that is not open has nothing in flight here: asked to stop, it has.
+    fn stop_unopened(&mut self, store: &mut Store) {
+        let now_ns = store.now.boot_ns;
+        if self.lacks.opening.is_empty() || now_ns < self.lacks.report_at {
+            return;
+        }
+        let me = store.peers.me;
+        for unopened in &mut self.lacks.opening {
+            let partition = unopened.partition;
+            let Some(entry) = store.routes.partition(partition) else { continue };
+            let epoch = entry.route.epoch;
+            if entry.replicas.asks_to_stop(me.brick, me.incarnation) {
+                unopened.stopped_in = epoch;
+            }
+            if unopened.stopped_in == epoch {
+                self.lacks.report_at = now_ns + REPORT_NS;
+                store.actions.list.push(Action::Report(Report::Stopped { partition, epoch }));
+            }
+        }
+    }
+
     /// Has done again what failed, when it is time.
     pub(super) fn try_again(&mut self, store: &mut Store) {
+        self.stop_unopened(store);
         if self.lacks.at_ns.take_if(|at| store.now.boot_ns >= *at).is_none() {
             return;
         }
         let (core, routes) = (store.core(), std::sync::Arc::clone(&store.routes));
-        for partition in std::mem::take(&mut self.lacks.opening) {
-            self.opening.retain(|&id| id != partition);
+        for unopened in std::mem::take(&mut self.lacks.opening) {
+            let partition = unopened.partition;
             let entry = routes.partition(partition);
+            if entry.is_some_and(|entry| entry.here && entry.route.epoch == unopened.stopped_in) {
+                self.lacks.opening.push(unopened);
+                self.lacks.at_ns = Some(store.now.boot_ns + AGAIN_NS);
+                continue;
+            }
+            self.opening.retain(|&id| id != partition);
             if !entry.is_some_and(|entry| entry.here && entry.core == core) {
                 store.roomless.remove(&partition);
             }

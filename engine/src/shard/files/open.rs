@@ -121,9 +121,7 @@ impl Files {
     ) {
         let opened = match result {
             Err(error) if error.is_no_space() => {
-                store.roomless.insert(partition);
-                self.lacks.opening.push(partition);
-                self.lacks(store, &error);
+                self.lacks_partition(store, partition, &error);
                 return;
             }
             result => result,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use firebrick_partition::keeper::Lack;
-use firebrick_partition::maps::{Durability, Member, Replicas, Routes};
+use firebrick_partition::maps::{Durability, Intent, Member, Replicas, Routes};
+use firebrick_partition::replica::{Replica, Report};
 use firebrick_partition::{Condition, Op};
 
 use super::catalog::BRICK;
@@ -140,4 +141,38 @@ fn a_partition_that_left_before_it_could_be_opened_is_no_lack_any_more() {
     });
     rig.run_for(600_000_000);
     assert_eq!(told_lack(&mut rig), None);
+}
+
+/// Others wait for its word, and act on it: so it is not opened in that epoch any more.
+#[test]
+fn a_partition_that_cannot_be_opened_stops_when_it_is_asked_to() {
+    let (mut rig, partition) = unopened();
+    let intent = Intent::Leave { brick: BRICK };
+    // (As a backup or as a primary, which this one is.)
+    let epoch = rig.cores[0].shard.store.routes.partition(partition).unwrap().route.epoch;
+    let stops = |rig: &mut Rig, epoch: u32| {
+        let said = std::iter::from_fn(|| rig.queue.take());
+        let stopped = Report::Stopped { partition, epoch };
+        said.filter(|said| matches!(said, ControlRequest::Report(r) if *r == stopped)).count()
+    };
+    change_group(&mut rig, |group| {
+        group.members[0].incarnation += 1;
+        group.intent = intent;
+    });
+    rig.run_for(300_000_000);
+    assert_eq!(stops(&mut rig, epoch), 0, "another process is asked");
+    change_group(&mut rig, |group| (group.intent, group.active) = (intent, 0));
+    rig.run_for(1_000_000_000);
+    let told = stops(&mut rig, epoch);
+    assert!((8..=10).contains(&told), "{told} times");
+    rig.no_room_to_open = false;
+    change_group(&mut rig, |_| {});
+    rig.run_for(1_000_000_000);
+    assert!(!rig.cores[0].shard.store.has(partition), "it said that it does not begin this epoch");
+    change_group(&mut rig, |group| (group.epoch, group.active) = (epoch + 1, epoch + 1));
+    rig.run_for(1_000_000_000);
+    assert!(rig.cores[0].shard.store.at(partition).is_some_and(Replica::is_serving));
+    stops(&mut rig, epoch);
+    rig.run_for(300_000_000);
+    assert_eq!(stops(&mut rig, epoch) + stops(&mut rig, epoch + 1), 0);
 }

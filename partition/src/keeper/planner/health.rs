@@ -86,7 +86,12 @@ pub(super) fn look(scene: &mut Scene<'_>, planner: &mut Planner) {
         }
     }
     for (from, report, _) in &scene.reports {
-        if let Report::Silent { brick, .. } = report
+        // (One that says that it has no room for the partition is not out of reach.)
+        let lacks = |partition: &u32, brick: &u32| {
+            scene.leases.lack(*brick).is_some_and(|lack| lack.partitions.contains(partition))
+        };
+        if let Report::Silent { partition, brick, .. } = report
+            && !lacks(partition, brick)
             && live.contains(from)
             && live.contains(brick)
             && brick != from

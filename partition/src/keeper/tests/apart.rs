@@ -78,3 +78,36 @@ fn a_complaint_that_is_not_repeated_is_withdrawn() {
         assert_eq!(asked, !withdrawn);
     }
 }
+
+/// Several primaries wait for it and it says why it does not vote: it leaves their groups, and keeps its lease.
+#[test]
+fn a_brick_without_room_for_a_partition_is_not_out_of_reach() {
+    let keepers = group_of(3);
+    let (mut leases, mut planner) = (Leases::default(), Planner::default());
+    leases.lead(1, &keepers);
+    let silent = Report::Silent { partition: 1, epoch: now(&keepers).0, brick: 2 };
+    let mut asked = false;
+    for n in 0..40_u64 {
+        let at = 1_000 * MS + n * 50 * MS;
+        for brick in 1..=3_u32 {
+            let lack = Lack { why: "it is full".into(), partitions: vec![1] };
+            let heartbeat = Heartbeat {
+                brick,
+                incarnation: u64::from(brick) * 100,
+                reports: if brick != 2 && n >= 10 { vec![silent] } else { Vec::new() },
+                lack: (brick == 2).then_some(lack),
+                ..Heartbeat::default()
+            };
+            assert!(leases.heartbeat(at, &keepers, &heartbeat));
+            let answer = leases.answer(at, &keepers, brick, heartbeat.incarnation, 0);
+            assert!(answer.is_some(), "{brick} is suspended in round {n}");
+        }
+        let leaves = Entry::SetIntent {
+            partition: 1,
+            epoch: now(&keepers).0,
+            intent: crate::maps::Intent::Leave { brick: 2 },
+        };
+        asked |= plan(at, &keepers, &mut leases, &mut planner).contains(&leaves);
+    }
+    assert!(asked);
+}
