@@ -401,9 +401,10 @@ fn a_close_waits_for_a_slow_reader_to_take_what_was_queued_but_not_for_ever() {
     assert_eq!(server.quiet(5), []);
     let reads = boot_ns() + limits::DRAIN_NS_MAX - 1_000_000_000;
     let out = server.tcp.counters().bytes_out;
+    let mut bytes = vec![0; 64 << 10];
     never.set_nonblocking(true).unwrap();
     while server.tcp.counters().bytes_out == out {
-        let _ = never.read(&mut [0; 64 << 10]);
+        let _ = never.read(&mut bytes);
         assert_eq!(server.turn_at(reads), []);
     }
     let turns =

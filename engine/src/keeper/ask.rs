@@ -85,7 +85,7 @@ impl Finder {
                 }
                 Err(error) => {
                     self.distrust(&at);
-                    return in_doubt(error.to_string());
+                    return if error.sent { in_doubt(error.text) } else { not_now(error.text) };
                 }
             }
         }

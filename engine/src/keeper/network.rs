@@ -74,11 +74,11 @@ impl Peer {
 
 /// What a keeper answers that cannot do what it was asked: it is stopping, most likely.
 fn unexpected(answer: &Answer) -> Unreachable {
-    let what = match answer {
+    let text = match answer {
         Answer::Refused(why) => why.clone(),
         _ => "it answered something else than was asked".to_owned(),
     };
-    Unreachable::new(&LinkError(what))
+    Unreachable::new(&LinkError { text, sent: true })
 }
 
 impl RaftNetwork<Keeping> for Peer {

@@ -42,13 +42,24 @@ pub(crate) enum Lane {
     Asks,
 }
 
-/// Why there is no answer; a sentence.
+/// Why there is no answer.
 #[derive(Clone, Debug)]
-pub(crate) struct LinkError(pub(crate) String);
+pub(crate) struct LinkError {
+    /// A sentence.
+    pub(crate) text: String,
+    /// The question may have arrived.
+    pub(crate) sent: bool,
+}
+
+impl LinkError {
+    fn unsent(text: impl Into<String>) -> Self {
+        Self { text: text.into(), sent: false }
+    }
+}
 
 impl fmt::Display for LinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&self.text)
     }
 }
 
@@ -89,11 +100,11 @@ impl Links {
             from: self.0.brick.load(Ordering::Relaxed) as u32,
             to,
         };
-        let late = || LinkError(format!("{at} gave no answer within {} ms", within.as_millis()));
         let answer = timeout(within, link.exchange(at, hello, question, tail)).await;
         answer.unwrap_or_else(|_| {
             link.give_up_if_silent();
-            Err(late())
+            let text = format!("{at} gave no answer within {} ms", within.as_millis());
+            Err(LinkError { text, sent: true })
         })
     }
 
@@ -123,10 +134,11 @@ impl Link {
         let (number, waiting) = conn.begin()?;
         let _end = Pending { conn: &conn, number };
         let question = Question { number, relayed, ask };
-        let bytes = frame::encode(&question, tail).map_err(|error| LinkError(error.to_string()))?;
-        let closed = || LinkError(format!("{at} closed the connection"));
-        conn.out.send(bytes).await.map_err(|_| closed())?;
-        waiting.await.map_err(|_| closed())
+        let bytes = frame::encode(&question, tail);
+        let bytes = bytes.map_err(|error| LinkError::unsent(error.to_string()))?;
+        let closed = |sent| LinkError { text: format!("{at} closed the connection"), sent };
+        conn.out.send(bytes).await.map_err(|_| closed(false))?;
+        waiting.await.map_err(|_| closed(true))
     }
 
     /// The connection, or the one that is being made. Making it goes on when whoever asked gives up.
@@ -142,7 +154,7 @@ impl Link {
                         let conn = timeout(CONNECT_TIMEOUT, Conn::open(&at, hello)).await;
                         let conn = conn.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
                         made.send_replace(Some(conn.map(Arc::new).map_err(|error| {
-                            LinkError(format!("{at} cannot be reached: {error}"))
+                            LinkError::unsent(format!("{at} cannot be reached: {error}"))
                         })));
                     });
                     *slot = Some(connecting.clone());
@@ -153,7 +165,10 @@ impl Link {
         let made = connecting.wait_for(Option::is_some).await;
         match made.map(|made| made.clone()) {
             Ok(Some(conn)) => conn,
-            _ => Err(LinkError(format!("{at} cannot be reached: the brick is stopping"))),
+            _ => {
+                let text = format!("{at} cannot be reached: the brick is stopping");
+                Err(LinkError::unsent(text))
+            }
         }
     }
 
@@ -226,7 +241,8 @@ impl Conn {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut pending = lock(&self.pending);
         if pending.len() >= PENDING_MAX {
-            return Err(LinkError(format!("{PENDING_MAX} questions wait for answers already")));
+            let text = format!("{PENDING_MAX} questions wait for answers already");
+            return Err(LinkError::unsent(text));
         }
         if pending.is_empty() {
             // Silence counts from the first question that waits.

@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 use super::frame::{self, Greeting, Hello};
 use super::message::{JoinAnswer, Question};
 use super::*;
+use crate::keeper::Finder;
 
 /// Answers joins, and refuses all else.
 struct Echo;
@@ -88,6 +89,21 @@ fn questions_are_answered_on_one_connection_and_a_slow_one_holds_up_no_other() {
         let brief = Duration::from_millis(50);
         let late = links.ask(&at, 3, Lane::Asks, (false, Ask::Maps { since: 1 }), &[], brief).await;
         assert!(late.unwrap_err().to_string().contains("no answer within 50 ms"));
+    });
+}
+
+#[test]
+fn only_what_may_have_arrived_is_in_doubt() {
+    let (runtime, at) = serving();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    runtime.block_on(async {
+        for (at, why) in [(nobody, Why::NotNow), (at, Why::InDoubt)] {
+            let links = Links::default();
+            links.set_me(77, 9);
+            let mut finder = Finder::new(links, [at.to_string()]);
+            let asked = finder.ask(&Ask::Maps { since: 1 }, Duration::from_millis(200)).await;
+            assert_eq!(asked.unwrap_err().why, why);
+        }
     });
 }
 
