@@ -163,13 +163,9 @@ impl Link {
             }
         };
         let made = connecting.wait_for(Option::is_some).await;
-        match made.map(|made| made.clone()) {
-            Ok(Some(conn)) => conn,
-            _ => {
-                let text = format!("{at} cannot be reached: the brick is stopping");
-                Err(LinkError::unsent(text))
-            }
-        }
+        made.ok().and_then(|made| made.clone()).unwrap_or_else(|| {
+            Err(LinkError::unsent(format!("{at} cannot be reached: the brick is stopping")))
+        })
     }
 
     fn is_open(&self) -> bool {
