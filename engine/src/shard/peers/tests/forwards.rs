@@ -81,7 +81,9 @@ fn a_read_is_not_tried_behind_a_write_in_doubt() {
         let mut forwards = Forwards::default();
         if is_reversed {
             let taken = [forwards.take_slot(), forwards.take_slot()];
-            taken.into_iter().for_each(|slot| forwards.give_slot(slot));
+            for slot in taken {
+                forwards.give_slot(slot);
+            }
         }
         let slots = pipeline(&mut forwards, &[7, 7]);
         assert_eq!(slots[0] > slots[1], is_reversed);
