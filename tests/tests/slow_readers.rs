@@ -166,6 +166,11 @@ fn many_that_read_no_giants_cost_what_a_core_may() {
     });
     eprintln!("a hundred and fifty that do not read cost {} MiB", grown >> 20);
     assert!(grown < 640 << 20, "a hundred and fifty that do not read cost {} MiB", grown >> 20);
+    // Who takes nothing for two seconds is closed, and so there is room for who reads.
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(brick.metric("firebrick_stalled_closed_total") > 0.0, "nobody was closed");
+    let found = brick.connect().call(&["GET", "giant"]).expect("the brick answers");
+    assert!(found == Value::Bulk(vec![b'g'; BIG]));
     drop(deaf);
     store(&mut other, "giant", BIG);
     is_quick(&mut other, "when they are gone");

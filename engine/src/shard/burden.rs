@@ -3,6 +3,7 @@
 //! A connection has at most [`AHEAD_BYTES_MAX`](crate::resp::limits::AHEAD_BYTES_MAX) and a reply, or an out buffer and a
 //! reply. Many that do not read would still fill the memory: past [`CORE_BYTES_MAX`] of all of them only those are served
 //! that have nothing waiting, and who takes nothing for [`STALLED_NS`] is closed, the largest first, until there is room.
+//! While a client has taken all and waits for this brick, be it to be served, that time is not the client's.
 //!
 //! And a client is never left without a word: one that has had no answer for
 //! [`ANSWER_NS_MAX`](crate::resp::limits::ANSWER_NS_MAX) is told so. (Whatever its request waits for: keepers without a
@@ -27,6 +28,8 @@ pub(super) struct Burden {
     pub bytes: usize,
     /// Connections that are not served because of it.
     pub barred: Vec<Ep>,
+    /// The one of them that is served all the same.
+    pub passes: Option<Ep>,
     /// When to look at all of them.
     pub look_ns: u64,
     looked_ns: u64,
@@ -34,7 +37,7 @@ pub(super) struct Burden {
 
 impl Default for Burden {
     fn default() -> Self {
-        Self { bytes: 0, barred: Vec::new(), look_ns: u64::MAX, looked_ns: 0 }
+        Self { bytes: 0, barred: Vec::new(), passes: None, look_ns: u64::MAX, looked_ns: 0 }
     }
 }
 
@@ -48,12 +51,17 @@ impl Burden {
     /// Notes what a connection has waiting now.
     #[inline]
     pub fn note<F: Fabric>(&mut self, fabric: &F, ep: Ep, resp: &mut Resp, now: Now) {
+        if resp.shed {
+            return;
+        }
         let held = resp.conn.held_bytes();
-        let (bytes, left) = (fabric.kept(ep) + held, fabric.queued(ep) + held);
-        if left < resp.left || resp.left == 0 {
+        let queued = fabric.queued(ep);
+        let (bytes, left) = (fabric.kept(ep) + held, queued + held);
+        let awaits = queued == 0 && (resp.queued || resp.conn.outstanding() > 0);
+        if left < resp.left || resp.left == 0 || resp.awaits {
             resp.took_ns = now.boot_ns;
         }
-        resp.left = left;
+        (resp.left, resp.awaits) = (left, awaits);
         self.bytes = self.bytes + bytes - resp.bytes;
         resp.bytes = bytes;
         if self.bytes >= CORE_BYTES_MAX {
@@ -73,9 +81,10 @@ impl<F: Fabric> Shard<F> {
             return;
         }
         (self.burden.look_ns, self.burden.looked_ns) = (u64::MAX, now.boot_ns);
-        let (mut stalled, mut late) = (Vec::new(), Vec::new());
+        let (mut stalled, mut late, mut drains) = (Vec::new(), Vec::new(), false);
         for (ep, resp) in self.conns.resp() {
             self.burden.note(&self.fabric, ep, resp, now);
+            drains |= !resp.shed && (self.fabric.queued(ep) > 0 || resp.conn.outstanding() > 0);
             if resp.left > 0 && now.boot_ns >= resp.took_ns + STALLED_NS {
                 stalled.push((resp.bytes, ep));
             }
@@ -95,6 +104,8 @@ impl<F: Fabric> Shard<F> {
                 self.shed_resp(ep);
             }
         }
+        // When all that there is are commands that are not served, nothing else makes room.
+        self.burden.passes = self.burden.barred.first().copied().filter(|_| !drains);
         self.resume.append(&mut self.burden.barred);
     }
 
@@ -104,6 +115,7 @@ impl<F: Fabric> Shard<F> {
         self.store.counts.stalled_closed += 1;
         self.fabric.abort(ep);
         self.burden.bytes -= mem::take(&mut resp.bytes);
+        (resp.left, resp.shed) = (0, true);
         self.conns.put_resp(ep, resp);
     }
 

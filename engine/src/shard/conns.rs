@@ -57,7 +57,11 @@ pub struct Resp {
     pub bytes: usize,
     /// Of them, those that the kernel has not taken either.
     pub left: usize,
-    /// When those became less, or began to be some.
+    /// It is being closed for what it keeps, which counts no more (or others would be closed for it too).
+    pub shed: bool,
+    /// It had taken all then, and waited for this brick.
+    pub awaits: bool,
+    /// When those that are left became less or began to be some, or it waited for this brick.
     pub took_ns: u64,
 }
 

@@ -110,6 +110,8 @@ impl<F: Fabric> Shard<F> {
             finished: false,
             bytes: 0,
             left: 0,
+            shed: false,
+            awaits: false,
             took_ns,
         });
         self.conns.insert(ep, Kind::Resp(Some(resp)));
@@ -137,7 +139,8 @@ impl<F: Fabric> Shard<F> {
     fn serve_resp(&mut self, ep: Ep, rx: Option<&Rx>) {
         let Some(mut resp) = self.conns.take_resp(ep) else { return };
         self.burden.note(&self.fabric, ep, &mut resp, self.store.now);
-        let room = if self.burden.bars(&resp) { 0 } else { ROOM_BYTES };
+        let passes = self.burden.passes.take_if(|passes| *passes == ep).is_some();
+        let room = if !passes && self.burden.bars(&resp) { 0 } else { ROOM_BYTES };
         let out = self.fabric.out(ep).map(mem::take);
         if let Some(mut out) = out {
             let mut front = Front {

@@ -1,7 +1,8 @@
 //! RESP connections whose answers are late, whose output is full, or who are gone.
 
-use super::resp_client::RespClient;
+use super::resp_client::{RespClient, command};
 use super::rig::{Build, Rig};
+use crate::resp::limits::{CORE_BYTES_MAX, STALLED_NS};
 use firebrick_partition::maps::Durability;
 
 fn settle(rig: &mut Rig, client: &mut RespClient, limit_ns: u64) {
@@ -105,4 +106,34 @@ fn late_replies_do_not_reach_the_next_connection_of_the_slot() {
         rig.run_for(10_000_000);
         new.read(rig.now);
     }
+}
+
+/// The disk stalls, and what all wait for is more than a core may keep: it is not theirs to be closed for, neither
+/// meanwhile nor when the answers are there.
+#[test]
+fn clients_that_this_brick_keeps_waiting_are_not_closed() {
+    let mut rig = Rig::new(Build::new(5, 1, Durability::Sync)).serve();
+    let clients: Vec<_> = (0..40).map(|_| rig.stream(0)).collect();
+    rig.run_for(200_000);
+    rig.disk_stalled = true;
+    let echo = vec![b'e'; 7 << 20];
+    for (ep, peer) in &clients {
+        let set = command(&[b"SET", format!("of {}", ep.slot).as_bytes(), b"v"]);
+        peer.feed(rig.now, &[set, command(&[b"ECHO", &echo])].concat());
+    }
+    rig.pace.turn_ns = 1_000_000;
+    rig.run_for(2 * STALLED_NS + 500_000_000);
+    let bytes = rig.cores[0].shard.burden.bytes;
+    assert!(bytes >= CORE_BYTES_MAX, "all of them have {bytes} bytes waiting");
+    rig.disk_stalled = false;
+    // (None reads at once.)
+    rig.run_for(STALLED_NS / 2);
+    let mut due = vec![b"+OK\r\n$7340032\r\n\r\n".len() + echo.len(); clients.len()];
+    rig.run_until(5_000_000_000, |rig| {
+        for ((_, peer), due) in clients.iter().zip(&mut due) {
+            *due -= peer.taken(rig.now).len();
+        }
+        due.iter().all(|&due| due == 0) || rig.cores[0].shard.store.counts.stalled_closed > 0
+    });
+    assert_eq!(rig.cores[0].shard.store.counts.stalled_closed, 0);
 }
