@@ -66,6 +66,8 @@ struct Peer {
     address: Option<SocketAddr>,
     link: Link,
     came: Option<Came>,
+    /// Those that came before, from other cores of that brick, and had requests then: nobody is to wait on them for ever.
+    earlier: Vec<Ep>,
     /// The way that requests took.
     asked: Option<Ep>,
     /// Something was to be sent since the last look.
@@ -161,14 +163,18 @@ impl Peers {
     }
 
     fn entry(&mut self, brick: u32) -> &mut Peer {
-        let at = match self.all.binary_search_by_key(&brick, |p| p.brick) {
+        let at = self.entry_at(brick);
+        &mut self.all[at]
+    }
+
+    fn entry_at(&mut self, brick: u32) -> usize {
+        match self.all.binary_search_by_key(&brick, |p| p.brick) {
             Ok(at) => at,
             Err(at) => {
                 self.all.insert(at, Peer::new(brick));
                 at
             }
-        };
-        &mut self.all[at]
+        }
     }
 
     /// The open connection to a brick; if there is none, one is wanted from now on.
@@ -284,7 +290,8 @@ impl Peers {
     pub fn silent_ways(&self, now_ns: u64) -> impl Iterator<Item = Ep> {
         self.probes.silent(now_ns).filter_map(|brick| self.find(brick)).flat_map(|peer| {
             let ours = if let Link::Open(ep) = peer.link { Some(ep) } else { None };
-            [ours, peer.came.map(|came| came.ep)].into_iter().flatten()
+            let ways = [ours, peer.came.map(|came| came.ep)].into_iter().flatten();
+            ways.chain(peer.earlier.iter().copied())
         })
     }
 
@@ -326,13 +333,16 @@ impl Peers {
         if features & BOTH_WAYS == 0 || brick == 0 || brick == self.me.brick {
             return false;
         }
-        let peer = self.entry(brick);
+        let at = self.entry_at(brick);
+        let (peer, forwards) = (&mut self.all[at], &self.forwards);
         let known = peer.came.map_or(0, |came| came.incarnation).max(peer.incarnation);
         if incarnation < known {
             return false;
         }
-        peer.came = Some(Came { ep, incarnation, at_ns: now_ns });
+        let before = peer.came.replace(Came { ep, incarnation, at_ns: now_ns });
         peer.wanted = false;
+        peer.earlier.extend(before.map(|came| came.ep));
+        peer.earlier.retain(|&way| forwards.under_way(way));
         true
     }
 
@@ -375,6 +385,7 @@ impl Peer {
             address: None,
             link: Link::Down,
             came: None,
+            earlier: Vec::new(),
             asked: None,
             wanted: false,
             retry_ns: 0,

@@ -264,3 +264,37 @@ fn a_request_does_not_overtake_those_of_its_connection_on_a_way_that_was() {
     assert!(peers.forwards.answered(slot, Holder::Way(old)).is_some());
     assert!(!peers.overtakes(conn(1), 1));
 }
+
+/// Several cores of a brick may have dialled this one. When the brick falls silent, all ways that have requests are.
+#[test]
+fn a_request_on_an_earlier_way_does_not_wait_for_a_brick_that_is_silent() {
+    let mut scene = Scene::new();
+    let peers = &mut scene.ends[1].peers;
+    let hello =
+        wire::Hello { client: "brick", features: wire::BOTH_WAYS, brick: 1, incarnation: 1 };
+    let ways = [0, 1, 2].map(|n| Ep { slot: 70 + n, generation: 0 });
+    let mut slots = Vec::new();
+    for (n, way) in ways.into_iter().enumerate() {
+        assert!(peers.on_came(way, &hello, scene.now));
+        let conn = ConnId::new(Ep { slot: n as u32, generation: 0 });
+        peers.forwards.begin((conn, 0), 7, Vec::new(), false, 0).unwrap();
+        let Some(Ok(mut forward)) = peers.forwards.next(scene.now) else { panic!("it is fresh") };
+        forward.holder = Holder::Way(way);
+        slots.push(peers.forwards.take_slot());
+        peers.forwards.sent(slots[n], forward);
+    }
+    // (Nobody is there to answer.)
+    scene.ends[1].peers.probes.want(1, Some(address(9)), scene.now);
+    for _ in 0..1_500 {
+        scene.now += MS;
+        let end = &mut scene.ends[1];
+        end.peers.poll(&mut end.fake, scene.now);
+    }
+    let peers = &mut scene.ends[1].peers;
+    let silent: Vec<Ep> = peers.silent_ways(scene.now).collect();
+    assert!(ways.iter().all(|way| silent.contains(way)), "{silent:?}");
+    // One that has none any more is not kept in mind.
+    peers.forwards.answered(slots[0], Holder::Way(ways[0])).unwrap();
+    assert!(peers.on_came(Ep { slot: 80, generation: 0 }, &hello, scene.now));
+    assert!(peers.silent_ways(scene.now).all(|way| way != ways[0]));
+}
