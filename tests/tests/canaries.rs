@@ -250,7 +250,7 @@ fn whole_bricks_reads_by_a_backup_without_the_pending_rule() {
 #[test]
 fn whole_bricks_serving_before_take_over() {
     hunt_whole("early serving", Canary::ServeBeforeTakeOver, |seed| {
-        busy(whole(seed, &[kill, pause]))
+        busy(whole(seed, &[kill, storm]))
     });
 }
 
