@@ -5,6 +5,7 @@
 #[allow(dead_code)]
 mod brick;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -104,6 +105,12 @@ async fn a_dead_brick_costs_nobody_an_increment() {
     }
 }
 
+/// These bricks at these addresses.
+fn start_at(ids: [u32; 3], addresses: &[SocketAddr], store: &Arc<Mutex<Store>>) -> Vec<Brick> {
+    let start = |(id, at): (_, &SocketAddr)| Brick::start_as(id, *at, Fault::None, store.clone());
+    ids.into_iter().zip(addresses).map(start).collect()
+}
+
 /// All bricks stop, and each comes back where another one was. A client of before finds them.
 #[tokio::test]
 async fn bricks_that_changed_places_are_found() {
@@ -115,11 +122,7 @@ async fn bricks_that_changed_places_are_found() {
     }
     let addresses: Vec<_> = bricks.iter().map(|b| b.address).collect();
     drop(bricks);
-    let moved: Vec<_> = [2, 3, 1]
-        .into_iter()
-        .zip(addresses)
-        .map(|(id, address)| Brick::start_as(id, address, Fault::None, store.clone()))
-        .collect();
+    let moved = start_at([2, 3, 1], &addresses, &store);
     store.lock().unwrap().spread(&listens(&moved));
     for n in 0..40u64 {
         t.put(n, "after").await.unwrap();
@@ -128,19 +131,11 @@ async fn bricks_that_changed_places_are_found() {
     // They change back, which no map says, and once more to where the map has them.
     let addresses: Vec<_> = moved.iter().map(|b| b.address).collect();
     drop(moved);
-    let wrong: Vec<_> = [1, 2, 3]
-        .into_iter()
-        .zip(addresses.clone())
-        .map(|(id, address)| Brick::start_as(id, address, Fault::None, store.clone()))
-        .collect();
+    let wrong = start_at([1, 2, 3], &addresses, &store);
     let brief = t.with_deadline(Duration::from_millis(300));
     assert!(brief.put(0u64, "nobody serves it").await.is_err());
     drop(wrong);
-    let _back: Vec<_> = [2, 3, 1]
-        .into_iter()
-        .zip(addresses)
-        .map(|(id, address)| Brick::start_as(id, address, Fault::None, store.clone()))
-        .collect();
+    let _back = start_at([2, 3, 1], &addresses, &store);
     for n in 0..40u64 {
         t.put(n, "again").await.unwrap();
     }

@@ -275,17 +275,18 @@ impl Segment {
         (len >= crate::HEADER_BYTES && len <= self.end.saturating_sub(at)).then_some(len)
     }
 
-    /// Where the last whole record at or before `to` ends; one begins at `from`.
-    pub fn whole_until(&self, from: usize, to: usize) -> usize {
-        let mut at = from;
+    /// Where the last record that ends at or before `to` begins and ends; one begins at `from`.
+    pub fn last_whole(&self, from: usize, to: usize) -> Option<(usize, usize)> {
+        let (mut at, mut last) = (from, None);
         while let Some(len) = self.len_at(at) {
             let next = at + len.next_multiple_of(8);
             if next > to {
                 break;
             }
+            last = Some((at, next));
             at = next;
         }
-        at
+        last
     }
 
     /// Fewer tombstones are known to be newer than all of it than its first page says.

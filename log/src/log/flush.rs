@@ -362,7 +362,8 @@ impl Log {
                 segment.written = flight.to;
                 if flight.durable {
                     // Whole records only: what is listed must scan as undamaged.
-                    segment.durable = segment.whole_until(segment.durable, flight.to);
+                    let whole = segment.last_whole(segment.durable, flight.to);
+                    segment.durable = whole.map_or(segment.durable, |(_, end)| end);
                     segment.durable_of = flight.all_of.unwrap_or(segment.durable_of);
                     if segment.durable == segment.end {
                         self.flush.settled_dirty.pop_front();
@@ -400,18 +401,13 @@ impl Log {
     }
 }
 
-/// As many whole records from `from` on as one write takes.
+/// As many whole records from `from` on as one write takes, and one at least.
 fn whole_records(segment: &crate::segment::Segment, from: usize) -> (usize, Version) {
-    let (mut at, mut last) = (from, Version::default());
-    while let Some(len) = segment.len_at(at) {
-        let next = at + len.next_multiple_of(8);
-        if at > from && next - from > FLUSH_BYTES_MAX {
-            break;
-        }
-        last = crate::record::version_of(&segment.memory.bytes()[at..]);
-        at = next;
+    let first = segment.len_at(from).map_or(0, |len| len.next_multiple_of(8));
+    match segment.last_whole(from, from + first.max(FLUSH_BYTES_MAX)) {
+        Some((last, end)) => (end, crate::record::version_of(&segment.memory.bytes()[last..])),
+        None => (from, Version::default()),
     }
-    (at, last)
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! What a second failure finds after the first.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use firebrick_log::record::SessionResult;
 
@@ -15,20 +17,39 @@ fn settled() -> Rig {
     rig
 }
 
-#[test]
-fn what_cleaning_moved_before_a_kill_is_on_the_disk_before_its_original_goes() {
-    let mut rig = settled();
+/// Puts that cleaning will move behind what is listed, key 2000 among them; the values that there are then.
+fn write_over(rig: &mut Rig) -> BTreeMap<Vec<u8>, Vec<u8>> {
     for i in 0..300 {
         rig.put(if i % 15 == 0 { 2000 + i } else { i % 4 }, &[5; 64]);
     }
     rig.pump();
-    let before = rig.index.values(&rig.log);
+    rig.index.values(&rig.log)
+}
+
+/// The segment that key 2000 was moved to: one that is listed.
+fn moved_to(rig: &Rig) -> SegmentName {
+    let name = rig.log.segment_name(rig.index.at[&key(2000)].0).unwrap();
+    let listed = &rig.log.manifest().settled;
+    assert!(listed.iter().any(|l| l.name == name), "{name} is not in {listed:?}");
+    name
+}
+
+/// So much later that an `async` table has all of it on the disk.
+fn much_later(rig: &mut Rig) {
+    for _ in 0..2 {
+        rig.now += 1_000_000_000;
+        rig.pump();
+    }
+}
+
+#[test]
+fn what_cleaning_moved_before_a_kill_is_on_the_disk_before_its_original_goes() {
+    let mut rig = settled();
+    let before = write_over(&mut rig);
     // Live records go behind what is listed, and the disk does not have them yet.
     rig.hold_writes = true;
     rig.clean_held();
-    let moved = rig.index.at[&key(2000)].0;
-    let listed = &rig.log.manifest().settled;
-    assert!(listed.iter().any(|l| Some(l.name) == rig.log.segment_name(moved)), "{listed:?}");
+    moved_to(&rig);
     rig.hold_writes = false;
     rig.kill();
     assert_eq!(rig.index.values(&rig.log), before);
@@ -42,17 +63,11 @@ fn what_cleaning_moved_before_a_kill_is_on_the_disk_before_its_original_goes() {
 #[test]
 fn a_hole_behind_what_is_listed_is_no_damage() {
     let mut rig = settled();
-    for i in 0..300 {
-        rig.put(if i % 15 == 0 { 2000 + i } else { i % 4 }, &[5; 64]);
-    }
-    rig.pump();
-    let before = rig.index.values(&rig.log);
+    let before = write_over(&mut rig);
     rig.hold_manifest = true;
     rig.clean_held();
     rig.pump();
-    let moved = rig.index.at[&key(2000)].0;
-    let name = rig.log.segment_name(moved).unwrap();
-    assert!(rig.log.manifest().settled.iter().any(|l| l.name == name));
+    let (name, moved) = (moved_to(&rig), rig.index.at[&key(2000)].0);
     let before_it = rig.log.records_of(name).take_while(|(loc, _)| *loc != moved);
     let at = 4096 + before_it.map(|(_, r)| r.bytes().len().next_multiple_of(8)).sum::<usize>();
     rig.flip("data", &name.to_string(), at as u64 + 8, 1);
@@ -66,11 +81,21 @@ fn a_hole_behind_what_is_listed_is_no_damage() {
     assert_eq!(rig.index.values(&rig.log), before);
 }
 
-/// A copy into an `async` table must not wait for the age of a tail that is nearly empty.
-#[test]
-fn what_a_sessions_record_rests_on_goes_to_the_disk_at_once() {
-    let mut rig = rig(ASYNC);
-    rig.put(1, &[7; 64]);
+fn results(n: usize) -> Vec<SessionResult> {
+    let one = |number| SessionResult {
+        session_partition: PARTITION,
+        session_seq: 1,
+        number,
+        epoch: 1,
+        seq: 1,
+        answered: 0,
+        result: 0,
+    };
+    (1..=n as u32).map(one).collect()
+}
+
+/// A `Sessions` record that tells of all that is committed.
+fn write_sessions(rig: &mut Rig) {
     let stamp = rig.log.commit();
     while rig.log.begin_sessions(&meta(stamp, stamp), 2).is_err() {
         rig.pump();
@@ -78,6 +103,14 @@ fn what_a_sessions_record_rests_on_goes_to_the_disk_at_once() {
     rig.log.add_sessions(&results(2));
     rig.log.end_sessions().unwrap();
     rig.pump();
+}
+
+/// A copy into an `async` table must not wait for the age of a tail that is nearly empty.
+#[test]
+fn what_a_sessions_record_rests_on_goes_to_the_disk_at_once() {
+    let mut rig = rig(ASYNC);
+    rig.put(1, &[7; 64]);
+    write_sessions(&mut rig);
     assert!(rig.log.settled_is_flushed());
 }
 
@@ -88,10 +121,7 @@ fn an_empty_segment_that_cleaning_takes_is_not_appended_to_after_a_truncation() 
     for i in 0..2 * 96 + 90 {
         rig.put(if i % 5 == 0 { i } else { i % 4 }, &[1; 64]);
     }
-    for _ in 0..2 {
-        rig.now += 1_000_000_000;
-        rig.pump();
-    }
+    much_later(&mut rig);
     let (seq, commit) = (rig.log.tail().seq + 1, rig.log.commit());
     assert_eq!(rig.log.flushed(), commit);
     // What cleaning frees waits for copies that are not on the disk.
@@ -140,14 +170,19 @@ fn put_and_tombstone_after_a_loss(rig: &mut Rig) {
     }
 }
 
+/// The put's segment is there and the tombstone's is not, and a new process finds no value.
+fn key_7_stays_away(rig: &mut Rig) {
+    let files = rig.files("memory");
+    assert!(files.contains(&"t2.seg".into()) && !files.contains(&"t3.seg".into()), "{files:?}");
+    rig.kill();
+    assert_eq!(rig.index.value(&rig.log, &key(7)), None, "it came back");
+}
+
 #[test]
 fn a_tombstone_outlives_its_put_in_a_segment_that_was_made_before_records_were_lost() {
     let mut rig = rig(ASYNC);
     rig.put(0, &[1; 64]);
-    for _ in 0..2 {
-        rig.now += 1_000_000_000;
-        rig.pump();
-    }
+    much_later(&mut rig);
     rig.hold_writes = true;
     for i in 0..90 {
         rig.put(i, &[1; 64]);
@@ -167,16 +202,10 @@ fn a_tombstone_outlives_its_put_in_a_segment_that_was_made_before_records_were_l
             rig.put(first + i, &[2; 1000]);
         }
         rig.put(0, &[2; 64]);
-        for _ in 0..2 {
-            rig.now += 1_000_000_000;
-            rig.pump();
-        }
+        much_later(&mut rig);
         rig.clean(true);
     }
-    let files = rig.files("memory");
-    assert!(files.contains(&"t2.seg".into()) && !files.contains(&"t3.seg".into()), "{files:?}");
-    rig.kill();
-    assert_eq!(rig.index.value(&rig.log, &key(7)), None, "it came back");
+    key_7_stays_away(&mut rig);
 }
 
 #[test]
@@ -193,50 +222,22 @@ fn a_tombstone_outlives_its_put_in_a_segment_that_was_made_before_a_log_began_ag
     for i in 0..11 {
         rig.put(700 + i, &[2; 1000]);
     }
-    for _ in 0..2 {
-        rig.now += 1_000_000_000;
-        rig.pump();
-    }
+    much_later(&mut rig);
     rig.clean(true);
-    let files = rig.files("memory");
-    assert!(files.contains(&"t2.seg".into()) && !files.contains(&"t3.seg".into()), "{files:?}");
-    rig.kill();
-    assert_eq!(rig.index.value(&rig.log, &key(7)), None, "it came back");
+    key_7_stays_away(&mut rig);
     assert_eq!(rig.index.values(&rig.log).len(), 22);
-}
-
-fn results(n: usize) -> Vec<SessionResult> {
-    let one = |number| SessionResult {
-        session_partition: PARTITION,
-        session_seq: 1,
-        number,
-        epoch: 1,
-        seq: 1,
-        answered: 0,
-        result: 0,
-    };
-    (1..=n as u32).map(one).collect()
 }
 
 #[test]
 fn what_a_sessions_record_rests_on_is_on_the_disk_before_it_is() {
     let mut rig = rig(ASYNC);
     rig.put(100, &[7; 64]);
-    for _ in 0..2 {
-        rig.now += 1_000_000_000;
-        rig.pump();
-    }
+    much_later(&mut rig);
     // Answered, and not on the disk yet.
     for i in 0..10 {
         rig.put(i, &[7; 64]);
     }
-    let stamp = rig.log.commit();
-    while rig.log.begin_sessions(&meta(stamp, stamp), 2).is_err() {
-        rig.pump();
-    }
-    rig.log.add_sessions(&results(2));
-    rig.log.end_sessions().unwrap();
-    rig.pump();
+    write_sessions(&mut rig);
     rig.log.complete();
     rig.pump();
     rig.lose_power();
