@@ -413,13 +413,15 @@ fn whole_records(segment: &crate::segment::Segment, from: usize) -> (usize, Vers
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SEGMENT_HEAD_BYTES;
     use crate::log::{Ask, LogConfig};
     use crate::record::{Answered, Body, Meta, SessionResult};
     use crate::{Room, Unchecked};
 
-    /// A `Sessions` record of two mebibytes, and copies that go to another segment before it ends and after.
-    #[test]
-    fn what_was_settled_later_does_not_count_for_what_was_settled_before() {
+    const META: Meta = Meta { seq: 1, epoch: 1, commit: 0, answered: Answered::Version };
+
+    /// A `sync` log with one record, and the record's bytes.
+    fn one_record() -> (Log, Vec<u8>) {
         let mut log = Log::in_heap(LogConfig {
             table: 1,
             partition: 7,
@@ -427,12 +429,37 @@ mod tests {
             bytes_max: 64 << 20,
             segment_bytes_max: 4 << 20,
         });
-        let meta = Meta { seq: 1, epoch: 1, commit: 0, answered: Answered::Version };
         let put = Body::Put { key: b"key", value: &[1; 4000], expires_ms: 0, id: None };
-        let loc = log.append(&meta, &put, Room::Write).unwrap();
+        let loc = log.append(&META, &put, Room::Write).unwrap();
         let record = log.record(loc).unwrap().bytes().to_vec();
-        let record = Unchecked::new(&record).check().unwrap();
         log.set_commit(1);
+        (log, record)
+    }
+
+    /// A manifest lists what of a settled segment is durable, and a scan takes a torn record in it for damage.
+    #[test]
+    fn what_of_a_settled_segment_is_durable_ends_with_a_record() {
+        let (mut log, record) = one_record();
+        let record = Unchecked::new(&record).check().unwrap();
+        log.set_copying(true);
+        let last = (0..900).map(|_| log.append_copied(&record).unwrap()).last().unwrap();
+        let mut ends = std::collections::BTreeSet::new();
+        while let Some(ask) = log.poll_ask(0) {
+            let Ask::Write(op) = ask else { continue };
+            log.on_written(op.id, Ok(op.len as usize));
+            let segment = log.segment(last.slot() as u32);
+            let whole = segment.last_whole(SEGMENT_HEAD_BYTES, segment.durable);
+            assert_eq!(whole.map_or(SEGMENT_HEAD_BYTES, |(_, end)| end), segment.durable);
+            ends.insert(segment.durable);
+        }
+        assert!(ends.len() > 2, "all of it became durable at once: {ends:?}");
+    }
+
+    /// A `Sessions` record of two mebibytes, and copies that go to another segment before it ends and after.
+    #[test]
+    fn what_was_settled_later_does_not_count_for_what_was_settled_before() {
+        let (mut log, record) = one_record();
+        let record = Unchecked::new(&record).check().unwrap();
         let write_all = |log: &mut Log, until: &dyn Fn(&Log) -> bool| {
             while !until(log)
                 && let Some(ask) = log.poll_ask(0)
@@ -453,7 +480,7 @@ mod tests {
             result: 0,
         };
         let results = vec![result; 56_000];
-        log.begin_sessions(&Meta { commit: 1, ..meta }, results.len()).unwrap();
+        log.begin_sessions(&Meta { commit: 1, ..META }, results.len()).unwrap();
         log.append_copied(&record).unwrap();
         log.add_sessions(&results);
         let sessions = log.end_sessions().unwrap();
