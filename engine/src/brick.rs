@@ -20,7 +20,7 @@ use std::time::Duration;
 use firebrick_net::Waker;
 use firebrick_net::poll::{Mode, Poller};
 use firebrick_partition::log::manifest::Incarnation;
-use firebrick_partition::log::storage::{Done, Job, Storage};
+use firebrick_partition::log::storage::{Done, HugePages, Job, Storage};
 use firebrick_partition::maps::Routes;
 use rtrb::Producer;
 
@@ -159,9 +159,13 @@ fn start_storage(
     plan: &Plan,
     started: &Started,
     wakers: &[Waker],
+    huge_pages: Option<HugePages>,
 ) -> Result<(StorageThread, Vec<Desk<Job, Done>>), BrickError> {
     let mut storage = Storage::start(plan.memory_dir.clone(), plan.data_dir.clone())
         .map_err(BrickError::Storage)?;
+    if let Some(huge_pages) = huge_pages {
+        storage = storage.with_huge_pages(huge_pages);
+    }
     remove_left(&mut storage, &started.dropped, &started.routes)?;
     let wake = |waker: &Waker| {
         let waker = waker.clone();
@@ -225,6 +229,8 @@ impl Brick {
         let boot = boot_id()?;
         let identity = Identity::begin(&lock, &plan.config.name, &boot)?;
         let board = Arc::new(Board::new(plan.cores.len()));
+        // Before there are threads and sockets. Small pages do, where no other process may be.
+        let huge_pages = HugePages::start().ok();
         let notices = Notices::start();
 
         let waiting = start_cores(&plan)?;
@@ -240,7 +246,7 @@ impl Brick {
         let setup = control_setup(&plan, &identity, (listen, resp), signals, &board, keeper);
         let control = ControlThread::spawn(setup, queue, Arc::clone(&links) as Arc<dyn Cores>)?;
         let (control, started) = await_keepers(control, &board)?;
-        let (storage, desks) = start_storage(&plan, &started, &wakers)?;
+        let (storage, desks) = start_storage(&plan, &started, &wakers, huge_pages)?;
         if !started.dropped.is_empty() {
             // Refused: the next start removes them anew.
             let _ = port.removed(started.dropped.clone());

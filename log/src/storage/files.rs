@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::{DiskFile, StorageError, map};
+use super::{DiskFile, HugePages, StorageError, map};
 use crate::memory::{MEMORY_ALIGN, Memory};
 
 /// `STATX_DIOALIGN`.
@@ -106,14 +106,18 @@ pub(super) fn allocate(file: &File, from: usize, bytes: usize) -> io::Result<()>
 }
 
 /// Creates a file of `bytes` zeros, all of them allocated, and maps it with its pages there.
-pub(super) fn create_memory(path: &Path, bytes: usize) -> Result<Memory, StorageError> {
+pub(super) fn create_memory(
+    path: &Path,
+    bytes: usize,
+    huge_pages: Option<&mut HugePages>,
+) -> Result<Memory, StorageError> {
     let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create_new(true)
         .open(path)
         .map_err(io_error("create", path))?;
-    map::create(&file, bytes).map_err(io_error("allocate", path))
+    map::create(&file, path, bytes, huge_pages).map_err(io_error("allocate", path))
 }
 
 pub(super) fn open_memory(path: &Path) -> Result<Memory, StorageError> {

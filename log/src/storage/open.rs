@@ -24,7 +24,7 @@ const LOAD_BYTES: usize = 4 << 20;
 
 impl Storage {
     pub(super) fn open(
-        &self,
+        &mut self,
         table: u32,
         partition: u32,
         incarnation: Incarnation,
@@ -140,7 +140,7 @@ impl Storage {
     }
 
     fn open_disk_side(
-        &self,
+        &mut self,
         mut manifest: Manifest,
         incarnation: Incarnation,
     ) -> Result<Opened, StorageError> {
@@ -161,8 +161,8 @@ impl Storage {
             let tmp = memory_dir.join(format!("{file}.tmp"));
             remove(&tmp)?;
             let bytes = p.head.bytes as usize;
-            let memory =
-                create_memory(&tmp, bytes).map_err(self.memory.full(&tmp, bytes as u64))?;
+            let memory = create_memory(&tmp, bytes, self.huge_pages.as_mut())
+                .map_err(self.memory.full(&tmp, bytes as u64))?;
             let path = dir.join(&file);
             let disk = open_disk(&path)?;
             let memory = load(&disk, memory, &path)?;

@@ -8,7 +8,7 @@ use super::files::{
     write_zeros,
 };
 use super::side::Side;
-use super::{Done, Job, Spare, SpareId, StorageError};
+use super::{Done, HugePages, Job, Spare, SpareId, StorageError};
 use crate::blank;
 use crate::limits::SEGMENT_HEAD_BYTES;
 use crate::manifest::{MANIFEST_FILE, Manifest};
@@ -20,6 +20,7 @@ use crate::segment::{Bound, SegmentHead, SegmentName};
 pub struct Storage {
     pub(super) memory: Side,
     pub(super) data: Side,
+    pub(super) huge_pages: Option<HugePages>,
 }
 
 impl Storage {
@@ -29,10 +30,17 @@ impl Storage {
         let storage = Self {
             memory: Side { name: "memory_dir", dir: memory_dir },
             data: Side { name: "data_dir", dir: data_dir },
+            huge_pages: None,
         };
         storage.memory.clear()?;
         storage.data.clear()?;
         Ok(storage)
+    }
+
+    /// Segments get huge pages where they can have them.
+    #[must_use]
+    pub fn with_huge_pages(self, huge_pages: HugePages) -> Self {
+        Self { huge_pages: Some(huge_pages), ..self }
     }
 
     /// The partitions that have a folder in either directory.
@@ -93,7 +101,7 @@ impl Storage {
     }
 
     fn create_spare(
-        &self,
+        &mut self,
         id: SpareId,
         bytes: usize,
         disk: bool,
@@ -105,7 +113,7 @@ impl Storage {
     }
 
     fn try_create_spare(
-        &self,
+        &mut self,
         id: SpareId,
         bytes: usize,
         disk: bool,
@@ -123,7 +131,8 @@ impl Storage {
         let side = &self.memory;
         side.hold_reserve()?;
         let tmp = path(side, "tmp");
-        let memory = create_memory(&tmp, bytes).map_err(side.full(&tmp, bytes as u64))?;
+        let memory = create_memory(&tmp, bytes, self.huge_pages.as_mut())
+            .map_err(side.full(&tmp, bytes as u64))?;
         rename(&tmp, &path(side, "seg"))?;
         if let Some(file) = &on_disk {
             let side = &self.data;
