@@ -214,14 +214,14 @@ impl Leases {
         true
     }
 
-    /// What is known of this process; what was known of an older one is forgotten.
+    /// What is known of this process; what was known of an older one is forgotten, and that others did not reach it.
     fn seen_of(&mut self, brick: u32, incarnation: u64) -> &mut Seen {
-        let seen = self.seen.entry(brick).or_default();
-        if seen.incarnation != incarnation {
-            *seen = Seen { incarnation, ..Seen::default() };
+        if self.seen.get(&brick).is_none_or(|seen| seen.incarnation != incarnation) {
+            self.seen.values_mut().for_each(|other| _ = other.unreachable.remove(&brick));
+            self.seen.insert(brick, Seen { incarnation, ..Seen::default() });
             self.suspended.remove(&brick);
         }
-        seen
+        self.seen.entry(brick).or_default()
     }
 
     /// The answer to a heartbeat with the maps at `since`, to be sent at once; `now` is not before the check of

@@ -102,7 +102,7 @@ pub(super) fn hand_over(scene: &mut Scene<'_>, planner: &Planner, work: &mut Wor
             let fits = |(partition, group): &(u32, &Group)| {
                 group.replicas.position(full.id) == Some(0)
                     && group.replicas.position(empty.id).is_some()
-                    && !planner.is_apart(scene.now, full.id, empty.id)
+                    && planner.may_copy(scene.now, full.id, empty.id)
                     && scene.leases.lack(empty.id).is_none()
                     && is_calm(scene, planner, *partition, group)
             };

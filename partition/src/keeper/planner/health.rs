@@ -56,6 +56,11 @@ impl Planner {
         self.apart.get(&pair(a, b)).is_some_and(|apart| now < apart.until())
     }
 
+    /// A copy between the two would wait: they are apart, or one says right now that it does not reach the other.
+    pub(super) fn may_copy(&self, now: u64, a: u32, b: u32) -> bool {
+        !self.complained.contains(&pair(a, b)) && !self.is_apart(now, a, b)
+    }
+
     fn note_pairs(&mut self, now: u64, bad: &BTreeSet<(u32, u32)>) {
         self.apart.retain(|pair, apart| {
             bad.contains(pair) || now < apart.until() || apart.next_wait(now) > BACK_OFF
@@ -78,9 +83,11 @@ pub(super) fn look(scene: &mut Scene<'_>, planner: &mut Planner) {
     let live: Vec<u32> =
         scene.keepers.bricks().map(|b| b.id).filter(|brick| scene.is_live(*brick)).collect();
     let mut bad = BTreeSet::new();
+    planner.complained.clear();
     for brick in &live {
-        for (other, since) in scene.leases.unreachable(*brick) {
-            if live.contains(&other) && scene.now >= since + scene.lease() {
+        for (other, since) in scene.leases.unreachable(*brick).filter(|(b, _)| live.contains(b)) {
+            planner.complained.insert(pair(*brick, other));
+            if scene.now >= since + scene.lease() {
                 bad.insert(pair(*brick, other));
             }
         }

@@ -41,6 +41,8 @@ pub struct Planner {
     grace_until: u64,
     /// Pairs of bricks that are not to be in one group.
     apart: BTreeMap<(u32, u32), Apart>,
+    /// One of the two says that it does not reach the other.
+    complained: BTreeSet<(u32, u32)>,
     /// Since when a group asks for something, in which epoch.
     asked: BTreeMap<u32, (u32, u64)>,
     /// Since when a group lacks a replica.

@@ -175,7 +175,7 @@ impl<'a> Work<'a> {
         // (One that was a member may have the room already.)
         let has_room = group.former.contains(&id) || scene.leases.lack(id).is_none();
         has_room
-            && !members.any(|m| m.brick == id || planner.is_apart(scene.now, m.brick, id))
+            && members.all(|m| m.brick != id && planner.may_copy(scene.now, m.brick, id))
             && self.copies_to.get(&id).is_none_or(|copies| *copies < most)
             && self.loads.ratio(brick).0 < PARTITIONS_MAX as u64
     }

@@ -111,3 +111,23 @@ fn a_brick_without_room_for_a_partition_is_not_out_of_reach() {
     }
     assert!(asked);
 }
+
+/// What others said of the process before it, which was dead, is no reason to wait.
+#[test]
+fn a_brick_that_comes_back_is_named_learner_as_soon_as_others_reach_it() {
+    let mut world = World::new(3);
+    assert!(world.create("t", options(8, 3)));
+    world.converge();
+    world.crash(2, false);
+    world.run(5_000);
+    let named = |e: &Entry| matches!(e, Entry::NameLearner { .. });
+    let before = world.count(named);
+    // It registers before others have reached it again.
+    world.cuts.extend([(0, 2), (1, 2)]);
+    world.start(2);
+    world.run(300);
+    world.cuts.clear();
+    world.run(300);
+    assert!(world.count(named) > before, "{:?}", world.unfinished());
+    world.converge();
+}

@@ -1,10 +1,6 @@
 use super::world::World;
 use super::*;
 
-fn count(world: &World, is: fn(&Entry) -> bool) -> usize {
-    world.applied.iter().filter(|entry| is(entry)).count()
-}
-
 fn cluster(bricks: usize, replicas: u8) -> World {
     let mut world = World::new(bricks);
     assert!(world.create("t", options(8, replicas)));
@@ -19,12 +15,12 @@ fn a_brick_that_is_back_soon_is_copied_to_and_nobody_else() {
     let had = world.loads()[&1].0;
     world.crash(0, false);
     world.run(5_000);
-    assert_eq!(count(&world, |e| matches!(e, Entry::NameLearner { .. })), 0, "it may be back");
+    assert_eq!(world.count(|e| matches!(e, Entry::NameLearner { .. })), 0, "it may be back");
     assert_eq!(world.loads()[&1].0, 0);
     world.start(0);
     world.run(5_000);
     assert_eq!(world.loads()[&1].0, had);
-    let copies = count(&world, |e| matches!(e, Entry::NameLearner { brick, .. } if *brick != 1));
+    let copies = world.count(|e| matches!(e, Entry::NameLearner { brick, .. } if *brick != 1));
     assert_eq!(copies, 0);
     world.converge();
 }
@@ -34,7 +30,7 @@ fn a_brick_that_stays_away_is_replaced_after_the_delay() {
     let mut world = cluster(4, 3);
     world.crash(0, true);
     world.run(10_000);
-    assert_eq!(count(&world, |e| matches!(e, Entry::NameLearner { .. })), 0);
+    assert_eq!(world.count(|e| matches!(e, Entry::NameLearner { .. })), 0);
     world.run(30_000);
     assert!(world.keepers.groups().all(|(_, g)| g.replicas.members.len() == 3));
     assert_eq!(world.loads()[&1], (0, 0));
@@ -77,7 +73,7 @@ fn when_nobody_kept_everything_all_are_waited_for_and_the_loss_is_said() {
     world.run(5_000);
     assert_eq!(world.losses.len(), 8, "{:?}", world.losses);
     let leads = |e: &Entry| matches!(e, Entry::Lead { brick: 2, accept_loss: true, .. });
-    assert_eq!(count(&world, leads), 8);
+    assert_eq!(world.count(leads), 8);
     world.converge();
 }
 
@@ -105,7 +101,7 @@ fn a_cut_between_two_makes_the_backup_leave_and_the_pair_rests() {
     let mut world = cluster(3, 3);
     world.cuts.insert((0, 2));
     world.run(5_000);
-    let takeouts = count(&world, |e| matches!(e, Entry::TakeOut { .. }));
+    let takeouts = world.count(|e| matches!(e, Entry::TakeOut { .. }));
     assert_eq!(takeouts, 0, "nobody knows whose fault it is");
     for (partition, group) in world.keepers.groups() {
         let replicas = &group.replicas;
@@ -115,10 +111,10 @@ fn a_cut_between_two_makes_the_backup_leave_and_the_pair_rests() {
         assert!(!waits && replicas.is_active(), "{partition}: {replicas:?}");
     }
     // Mended: not at once, and then whole again.
-    let before = count(&world, |e| matches!(e, Entry::NameLearner { .. }));
+    let before = world.count(|e| matches!(e, Entry::NameLearner { .. }));
     world.cuts.clear();
     world.run(2_000);
-    assert_eq!(count(&world, |e| matches!(e, Entry::NameLearner { .. })), before);
+    assert_eq!(world.count(|e| matches!(e, Entry::NameLearner { .. })), before);
     world.converge();
 }
 
@@ -130,8 +126,8 @@ fn the_brick_that_nobody_reaches_is_taken_out_although_its_heartbeats_come() {
     }
     world.run(6_000);
     let out = |e: &Entry| matches!(e, Entry::TakeOut { brick, .. } if *brick == 2);
-    assert_eq!(count(&world, out), 1);
-    assert_eq!(count(&world, |e| matches!(e, Entry::TakeOut { .. })), 1);
+    assert_eq!(world.count(out), 1);
+    assert_eq!(world.count(|e| matches!(e, Entry::TakeOut { .. })), 1);
     assert!(world.leases.is_live(world.now, &world.keepers, 2), "it is answered again");
     world.converge();
 }
@@ -161,7 +157,7 @@ fn a_hand_over_that_is_not_confirmed_is_withdrawn() {
     let intent = crate::maps::Intent::StepDown { brick: primary };
     world.propose(&Entry::SetIntent { partition, epoch, intent });
     world.run(3_000);
-    assert_eq!(count(&world, |e| matches!(e, Entry::Withdraw { .. })), 1);
+    assert_eq!(world.count(|e| matches!(e, Entry::Withdraw { .. })), 1);
     assert_eq!(world.keepers.group(1).unwrap().replicas.members[0].brick, primary);
     world.converge();
 }
@@ -177,7 +173,7 @@ fn a_brick_that_never_stops_is_asked_less_and_less_and_one_that_was_busy_soon_ag
     let wish = Entry::Wish { partition: 1, wish: Some(Wish::Lead { to: heir }) };
     assert!(world.propose(&wish));
     let withdrawn =
-        |world: &World| count(world, |e| matches!(e, Entry::Withdraw { partition: 1, .. }));
+        |world: &World| world.count(|e| matches!(e, Entry::Withdraw { partition: 1, .. }));
     // Each try holds for a second: at 0, 2, 5, 10 and 19 s.
     world.run(9_000);
     assert_eq!(withdrawn(&world), 3);

@@ -326,6 +326,11 @@ impl World {
         }
     }
 
+    /// Entries so far that are such.
+    pub fn count(&self, is: fn(&Entry) -> bool) -> usize {
+        self.applied.iter().filter(|entry| is(entry)).count()
+    }
+
     pub fn reaches(&self, a: usize, b: usize) -> bool {
         let there = |m: &Machine| m.up && !m.paused;
         there(&self.machines[b]) && !self.cuts.contains(&(a.min(b), a.max(b)))
