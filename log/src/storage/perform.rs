@@ -205,9 +205,10 @@ impl Storage {
         Ok(())
     }
 
-    /// Renamed first, so that a crash in between leaves nothing that looks damaged.
+    /// Renamed first, so that a crash in between leaves nothing that looks damaged; and memory first, because a disk
+    /// alone is what any restart of the machine leaves. (Memory alone would be a disk that has lost its manifest.)
     fn remove_partition(&self, partition: u32) -> Result<(), StorageError> {
-        for side in [&self.data, &self.memory] {
+        for side in [&self.memory, &self.data] {
             let dir = side.partition(partition);
             if !dir.exists() {
                 continue;

@@ -14,7 +14,7 @@ mod writing;
 use common::rig::*;
 use common::*;
 use firebrick_log::segment::{SegmentHead, SegmentKind, SegmentName};
-use firebrick_log::storage::{Job, StorageError};
+use firebrick_log::storage::{Done, Job, Storage, StorageError};
 use firebrick_log::*;
 
 const ASYNC: Durability = Durability::Async { ms: 100 };

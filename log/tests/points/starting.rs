@@ -199,3 +199,24 @@ fn point_15_orphans_are_deleted_and_what_is_not_ours_is_refused() {
     assert!(error.to_string().contains("t2.seg"), "{error}");
     assert!(foreign.exists() && kept.is_none());
 }
+
+/// Killed between its two folders, a removal leaves what any start can open: the partition may be named here again.
+#[test]
+fn a_removal_that_ends_half_way_leaves_what_opens() {
+    for (blocked, durability) in
+        [("memory", Durability::Sync), ("data", Durability::Sync), ("memory", Durability::Memory)]
+    {
+        let mut rig = Rig::new(config(durability));
+        rig.put(1, &[1; 64]);
+        rig.pump();
+        // In the way of the one folder.
+        std::fs::create_dir_all(rig.dir(blocked).with_extension("gone").join("x")).unwrap();
+        let partition = rig.cfg.partition;
+        let done = rig.storage.perform(Job::Remove { partition });
+        assert!(matches!(done, Done::Removed { result: Err(_), .. }), "{done:?}");
+        // The next start.
+        let mut storage = Storage::start(rig.memory.clone(), rig.data.clone()).unwrap();
+        let opened = open_files(&mut storage, &rig.cfg, 1, 2);
+        assert!(opened.is_ok(), "{blocked}, {durability:?}: {:?}", opened.err());
+    }
+}
