@@ -106,7 +106,9 @@ fn delta(dice: &mut Dice) -> MapDelta {
 }
 
 fn session(dice: &mut Dice) -> Answer<'static> {
-    Answer::Session { session: SessionId { partition: dice.below(4) as u32, seq: dice.below(2) } }
+    Answer::Session {
+        session: SessionId { partition: dice.below(4) as u32, opened: dice.below(2) },
+    }
 }
 
 fn answer<'a>(dice: &mut Dice, bytes: &'a [u8]) -> Answer<'a> {

@@ -50,10 +50,10 @@ fn put_u32(bytes: &mut [u8], at: usize, value: u32) {
 }
 
 fn records() -> Vec<Vec<u8>> {
-    let id = Some(RequestId { session: SessionId { partition: 3, seq: 1 << 40 }, number: 17 });
+    let id = Some(RequestId { session: SessionId { partition: 3, opened: 1 << 40 }, number: 17 });
     let result = SessionResult {
         session_partition: 3,
-        session_seq: 9,
+        session_opened: 9,
         number: 4,
         epoch: 2,
         seq: 1 << 35,
@@ -65,7 +65,7 @@ fn records() -> Vec<Vec<u8>> {
         Body::Clear,
         Body::TakeOver,
         Body::SessionOpen { client: 1 << 100 },
-        Body::SessionEnd { session: SessionId { partition: 1, seq: 2 } },
+        Body::SessionEnd { session: SessionId { partition: 1, opened: 2 } },
         Body::Sessions { results: &[] },
         Body::Sessions { results: &three },
     ];

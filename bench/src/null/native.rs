@@ -66,7 +66,9 @@ fn fixed(op: &Op<'_>) -> Answer<'static> {
         Op::Put { want_old: false, .. } | Op::Remove { want_old: false, .. } => {
             Answer::Done { version: VERSION }
         }
-        Op::OpenSession { .. } => Answer::Session { session: SessionId { partition: 1, seq: 1 } },
+        Op::OpenSession { .. } => {
+            Answer::Session { session: SessionId { partition: 1, opened: 1 } }
+        }
         Op::EndSession { .. } | Op::Clear => Answer::Done { version: VERSION },
         Op::Count => Answer::Count { count: 0 },
         _ => Answer::Failed(Failure::Malformed),

@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn numbers() -> Numbers {
-        Numbers::new(SessionId { partition: 1, seq: 7 })
+        Numbers::new(SessionId { partition: 1, opened: 7 })
     }
 
     #[test]
@@ -98,7 +98,7 @@ mod tests {
     fn an_answer_of_an_earlier_session_changes_nothing() {
         let mut n = numbers();
         let id = n.take().unwrap();
-        let old = RequestId { session: SessionId { partition: 1, seq: 3 }, number: 1 };
+        let old = RequestId { session: SessionId { partition: 1, opened: 3 }, number: 1 };
         assert!(!n.finish(old));
         assert_eq!(n.numbered(id).answered_to, 0);
         assert!(!n.finish(RequestId { number: 9, ..id }), "a number that was never given out");

@@ -193,7 +193,7 @@ impl Store {
             Op::OpenSession { .. } => {
                 self.seq += 1;
                 self.opened += 1;
-                let session = SessionId { partition, seq: self.seq };
+                let session = SessionId { partition, opened: self.seq };
                 self.sessions.insert(session, Window::default());
                 wire::answer(out, slot, &Answer::Session { session });
             }

@@ -472,7 +472,7 @@ mod tests {
         log.set_copying(true);
         let result = SessionResult {
             session_partition: 7,
-            session_seq: 1,
+            session_opened: 1,
             number: 1,
             epoch: 1,
             seq: 1,

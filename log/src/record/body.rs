@@ -7,50 +7,8 @@ use rkyv::ser::{Positional, Serializer};
 use rkyv::with::InlineAsBox;
 use rkyv::{Archive, Serialize};
 
-use super::Kind;
-
-/// A session's name: the partition that opened it and the sequence number of that record, which is
-/// unique among the partition's committed records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId {
-    /// Partition id.
-    pub partition: u32,
-    /// Sequence number of the `SessionOpen` record.
-    pub seq: u64,
-}
-
-/// A request: numbered from 1 within its session. A session ends before its numbers do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RequestId {
-    /// The session.
-    pub session: SessionId,
-    /// The number.
-    pub number: u32,
-}
-
-/// One remembered result, as a `Sessions` record keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize)]
-pub struct SessionResult {
-    /// Session: partition that opened it.
-    pub session_partition: u32,
-    /// Session: sequence number of its opening record.
-    pub session_seq: u64,
-    /// Request number; 0 says only that the session is open.
-    pub number: u32,
-    /// Version the request wrote.
-    pub epoch: u32,
-    /// Version the request wrote.
-    pub seq: u64,
-    /// `Answered` as a byte.
-    pub answered: u8,
-    /// The integer or length answered; 0 for a version.
-    pub result: i64,
-}
-
-impl SessionResult {
-    /// Bytes of one in a record.
-    pub const BYTES: usize = 37;
-}
+use super::session::ArchivedSessionResult;
+use super::{Kind, RequestId, SessionId, SessionResult};
 
 /// Bytes behind the results of a `Sessions` record.
 pub(crate) const SESSIONS_ROOT_BYTES: usize = 8;
@@ -72,7 +30,7 @@ struct PutX<'a> {
 #[derive(Archive, Serialize)]
 struct Id {
     session_partition: u32,
-    session_seq: u64,
+    session_opened: u64,
     number: u32,
 }
 
@@ -111,7 +69,7 @@ struct SessionOpen {
 #[derive(Archive, Serialize)]
 struct SessionEnd {
     session_partition: u32,
-    session_seq: u64,
+    session_opened: u64,
 }
 
 #[derive(Archive, Serialize)]
@@ -235,7 +193,10 @@ impl Body<'_> {
                 out,
             ),
             Body::SessionEnd { session } => archive(
-                &SessionEnd { session_partition: session.partition, session_seq: session.seq },
+                &SessionEnd {
+                    session_partition: session.partition,
+                    session_opened: session.opened,
+                },
                 out,
             ),
             Body::Sessions { results } => archive(&Sessions { results }, out),
@@ -247,7 +208,7 @@ impl From<RequestId> for Id {
     fn from(id: RequestId) -> Self {
         Self {
             session_partition: id.session.partition,
-            session_seq: id.session.seq,
+            session_opened: id.session.opened,
             number: id.number,
         }
     }
@@ -258,7 +219,7 @@ impl From<&ArchivedId> for RequestId {
         Self {
             session: SessionId {
                 partition: id.session_partition.to_native(),
-                seq: id.session_seq.to_native(),
+                opened: id.session_opened.to_native(),
             },
             number: id.number.to_native(),
         }
@@ -293,7 +254,7 @@ fn write_put(key: &[u8], value: &[u8], expires_ms: u64, id: Option<RequestId>, o
     };
     if let Some(RequestId { session, number }) = id {
         let id = u128::from(session.partition)
-            | u128::from(session.seq) << 32
+            | u128::from(session.opened) << 32
             | u128::from(number) << 96;
         rest.copy_from_slice(&id.to_le_bytes());
     }
@@ -319,7 +280,7 @@ pub(super) fn archive_put(
 pub(crate) fn write_results(results: &[SessionResult], out: &mut [u8]) {
     for (result, out) in results.iter().zip(out.chunks_exact_mut(SessionResult::BYTES)) {
         out[0..4].copy_from_slice(&result.session_partition.to_le_bytes());
-        out[4..12].copy_from_slice(&result.session_seq.to_le_bytes());
+        out[4..12].copy_from_slice(&result.session_opened.to_le_bytes());
         out[12..16].copy_from_slice(&result.number.to_le_bytes());
         out[16..20].copy_from_slice(&result.epoch.to_le_bytes());
         out[20..28].copy_from_slice(&result.seq.to_le_bytes());
@@ -394,7 +355,7 @@ pub(super) fn fields(kind: Kind, body: &[u8]) -> Fields<'_> {
 /// The session a `SessionEnd` record ends.
 pub(super) fn session_end(body: &[u8]) -> SessionId {
     let a = access::<ArchivedSessionEnd>(body);
-    SessionId { partition: a.session_partition.to_native(), seq: a.session_seq.to_native() }
+    SessionId { partition: a.session_partition.to_native(), opened: a.session_opened.to_native() }
 }
 
 /// The client id a `SessionOpen` record carries.
@@ -407,7 +368,7 @@ pub(super) fn session_client(body: &[u8]) -> u128 {
 pub(super) fn session_results(body: &[u8]) -> impl Iterator<Item = SessionResult> + '_ {
     access::<ArchivedSessions>(body).results.iter().map(|r| SessionResult {
         session_partition: r.session_partition.to_native(),
-        session_seq: r.session_seq.to_native(),
+        session_opened: r.session_opened.to_native(),
         number: r.number.to_native(),
         epoch: r.epoch.to_native(),
         seq: r.seq.to_native(),

@@ -35,7 +35,7 @@ pub enum Kind {
     RemoveId = 6,
     /// Every earlier record of a key is dead (FLUSHALL).
     Clear = 7,
-    /// A client's session begins; its name is (partition, this record's seq).
+    /// A client's session begins; its name is (partition, this record's version).
     SessionOpen = 8,
     /// A session ends.
     SessionEnd = 9,

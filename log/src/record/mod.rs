@@ -5,12 +5,14 @@
 
 mod body;
 mod header;
+mod session;
 #[cfg(test)]
 mod tests;
 
-pub use body::{Body, Fields, RequestId, SessionId, SessionResult};
+pub use body::{Body, Fields};
 pub(crate) use body::{SESSIONS_ROOT_BYTES, sessions_root, write_results};
 pub use header::{Answered, HEADER_BYTES, Header, Kind, Meta, RECORD_VERSION, Version};
+pub use session::{RequestId, SessionId, SessionResult};
 
 use std::fmt;
 

@@ -4,10 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ID: RequestId = RequestId { session: SessionId { partition: 3, seq: 1 << 40 }, number: 17 };
+const ID: RequestId =
+    RequestId { session: SessionId { partition: 3, opened: 1 << 40 }, number: 17 };
 const RESULT: SessionResult = SessionResult {
     session_partition: 3,
-    session_seq: 9,
+    session_opened: 9,
     number: 4,
     epoch: 2,
     seq: 1 << 35,
@@ -169,7 +170,7 @@ proptest! {
         expires_ms in prop_oneof![Just(0), any::<u64>()],
         id in proptest::option::of((any::<u32>(), any::<u64>(), any::<u32>())),
     ) {
-        let id = id.map(|(partition, seq, number)| RequestId { session: SessionId { partition, seq }, number });
+        let id = id.map(|(partition, opened, number)| RequestId { session: SessionId { partition, opened }, number });
         let body = Body::Put { key: &key, value: &value, expires_ms, id };
         let (mut ours, mut theirs) = (vec![0; body.archived_len()], vec![0; body.archived_len()]);
         body.write(&mut ours);
@@ -193,7 +194,7 @@ fn a_sessions_record_in_pieces_is_the_same() {
     for n in [0usize, 1, 3, 65] {
         let result = |i: usize| SessionResult {
             session_partition: i as u32,
-            session_seq: u64::MAX - i as u64,
+            session_opened: u64::MAX - i as u64,
             number: 7 * i as u32,
             epoch: 0x0102_0304,
             seq: 0x0506_0708_090a_0b0c,

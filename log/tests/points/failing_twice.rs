@@ -84,7 +84,7 @@ fn a_hole_behind_what_is_listed_is_no_damage() {
 fn results(n: usize) -> Vec<SessionResult> {
     let one = |number| SessionResult {
         session_partition: PARTITION,
-        session_seq: 1,
+        session_opened: 1,
         number,
         epoch: 1,
         seq: 1,

@@ -286,7 +286,7 @@ impl Replica {
                 self.may_expire = !self.pending.is_empty();
             }
             Effect::Open => {
-                let id = SessionId { partition: self.leaf.partition, seq: version.seq };
+                let id = SessionId::opened_by(self.leaf.partition, version);
                 self.sessions.open(id, now.boot_ns);
             }
             Effect::End(session) => self.sessions.end(session),
@@ -433,7 +433,7 @@ impl Replica {
             Reply::Old(old) => return Step::Old { applied: true, old, version },
             Reply::Absent => Answer::Absent,
             Reply::Session => {
-                let id = SessionId { partition: self.leaf.partition, seq: version.seq };
+                let id = SessionId::opened_by(self.leaf.partition, version);
                 Answer::Session { session: id }
             }
         })

@@ -14,7 +14,7 @@ use super::lookup::Place;
 use super::{Recovery, Replica, State};
 use crate::hash::hash_key;
 use crate::index::Index;
-use crate::op::{Now, SessionId, Version};
+use crate::op::{Now, Version};
 use crate::sessions::{Rebuild, Remembered};
 
 /// What is left to do after the scan.
@@ -96,7 +96,7 @@ impl Load<'_> {
                 log.mark_dead(found.loc);
             }
             Kind::SessionOpen => {
-                self.rebuild.opened(SessionId { partition: self.partition, seq: header.seq });
+                self.rebuild.opened(self.partition, record.version());
             }
             Kind::SessionEnd => {
                 if let Some(session) = record.ended_session() {

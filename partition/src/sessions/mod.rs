@@ -283,7 +283,7 @@ impl Sessions {
         let Some(session) = self.by_id.get(&id) else { return };
         let line = |number, version: Version, answered: Answered, result| SessionResult {
             session_partition: id.partition,
-            session_seq: id.seq,
+            session_opened: id.opened,
             number,
             epoch: version.epoch,
             seq: version.seq,
@@ -311,15 +311,16 @@ pub struct Rebuild {
     /// Sequence number up to which the best `Sessions` record speaks.
     stamp: Option<u64>,
     listed: HashMap<SessionId, u32>,
-    opened: HashSet<SessionId>,
+    /// With the sequence number of the record.
+    opened: HashMap<SessionId, u64>,
     ended: HashSet<SessionId>,
     found: HashMap<SessionId, Session>,
 }
 
 impl Rebuild {
     /// A `SessionOpen` record.
-    pub fn opened(&mut self, id: SessionId) {
-        self.opened.insert(id);
+    pub fn opened(&mut self, partition: u32, version: Version) {
+        self.opened.insert(SessionId::opened_by(partition, version), version.seq);
     }
 
     /// A `SessionEnd` record.
@@ -345,7 +346,7 @@ impl Rebuild {
         }
         for result in results {
             let session =
-                SessionId { partition: result.session_partition, seq: result.session_seq };
+                SessionId { partition: result.session_partition, opened: result.session_opened };
             if result.number == 0 {
                 if newest {
                     self.listed.insert(session, u32::try_from(result.result).unwrap_or(0));
@@ -371,7 +372,7 @@ impl Rebuild {
         // Ended ones count too: their records are there.
         let traces = self.opened.len() + self.ended.len();
         let mut sessions = Sessions { changes: traces as u64, ..Sessions::default() };
-        let new = self.opened.iter().filter(|id| id.seq > stamp).map(|id| (*id, 0));
+        let new = self.opened.iter().filter(|(_, seq)| **seq > stamp).map(|(id, _)| (*id, 0));
         let all: Vec<(SessionId, u32)> =
             self.listed.iter().map(|(k, v)| (*k, *v)).chain(new).collect();
         for (id, low) in all {

@@ -68,7 +68,7 @@ pub(super) fn encode(out: &mut Vec<u8>, slot: u32, answer: &Answer<'_>) {
             Answer::Key { key } => (code::KEY, 0, none, 0, 0, key),
             Answer::Count { count } => (code::COUNT, 0, none, count, 0, &[]),
             Answer::Session { session } => {
-                (code::SESSION, 0, none, session.seq, session.partition, &[])
+                (code::SESSION, 0, none, session.opened, session.partition, &[])
             }
             Answer::StaleRoute { route } => {
                 let version = Version { epoch: route.epoch, seq: u64::from(route.table) };
@@ -120,7 +120,7 @@ pub(super) fn decode(code: u8, flags: u16, body: &[u8]) -> Result<Answer<'_>, Wi
         code::KEYS => Answer::Keys { cursor: word, packed: bytes },
         code::KEY => Answer::Key { key: bytes },
         code::COUNT => Answer::Count { count: word },
-        code::SESSION => Answer::Session { session: SessionId { partition: small, seq: word } },
+        code::SESSION => Answer::Session { session: SessionId { partition: small, opened: word } },
         code::STALE_ROUTE => Answer::StaleRoute {
             route: Route {
                 table: version.seq as u32,

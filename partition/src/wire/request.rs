@@ -65,7 +65,7 @@ struct Details {
 #[derive(Archive, Serialize)]
 struct Id {
     session_partition: u32,
-    session_seq: u64,
+    session_opened: u64,
     number: u32,
     answered_to: u32,
 }
@@ -187,7 +187,7 @@ fn pack<'a>(op: &Op<'a>) -> Packed<'a> {
             (code::OPEN_SESSION, DETAILS, none)
         }
         Op::EndSession { session } => {
-            details.b = session.seq;
+            details.b = session.opened;
             details.c = session.partition;
             (code::END_SESSION, DETAILS, none)
         }
@@ -210,7 +210,7 @@ pub(super) fn encode(out: &mut Vec<u8>, slot: u32, request: &Request<'_>) {
     let core = Core { table, partition, epoch, fingerprint, key, value };
     let id = request.numbered.map(|n| Id {
         session_partition: n.id.session.partition,
-        session_seq: n.id.session.seq,
+        session_opened: n.id.session.opened,
         number: n.id.number,
         answered_to: n.answered_to,
     });
@@ -264,7 +264,7 @@ pub(super) fn decode(code: u8, flags: u16, body: &[u8]) -> Result<Request<'_>, W
         id: RequestId {
             session: SessionId {
                 partition: id.session_partition.to_native(),
-                seq: id.session_seq.to_native(),
+                opened: id.session_opened.to_native(),
             },
             number: id.number.to_native(),
         },
@@ -338,7 +338,7 @@ fn unpack(code: u8, flags: u16, details: Details, value: &[u8]) -> Result<Op<'_>
         code::RANDOM_KEY => Op::RandomKey { cursor: a },
         code::CLEAR => Op::Clear,
         code::OPEN_SESSION => Op::OpenSession { client: u128::from(a) | u128::from(b) << 64 },
-        code::END_SESSION => Op::EndSession { session: SessionId { partition: c, seq: b } },
+        code::END_SESSION => Op::EndSession { session: SessionId { partition: c, opened: b } },
         _ => return Err(WireError::Code(Kind::Request, code)),
     })
 }

@@ -30,7 +30,7 @@ fn expiry() -> impl Strategy<Value = Expiry> {
 }
 
 fn session() -> impl Strategy<Value = SessionId> {
-    (any::<u32>(), any::<u64>()).prop_map(|(partition, seq)| SessionId { partition, seq })
+    (any::<u32>(), any::<u64>()).prop_map(|(partition, opened)| SessionId { partition, opened })
 }
 
 /// Bytes are leaked: a strategy cannot lend them, and the tests are short.

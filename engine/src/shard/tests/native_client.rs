@@ -23,7 +23,7 @@ pub fn words(answer: &Answer<'_>) -> String {
         Answer::Value { value, .. } => format!("value {}", String::from_utf8_lossy(value)),
         Answer::Done { .. } => "done".into(),
         Answer::Integer { value, .. } => format!("integer {value}"),
-        Answer::Session { session } => format!("session {} {}", session.partition, session.seq),
+        Answer::Session { session } => format!("session {} {}", session.partition, session.opened),
         Answer::Failed(failure) => format!("failed {failure:?}"),
         Answer::Absent => "absent".into(),
         other => format!("{other:?}"),

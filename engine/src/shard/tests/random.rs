@@ -92,8 +92,8 @@ fn exactly_once_round(seed: u64) {
     let key = client.key_on((seed % cores) as u16, seed as u32);
     let said = client.call(&mut rig, &key, Op::OpenSession { client: 9 });
     let mut numbers = said.split(' ').skip(1).map(|n| n.parse::<u64>().unwrap());
-    let (partition, seq) = (numbers.next().unwrap() as u32, numbers.next().unwrap());
-    let session = SessionId { partition, seq };
+    let (partition, opened) = (numbers.next().unwrap() as u32, numbers.next().unwrap());
+    let session = SessionId { partition, opened };
     let (mut issued, mut low) = (0u32, 0u32);
     let mut results: BTreeMap<u32, String> = BTreeMap::new();
     let mut slots: BTreeMap<u32, u32> = BTreeMap::new();

@@ -146,6 +146,22 @@ fn what_sessions_say_does_not_fill_a_store() {
     }
 }
 
+/// A power failure takes records along, and others get their sequence numbers. A client that outlived it must not share
+/// a window with one whose session was opened since: each would get the other's answers for writes that were never done.
+#[test]
+fn a_session_that_a_loss_took_along_is_not_given_again() {
+    let mut world = World::new(Durability::Memory);
+    let lost = open(&mut world);
+    world.replica = Replica::new(Log::in_heap(config(Durability::Memory)), leaf());
+    world.epoch += 1;
+    let epoch = route(world.epoch);
+    assert!(set_alone(&mut world.replica, world.now, epoch, &mut world.out));
+    let session = open(&mut world);
+    assert_ne!(session, lost);
+    assert_eq!(increment(&mut world, lost, 1, 0), Answer::Failed(Failure::InDoubt));
+    assert!(matches!(increment(&mut world, session, 1, 0), Answer::Integer { value: 1, .. }));
+}
+
 #[test]
 fn a_refusal_is_remembered_too() {
     let mut world = World::new(Durability::Memory);
@@ -170,7 +186,7 @@ fn a_refusal_is_remembered_too() {
 fn what_is_not_in_a_window_is_in_doubt_and_never_applied() {
     let mut world = World::new(Durability::Memory);
     let session = open(&mut world);
-    let unknown = SessionId { seq: session.seq + 1, ..session };
+    let unknown = SessionId { opened: session.opened + 1, ..session };
     let doubt = Answer::Failed(Failure::InDoubt);
     assert_eq!(increment(&mut world, unknown, 1, 0), doubt);
     assert_eq!(increment(&mut world, session, 0, 0), doubt);
