@@ -19,6 +19,8 @@ impl Session {
         self.map_at_ns = now_ns + self.map_pause_ns;
         if fetched == Fetched::Newer {
             self.take_bricks(now_ns, sink);
+            let routes = &self.routes;
+            self.writers.forget_gone(|partition| routes.table_of(partition).is_some());
             self.move_sent(now_ns);
             self.wake_paused(now_ns);
             for at in self.peers.indices() {
@@ -102,5 +104,32 @@ impl Session {
         let at = self.peers.line(link).map(|line| line.peer);
         self.want_map(now_ns, at.map_or(Hint::Anyone, Hint::NotFrom));
         self.wake_ns = self.wake_ns.min(now_ns + PAUSE_MAX_NS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use firebrick_partition::maps::{Durability, MapDelta, Maps, TableMap, TableOptions};
+    use firebrick_partition::op::SessionId;
+
+    use super::*;
+    use crate::{Options, Reply, Result, Seeds};
+
+    /// Tables that come and go leave nothing behind in a client that lives on.
+    #[test]
+    fn writers_of_dropped_tables_are_forgotten() {
+        let mut session = Session::new(Options::default().session(Seeds::from("a:7400")));
+        let mut sink = |_: u64, _: Result<Reply<'_>>| {};
+        let options = TableOptions { durability: Durability::Memory, partitions: 4, replicas: 1 };
+        for n in 1..=50 {
+            let table = TableMap::on_one_brick(n, "t", options, 4 * n, 1, 1, 1).unwrap();
+            let maps = Maps { version: n.into(), tables: vec![table], bricks: Vec::new() };
+            let fetched = session.routes.take(7, &MapDelta::whole(maps)).unwrap();
+            session.handle_map(n.into(), fetched, &mut sink);
+            for partition in 4 * n..4 * n + 4 {
+                session.writers.opened(partition, SessionId { partition, opened: 1 });
+            }
+            assert_eq!(session.writers.len(), 4);
+        }
     }
 }

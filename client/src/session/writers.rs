@@ -29,7 +29,7 @@ pub(super) enum Take {
     WaitsAndOpens,
 }
 
-/// Sorted by partition. Bounded by the number of partitions in the map.
+/// Sorted by partition. Bounded by the number of partitions in the map, as often as it changes.
 #[derive(Debug, Default)]
 pub(super) struct Writers(Vec<Writer>);
 
@@ -49,6 +49,11 @@ impl Writers {
             }
         };
         &mut self.0[at]
+    }
+
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// A number for a new write, or a place in the line.
@@ -131,6 +136,11 @@ impl Writers {
             Some(numbers) => numbers.numbered(id),
             None => Numbered { id, answered_to: 0 },
         }
+    }
+
+    /// Forgets writers of partitions that are no more: ids are never used again. One that is still busy goes another time.
+    pub fn forget_gone(&mut self, is_there: impl Fn(u32) -> bool) {
+        self.0.retain(|w| w.opening || !w.waiting.is_empty() || is_there(w.partition));
     }
 
     /// Takes those out of the lines that are over.
