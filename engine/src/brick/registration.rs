@@ -35,7 +35,6 @@ pub(super) fn keeper_setup(
         started_ns: boot_ns(),
         memory_intact: identity.memory == Memory::Intact,
         disk_intact: identity.memory != Memory::New,
-        damaged: Vec::new(),
         cores: plan.cores.len() as u16,
         memory_bytes: plan.memory_bytes,
         host: config.host.clone().unwrap_or_else(|| advertised(config, listen).ip().to_string()),

@@ -414,6 +414,11 @@ impl Log {
         self.cleaning.emptied.push(Emptied { slot, copies_at, judged_at, ticket: None });
     }
 
+    /// Half a copy is here, which this process was given: it goes on, or was given up.
+    pub fn is_copying(&self) -> bool {
+        self.copying
+    }
+
     /// While a copy goes on, settled segments are made with `made_at_seq` 0: what it brings may be
     /// older than any tombstone here.
     pub fn set_copying(&mut self, copying: bool) {

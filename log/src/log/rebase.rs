@@ -64,6 +64,8 @@ impl Log {
         let next = [&self.tails.next, &self.settleds.next];
         self.flush.zeros.retain(|(slot, ..)| next.iter().any(|next| next.contains(slot)));
         self.manifest.dropped = 0;
+        // What was found to be missing is so no more: all of it comes anew.
+        self.manifest.intact = true;
         // The manifest that is going to be changed.
         let ticket = Some(self.manifest_changed + 1);
         for emptied in &mut self.cleaning.emptied {

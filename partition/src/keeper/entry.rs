@@ -34,8 +34,6 @@ pub struct Registration {
     pub memory_intact: bool,
     /// Everything that the process before had flushed is there.
     pub disk_intact: bool,
-    /// Partitions whose replicas are known to be not whole, whatever the two lines above say.
-    pub damaged: Vec<u32>,
     /// Data cores.
     pub cores: u16,
     /// Memory for replicas.

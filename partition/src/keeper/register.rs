@@ -119,8 +119,8 @@ impl Keepers {
         }
         let options = self.tables.get(&group.table).map(|table| table.options);
         let sync = options.is_some_and(|options| options.durability == Durability::Sync);
-        let intact = new.memory_intact || sync && new.disk_intact;
-        intact && !new.damaged.contains(&partition)
+        // (What a scan finds later, the replica reports before it votes or serves.)
+        new.memory_intact || sync && new.disk_intact
     }
 
     /// Another number of data cores: the brick's partitions take turns on those there are.

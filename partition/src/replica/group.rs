@@ -147,14 +147,11 @@ impl Replica {
             old_votes.sort_unstable_by_key(|v| std::cmp::Reverse(v.1));
         }
         let old = std::mem::take(&mut self.group.follow);
-        let copying = old.copy.is_some();
         self.group = Group {
             me,
             role,
             members: group.members.iter().map(|m| m.brick).collect(),
-            // A half copied log is no member's: neither vote nor read may rest on it.
-            damaged: matches!(role, Role::Primary | Role::Backup)
-                && (copying || !self.log.manifest().complete),
+            damaged: matches!(role, Role::Primary | Role::Backup) && self.lacks_records(group),
             ..Group::default()
         };
         if role == Role::Learner {
@@ -172,6 +169,14 @@ impl Replica {
         self.wake_reads(now, true, out);
     }
 
+    /// A half copied log is no member's, nor is one of which the scan at start missed something: neither vote nor read
+    /// may rest on it. But where nothing was ever committed, or a loss was accepted, what is here is all there is. (What
+    /// half a copy left of the index in this process still is not.)
+    fn lacks_records(&self, group: &Replicas) -> bool {
+        let manifest = self.log.manifest();
+        self.log.is_copying() || group.active > 0 && !(manifest.complete && manifest.intact)
+    }
+
     fn has_begun(&self) -> bool {
         matches!(self.state, State::Serving | State::TakingOver { .. } | State::Stopped)
     }
@@ -183,6 +188,8 @@ impl Replica {
         self.group.ticket = self.log.change_manifest(|manifest| {
             manifest.history.retain(|v| v.seq < first.seq && v.epoch < first.epoch);
             manifest.history.push(first);
+            // Or a loss was accepted: from now on it is.
+            (manifest.complete, manifest.intact) = (true, true);
         });
         self.state = match self.state {
             State::TakingOver { seq } if continuing => State::TakingOver { seq },

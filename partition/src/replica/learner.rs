@@ -161,7 +161,8 @@ impl Replica {
         let (commit, old) = (self.log.commit(), self.group.follow.copy.take());
         self.group.follow.over_due = false;
         let finish = std::mem::take(&mut self.group.follow.finish);
-        let whole = self.log.manifest().complete || finish != Finish::Done;
+        let manifest = self.log.manifest();
+        let whole = manifest.intact && (manifest.complete || finish != Finish::Done);
         // A copy that goes on keeps what it brought: all of it is committed.
         let have = match &old {
             Some(copy) => copy.have,

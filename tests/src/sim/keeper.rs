@@ -221,8 +221,8 @@ pub fn kind(entry: &Entry) -> &'static str {
 pub fn brief(entry: &Entry) -> String {
     match entry {
         Entry::Register { registration: r, replaces, proof } => format!(
-            "Register {} process {} instead of {replaces:?} ({proof:?}, memory {}, damaged {:?})",
-            r.name, r.incarnation, r.memory_intact, r.damaged
+            "Register {} process {} instead of {replaces:?} ({proof:?}, memory {})",
+            r.name, r.incarnation, r.memory_intact
         ),
         other => format!("{other:?}"),
     }

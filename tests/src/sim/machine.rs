@@ -154,7 +154,6 @@ impl Machine {
     pub fn start(&mut self, now: Ns, incarnation: u64, mistake: Mistake) {
         let time = self.now(now);
         let mut replicas = BTreeMap::new();
-        let mut damaged = Vec::new();
         for (partition, left) in std::mem::take(&mut self.left) {
             let replica = match left.opened {
                 None => Replica::new(Log::in_heap(left.cfg), left.leaf),
@@ -173,12 +172,9 @@ impl Machine {
                     replica
                 }
             };
-            if !replica.log().manifest().complete {
-                damaged.push(partition);
-            }
             replicas.insert(partition, replica);
         }
-        let mut registration = self.registration(incarnation, damaged);
+        let mut registration = self.registration(incarnation);
         registration.memory_intact |= mistake == Mistake::ClaimsMemory;
         self.process =
             Some(Process::new(incarnation, registration, replicas, mistake, self.limits));
@@ -189,7 +185,7 @@ impl Machine {
         (self.memory_intact, self.disk_intact, self.lost) = (true, true, false);
     }
 
-    fn registration(&self, incarnation: u64, damaged: Vec<u32>) -> Registration {
+    fn registration(&self, incarnation: u64) -> Registration {
         let n = self.at as u64 + 1;
         Registration {
             identity: 1000 + n,
@@ -200,7 +196,6 @@ impl Machine {
             started_ns: incarnation,
             memory_intact: self.memory_intact,
             disk_intact: self.disk_intact,
-            damaged,
             cores: 1,
             memory_bytes: 1 << 30,
             host: format!("host{n}"),

@@ -211,7 +211,7 @@ impl Files {
         if !report.intact {
             self.setup.notices.say(format!(
                 "partition {partition} is not intact: some of its records are damaged or missing; \
-                 what is left is served"
+                 it is copied anew from another replica, or, if there is none, what is left is served"
             ));
         }
     }

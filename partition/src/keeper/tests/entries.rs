@@ -136,19 +136,18 @@ fn a_sync_table_counts_the_disk() {
     let placement = vec![vec![(1, 100), (2, 200)]];
     done(&mut keepers, &Entry::CreateTable { name: "t".into(), options, placement });
     active(&mut keepers);
-    let register = |keepers: &Keepers, n: u64, disk_intact, damaged| {
+    let register = |keepers: &Keepers, n: u64, disk_intact| {
         let old = keepers.brick_of(1000 + n).unwrap().incarnation;
-        let new =
-            Registration { memory_intact: false, disk_intact, damaged, ..process(n, old + 1) };
+        let new = Registration { memory_intact: false, disk_intact, ..process(n, old + 1) };
         let registration = Box::new(new);
         Entry::Register { registration, replaces: Some(old), proof: Proof::LeaseEnded }
     };
-    let entry = register(&keepers, 1, true, vec![]);
+    let entry = register(&keepers, 1, true);
     done(&mut keepers, &entry);
     assert_eq!(now(&keepers), (2, vec![1, 2]), "the power failed, the disk has it all");
-    let entry = register(&keepers, 1, true, vec![1]);
+    let entry = register(&keepers, 1, false);
     done(&mut keepers, &entry);
-    assert_eq!(now(&keepers), (3, vec![2]), "its manifest says that it is not whole");
+    assert_eq!(now(&keepers), (3, vec![2]), "the disk has it not");
 }
 
 #[test]

@@ -5,10 +5,12 @@ use firebrick_log::{Ask, Durability, Log, LogConfig};
 
 use super::{PARTITION, World, config, leaf, route, set_alone};
 use crate::hash::hash_key;
-use crate::maps::Leaf;
+use crate::maps::{Leaf, Replicas};
 use crate::op::{Answer, Condition, Expiry, Failure, Now, Op, Request, Route};
 use crate::replica::held::SLICE_REQUESTS;
-use crate::replica::{Action, Actions, HELD_MAX, Outcome, OwnedAnswer, Recovering, Replica};
+use crate::replica::{
+    Action, Actions, HELD_MAX, Me, Outcome, OwnedAnswer, Recovering, Replica, Report,
+};
 
 fn put(value: &[u8]) -> Op<'_> {
     Op::Put { value, expiry: Expiry::Never, condition: Condition::Always, want_old: false }
@@ -223,6 +225,15 @@ fn a_flipped_bit_is_reported_and_never_served() {
     world.restart(opened, Durability::Memory);
     let report = world.replica.scan_report().expect("scanned");
     assert_eq!((report.corruptions_total, report.intact), (1, false));
+    let told = |a: &Action| matches!(a, Action::Report(Report::Damaged { .. }));
+    assert!(world.out.list.iter().any(told));
+    // Nobody has more: what is left is all there is.
+    world.epoch += 1;
+    let me = Me { brick: 1, incarnation: 1 };
+    for active in [0, world.epoch] {
+        let group = Replicas { active, ..Replicas::alone(world.epoch, 1, 0, 1) };
+        world.replica.set_group(world.now, me, route(world.epoch), &group, &mut world.out);
+    }
     for n in 0..20u8 {
         let got = world.get(&[n; 16], Op::Get);
         match got.get() {
