@@ -66,7 +66,10 @@ impl Node {
             lock(&self.leases).register(now, &state.keepers, &registration, own)
         };
         let entry = match gate {
-            Gate::Propose(entry) => entry,
+            Gate::Propose(entry) => {
+                self.tell_older(&registration, &entry);
+                entry
+            }
             Gate::NotBefore(until) => {
                 let ms = (until.saturating_sub(now) / 1_000_000 + 1).min(WAIT_MS_MAX);
                 return Answer::Join(JoinAnswer::Wait { ms });
@@ -91,6 +94,20 @@ impl Node {
             }
             Ok(Err(_)) => Answer::Join(JoinAnswer::Wait { ms: 50 }),
             Err(_) => Answer::NotLeader { leader: None },
+        }
+    }
+
+    /// Says that what a brick brings counts for nothing.
+    fn tell_older(&self, asked: &Registration, entry: &Entry) {
+        if let Entry::Register { registration: judged, .. } = entry
+            && asked.disk_intact
+            && !judged.disk_intact
+        {
+            self.notices.say(format!(
+                "brick \"{}\" brings files of an earlier process than its last one (from a backup, or a copy of its \
+                 data_dir): they do not count as what it acknowledged",
+                asked.name
+            ));
         }
     }
 

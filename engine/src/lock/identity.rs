@@ -12,6 +12,10 @@
 //!   3             disk { N }              memory { N }     a stale copy of the memory does not count
 //! ```
 //!
+//! What the keepers saw of this brick last must be one of the nonces that the disk names: the one before, and
+//! (`since`) those of starts since the last that got as far as `settle`. Else the files are from before that process: a
+//! backup. A backup of files that no start has changed since has another lock file (`lock_born_ns`).
+//!
 //! Memory that is not intact gets its file only once it has been loaded from the disk (`settle`), so
 //! that a death half way through loading is not taken for a whole memory.
 
@@ -37,7 +41,14 @@ struct IdFile {
     nonce: u64,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     was: Option<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    since: Vec<u64>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    lock_born_ns: Option<u64>,
 }
+
+/// Starts that did not get as far as `settle` and are remembered.
+const SINCE_MAX: usize = 64;
 
 /// What this start finds in memory_dir.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +72,11 @@ pub struct Identity {
     pub nonce: u64,
     /// What was found.
     pub memory: Memory,
+    /// Incarnations of which one was the last to act for the brick, if nobody changed the folders behind its back.
+    pub before: Vec<u64>,
+    /// `data_dir` is a copy, as from a backup: older than what the brick had last, perhaps.
+    pub copied: bool,
+    lock_born_ns: Option<u64>,
     name: String,
     data_file: PathBuf,
     memory_file: PathBuf,
@@ -99,35 +115,57 @@ impl Identity {
             Storage::start(lock.memory_dir().to_owned(), lock.data_dir().to_owned())
                 .map_err(BrickError::Storage)?;
         }
+        let (before, lock_born_ns) = (disk.as_ref().map(known).unwrap_or_default(), lock.born_ns());
+        let written_ns = disk.as_ref().and_then(|disk| disk.lock_born_ns);
+        let copied = written_ns.is_some() && lock_born_ns.is_some() && written_ns != lock_born_ns;
         let identity = Self {
             brick_id,
             boot_id: boot_id.to_owned(),
             nonce: random()?,
             memory,
+            before,
+            copied,
+            lock_born_ns,
             name: name.to_owned(),
             data_file,
             memory_file,
         };
-        durable::write(&identity.data_file, KIND, &identity.file(was))?;
+        let since = identity.before.clone();
+        // (A copy is one until what is in it counts again.)
+        let lock_born_ns = if copied { written_ns } else { lock_born_ns };
+        let file = IdFile { was, since, lock_born_ns, ..identity.file() };
+        durable::write(&identity.data_file, KIND, &file)?;
         Ok(identity)
     }
 
     /// The memory now holds what this incarnation serves (scanned, loaded, or new): says so in
     /// memory_dir, and then lets the disk forget the nonce before.
     pub fn settle(&self) -> Result<(), BrickError> {
-        durable::write(&self.memory_file, KIND, &self.file(None))?;
-        durable::write(&self.data_file, KIND, &self.file(None))
+        durable::write(&self.memory_file, KIND, &self.file())?;
+        let file = IdFile { lock_born_ns: self.lock_born_ns, ..self.file() };
+        durable::write(&self.data_file, KIND, &file)
     }
 
-    fn file(&self, was: Option<u64>) -> IdFile {
+    fn file(&self) -> IdFile {
         IdFile {
             brick_id: self.brick_id,
             name: self.name.clone(),
             boot_id: self.boot_id.clone(),
             nonce: self.nonce,
-            was,
+            was: None,
+            since: Vec::new(),
+            lock_born_ns: None,
         }
     }
+}
+
+/// The nonces that a disk names, the newest first. Of too many the oldest stays: it is the last that surely acted.
+fn known(disk: &IdFile) -> Vec<u64> {
+    let mut known: Vec<u64> = [disk.nonce].into_iter().chain(disk.since.iter().copied()).collect();
+    if known.len() > SINCE_MAX {
+        known.remove(SINCE_MAX - 1);
+    }
+    known
 }
 
 /// The kernel's name of this boot.

@@ -56,6 +56,12 @@ impl BrickLock {
         &self.memory_dir
     }
 
+    /// When data_dir's lock file was made, where the file system tells: Unix nanoseconds. That of a copy is another.
+    pub fn born_ns(&self) -> Option<u64> {
+        let born = self.data.metadata().and_then(|meta| meta.created()).ok()?;
+        born.duration_since(UNIX_EPOCH).ok()?.as_nanos().try_into().ok()
+    }
+
     /// Device and inode of the two lock files: a later process that holds the same is our successor.
     pub fn lock_files(&self) -> io::Result<[(u64, u64); 2]> {
         let id = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));

@@ -139,6 +139,51 @@ fn an_old_copy_of_the_memory_does_not_count() {
 }
 
 #[test]
+fn whatever_process_the_keepers_saw_last_is_told_and_nothing_older() {
+    let folders = folders();
+    let begin = || Identity::begin(&folders.lock(), "b", "boot").unwrap();
+    let first = begin();
+    assert!(first.before.is_empty());
+    first.settle().unwrap();
+    let backup = fs::read(folders.data.join("brick.id")).unwrap();
+    // Killed again and again before they served: each of them may have registered, or none.
+    let (second, third) = (begin(), begin());
+    assert_eq!(second.before, [first.nonce]);
+    assert_eq!(third.before, [second.nonce, first.nonce]);
+    let mut last = begin();
+    for _ in 0..100 {
+        last = begin();
+    }
+    assert!(last.before.len() <= 64 && last.before.contains(&first.nonce));
+    last.settle().unwrap();
+    assert_eq!(begin().before, [last.nonce]);
+    fs::write(folders.data.join("brick.id"), backup).unwrap();
+    assert_eq!(begin().before, [first.nonce], "not what the keepers know");
+}
+
+#[test]
+fn a_copy_of_data_dir_is_told_from_it_until_it_counts_again() {
+    let folders = folders();
+    folders.run("boot");
+    if folders.lock().born_ns().is_none() {
+        return; // This file system does not tell.
+    }
+    let copied = |folders: &Folders| {
+        let identity = Identity::begin(&folders.lock(), "b", "later").unwrap();
+        (identity.copied, identity)
+    };
+    assert!(!copied(&folders).0);
+    let put_back = super::tests::folders();
+    fs::create_dir(&put_back.data).unwrap();
+    fs::copy(folders.data.join("brick.id"), put_back.data.join("brick.id")).unwrap();
+    assert!(copied(&put_back).0);
+    let (again, identity) = copied(&put_back);
+    assert!(again, "the process before may have died before it registered");
+    identity.settle().unwrap();
+    assert!(!copied(&put_back).0);
+}
+
+#[test]
 fn folders_that_are_not_this_bricks_are_refused_and_left_alone() {
     let refused = |folders: &Folders, expected: &str| {
         let told = Identity::begin(&folders.lock(), "b", "boot").unwrap_err().to_string();

@@ -34,6 +34,10 @@ pub struct Registration {
     pub memory_intact: bool,
     /// Everything that the process before had flushed is there.
     pub disk_intact: bool,
+    /// Processes whose files these may be: the one before, and those before it that did not get far. In an entry none:
+    /// [`Leases::register`](super::Leases::register) has compared them.
+    #[serde(default)]
+    pub before: Vec<u64>,
     /// Data cores.
     pub cores: u16,
     /// Memory for replicas.

@@ -283,10 +283,19 @@ impl Leases {
     /// What a process must wait for before it acts for a brick. `own`: it is the process of this keeper, which
     /// is the only one. Ask again after the answer; the entry checks what it can once more.
     pub fn register(&mut self, now: u64, keepers: &Keepers, new: &Registration, own: bool) -> Gate {
+        let old = keepers.brick_of(new.identity);
         let propose = |replaces, proof| {
-            Gate::Propose(Entry::Register { registration: Box::new(new.clone()), replaces, proof })
+            let mut registration = Box::new(new.clone());
+            let before = std::mem::take(&mut registration.before);
+            // (Or it asks again, and is that process.)
+            let is_its = |last: u64| last == new.incarnation || before.contains(&last);
+            if old.is_some_and(|old| !is_its(old.incarnation)) {
+                // Files from before the last process, or from beside it: a backup that was put back, or a copy.
+                (registration.memory_intact, registration.disk_intact) = (false, false);
+            }
+            Gate::Propose(Entry::Register { registration, replaces, proof })
         };
-        let Some(old) = keepers.brick_of(new.identity) else {
+        let Some(old) = old else {
             if keepers.endless && keepers.bricks().next().is_some() {
                 self.someone_joins = true;
                 return Gate::Finite;

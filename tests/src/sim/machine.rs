@@ -59,6 +59,8 @@ pub struct Machine {
     boots: u64,
     memory_intact: bool,
     disk_intact: bool,
+    /// Its processes so far.
+    before: Vec<u64>,
     /// It lost memory and has not registered since.
     pub lost: bool,
     /// Room of its replicas.
@@ -79,6 +81,7 @@ impl Machine {
             boots: 1,
             memory_intact: true,
             disk_intact: true,
+            before: Vec::new(),
             lost: false,
             limits: Limits::default(),
         }
@@ -175,6 +178,7 @@ impl Machine {
             replicas.insert(partition, replica);
         }
         let mut registration = self.registration(incarnation);
+        self.before.push(incarnation);
         registration.memory_intact |= mistake == Mistake::ClaimsMemory;
         self.process =
             Some(Process::new(incarnation, registration, replicas, mistake, self.limits));
@@ -196,6 +200,7 @@ impl Machine {
             started_ns: incarnation,
             memory_intact: self.memory_intact,
             disk_intact: self.disk_intact,
+            before: self.before.clone(),
             cores: 1,
             memory_bytes: 1 << 30,
             host: format!("host{n}"),

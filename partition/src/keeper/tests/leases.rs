@@ -254,3 +254,27 @@ fn a_leader_that_stood_still_takes_nobody_out_for_it() {
     }
     panic!("brick 3 stays");
 }
+
+/// A process whose files are not those of the brick's last process (a backup of data_dir that was put back, or a copy
+/// beside it) has not what the brick acknowledged, whatever the files say of themselves.
+#[test]
+fn files_of_an_earlier_process_do_not_count_as_intact() {
+    let keepers = group_of(2);
+    let (mut leases, _, at) = leader(&keepers);
+    let mut judged = |before: &[u64]| {
+        let new = Registration { before: before.to_vec(), ..process(2, 201) };
+        let Gate::Propose(entry) = leases.register(at + LEASE, &keepers, &new, false) else {
+            panic!()
+        };
+        let Entry::Register { registration, .. } = &entry else { panic!() };
+        assert!(registration.before.is_empty(), "it need not be in the log");
+        let intact = (registration.memory_intact, registration.disk_intact);
+        let mut keepers = keepers.clone();
+        done(&mut keepers, &entry);
+        (intact, now(&keepers).1)
+    };
+    assert_eq!(judged(&[200]), ((true, true), vec![1, 2]));
+    assert_eq!(judged(&[199, 200]), ((true, true), vec![1, 2]), "one of them never registered");
+    assert_eq!(judged(&[150]), ((false, false), vec![1]));
+    assert_eq!(judged(&[]), ((false, false), vec![1]));
+}

@@ -16,7 +16,7 @@ use crate::maps::{Durability, TableOptions};
 
 pub(super) const MS: u64 = 1_000_000;
 
-/// A process of brick `n` on its own host.
+/// A process of brick `n` on its own host, which has the files of the process numbered one less.
 pub(super) fn process(n: u64, incarnation: u64) -> Registration {
     Registration {
         identity: 1000 + n,
@@ -26,6 +26,7 @@ pub(super) fn process(n: u64, incarnation: u64) -> Registration {
         lock: LockFile { device: 1, inode: n },
         memory_intact: true,
         disk_intact: true,
+        before: vec![incarnation.saturating_sub(1)],
         cores: 2,
         memory_bytes: 1 << 30,
         host: format!("h{n}"),

@@ -94,6 +94,7 @@ impl World {
         self.incarnations += 1;
         let machine = &mut self.machines[at];
         machine.up = true;
+        machine.registration.before.push(machine.registration.incarnation);
         machine.registration.incarnation = self.incarnations;
         (machine.id, machine.lease_end, machine.beat) = (None, 0, 0);
         machine.maps = Maps::default();

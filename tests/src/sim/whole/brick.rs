@@ -41,6 +41,8 @@ pub struct Brick {
     boots: u8,
     /// Its folders were used before (the engine's `Identity`).
     known: bool,
+    /// Its processes so far.
+    before: Vec<u64>,
     /// What is in memory is what the process before had: it had opened everything.
     settled: bool,
     /// It lost memory and has not registered since.
@@ -80,6 +82,7 @@ impl Brick {
             paused_until: 0,
             boots: 1,
             known: false,
+            before: Vec::new(),
             settled: false,
             lost: false,
         }
@@ -118,6 +121,7 @@ impl Brick {
     pub fn start(&mut self, world: &fake::World, incarnation: u64) {
         let registration = self.registration(incarnation);
         self.known = true;
+        self.before.push(incarnation);
         let identity = Incarnation {
             boot_id: [self.boots; 16],
             nonce: incarnation,
@@ -154,6 +158,7 @@ impl Brick {
             started_ns: incarnation,
             memory_intact: self.settled,
             disk_intact: self.known,
+            before: self.before.clone(),
             cores: self.cores,
             memory_bytes: 1 << 30,
             host: format!("host{n}"),
