@@ -5,7 +5,7 @@
 //! `FIREBRICK_SIM_SEED=n` runs one seed with every message in its trace, `FIREBRICK_SIM_COUNT=n` that many
 //! from there on, `FIREBRICK_SIM_LONG=1` runs until it is stopped or something is wrong.
 
-use firebrick_tests::sim::{Level, Plan, run};
+use firebrick_tests::sim::{Plan, Search, run};
 
 /// What must have happened in that many seeds, or they show nothing.
 const INTERESTING: &[&str] = &[
@@ -38,14 +38,14 @@ const INTERESTING: &[&str] = &[
     "an operation ends in doubt",
 ];
 
-const LEVEL: Level = Level { run, plan: Plan::short, seeds: 2_000, interesting: INTERESTING };
+const SEARCH: Search = Search { run, plan: Plan::short, seeds: 2_000, interesting: INTERESTING };
 
 #[test]
 fn nothing_that_is_promised_breaks() {
-    LEVEL.look_for_trouble();
+    SEARCH.look_for_trouble();
 }
 
 #[test]
 fn a_seed_gives_the_same_run_again() {
-    LEVEL.look_twice(1..9);
+    SEARCH.look_twice(1..9);
 }

@@ -4,7 +4,7 @@
 //! `FIREBRICK_SIM_SEED=n` runs one seed with every turn in its trace, `FIREBRICK_SIM_COUNT=n` that many from there on,
 //! `FIREBRICK_SIM_LONG=1` runs until it is stopped or something is wrong.
 
-use firebrick_tests::sim::{Level, Plan, run_whole};
+use firebrick_tests::sim::{Plan, Search, run_whole};
 
 /// What must have happened in that many seeds, or they show nothing.
 const INTERESTING: &[&str] = &[
@@ -41,15 +41,15 @@ const INTERESTING: &[&str] = &[
     "what is copied arrives",
 ];
 
-const LEVEL: Level =
-    Level { run: run_whole, plan: Plan::whole, seeds: 200, interesting: INTERESTING };
+const SEARCH: Search =
+    Search { run: run_whole, plan: Plan::whole, seeds: 200, interesting: INTERESTING };
 
 #[test]
 fn nothing_that_is_promised_breaks_with_whole_bricks() {
-    LEVEL.look_for_trouble();
+    SEARCH.look_for_trouble();
 }
 
 #[test]
 fn a_seed_gives_the_same_run_of_whole_bricks_again() {
-    LEVEL.look_twice(1..5);
+    SEARCH.look_twice(1..5);
 }

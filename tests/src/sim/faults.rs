@@ -1,210 +1,171 @@
 //! What goes wrong in the world.
 
 use firebrick_partition::keeper::Entry;
-use firebrick_partition::maps::{Durability, Intent};
+use firebrick_partition::maps::Durability;
 
 use super::clock::{MS, Ns};
+use super::entries::propose;
+use super::level::{Due, Level};
 use super::machine::Crash;
 use super::message::Node;
 use super::plan::{Fault, storm};
-use super::world::{Event, World};
 
-impl World {
-    pub(super) fn fault(&mut self, fault: Fault) {
-        self.trace.line(self.now, format_args!("fault: {fault:?}"));
-        match fault {
-            Fault::Cut { a, b, both, for_ns } => {
-                let (a, b, until) = (Node::Brick(a), Node::Brick(b), self.now + for_ns);
-                self.net.cut(a, b, until);
-                if both {
-                    self.net.cut(b, a, until);
-                }
-            }
-            Fault::CutKeeper { a, to, from, for_ns } => {
-                let (a, until) = (Node::Brick(a), self.now + for_ns);
-                if to {
-                    self.net.cut(a, Node::Keeper, until);
-                }
-                if from {
-                    self.net.cut(Node::Keeper, a, until);
-                }
-            }
-            Fault::Isolate { a, for_ns } => self.cut_off(a, self.now + for_ns, true),
-            Fault::Pause { a, for_ns } | Fault::Stuck { a, for_ns, .. } => {
-                let until = self.now + for_ns;
-                self.machines[a].pause(self.now, until);
-            }
-            Fault::Crash { a, how, for_ns } => self.crash(a, how, for_ns),
-            Fault::KeeperFalls { for_ns, entries_lost } => self.keeper_falls(for_ns, entries_lost),
-            Fault::Storm { for_ns } => {
-                self.net.weather = storm(&mut self.random);
-                self.push(self.now + for_ns, Event::Calm);
-            }
-            Fault::SlowDisk { a, for_ns } => {
-                self.disk_slow_until.insert(a, self.now + for_ns);
-            }
-            Fault::Drain { a, on, for_ns } => self.drain_for(a, on, for_ns),
-            Fault::HandOver { partition } => {
-                if let Some(entry) = self.keeper.hand_over(self.now, partition) {
-                    self.propose(entry);
-                }
-            }
-            Fault::Move { partition } => {
-                if let Some(entry) = self.keeper.wish_a_move(partition, &mut self.random) {
-                    self.propose(entry);
-                }
-            }
-            Fault::Drift { a } => {
-                self.cover.saw("a clock changes its rate");
-                self.machines[a].clock.drift_anew(self.now, &mut self.random);
-            }
-            // Messages have no connections here.
-            Fault::Sever { .. } => {}
-            Fault::CutOff { a, for_ns } => self.cut_off(a, self.now + for_ns, false),
-            Fault::PowerOff { for_ns } => self.power_fails(for_ns),
-            Fault::HalfHeard { partition, for_ns } => self.half_heard(partition, for_ns),
-            Fault::ClientEnds { client, calls, after_ns } => {
-                self.client_ends(client, calls, after_ns);
+/// Something goes wrong.
+pub fn fault<L: Level>(world: &mut L, fault: Fault) {
+    let sim = world.sim_mut();
+    let now = sim.now;
+    sim.trace.line(now, format_args!("fault: {fault:?}"));
+    match fault {
+        Fault::Cut { a, b, both, for_ns } => {
+            world.cut(a, b, for_ns);
+            if both {
+                world.cut(b, a, for_ns);
             }
         }
-    }
-
-    /// The keepers have no leader for a while, then another.
-    fn keeper_falls(&mut self, for_ns: Ns, entries_lost: bool) {
-        let until = self.now + for_ns;
-        self.keeper.fall(until, &mut self.random);
-        if entries_lost {
-            self.keeper.flying.clear();
+        Fault::CutKeeper { a, to, from, for_ns } => cut_keeper(world, a, (to, from), for_ns),
+        Fault::Isolate { a, for_ns } => world.cut_off(a, for_ns, true),
+        Fault::CutOff { a, for_ns } => world.cut_off(a, for_ns, false),
+        Fault::Sever { a, b } => world.sever(a, b),
+        Fault::Pause { a, for_ns } => world.pause(a, now + for_ns),
+        Fault::Stuck { a, core, for_ns } => world.stick(a, core, now + for_ns),
+        Fault::Drift { a } => {
+            sim.cover.saw("a clock changes its rate");
+            world.drift(a);
         }
-        let term = self.keeper.term;
-        self.push(until, Event::Lead { term });
-    }
-
-    /// All machines lose their memory.
-    fn power_fails(&mut self, for_ns: Ns) {
-        self.cover.saw("all power fails");
-        for a in 0..self.machines.len() {
-            let apart = self.random.below(5 * MS);
-            self.crash(a, Crash::Power, for_ns + apart);
+        Fault::Crash { a, how, for_ns } => crash(world, a, how, for_ns),
+        Fault::PowerOff { for_ns } => power_fails(world, for_ns),
+        Fault::KeeperFalls { for_ns, entries_lost } => keeper_falls(world, for_ns, entries_lost),
+        Fault::Storm { for_ns } => {
+            let weather = storm(&mut sim.random);
+            world.set_weather(weather);
+            world.after(for_ns, Due::Calm);
         }
-    }
-
-    pub(super) fn cut_off(&mut self, a: usize, until: Ns, from_clients: bool) {
-        let me = Node::Brick(a);
-        let bricks = (0..self.machines.len()).map(Node::Brick);
-        let clients = if from_clients { self.clients.len() } else { 0 };
-        let clients = (0..clients).map(Node::Client);
-        for other in bricks.chain(clients).chain([Node::Keeper]).filter(|n| *n != me) {
-            self.net.cut(me, other, until);
-            self.net.cut(other, me, until);
+        Fault::SlowDisk { a, for_ns } => {
+            sim.disk_slow_until.insert(a, now + for_ns);
         }
-    }
-
-    /// A primary and one of its backups hear each other; nobody else but clients hears the primary.
-    fn half_heard(&mut self, partition: usize, for_ns: Ns) {
-        let pair = self.keeper.primary_and_backup(partition, &mut self.random);
-        let machine = |brick| self.bricks.get(&brick).copied();
-        let pair = pair.and_then(|(a, b)| machine(a).zip(machine(b)));
-        let Some((primary, backup)) = pair else { return };
-        let (me, until) = (Node::Brick(primary), self.now + for_ns);
-        let deaf = |at: &usize| ![primary, backup].contains(at);
-        let bricks = (0..self.machines.len()).filter(deaf).map(Node::Brick);
-        for other in bricks.chain([Node::Keeper]) {
-            self.net.cut(me, other, until);
-            self.net.cut(other, me, until);
-        }
-        self.cover.saw("a primary is heard by one backup only");
-    }
-
-    /// A client's last calls, then its end.
-    fn client_ends(&mut self, client: usize, calls: usize, after_ns: Ns) {
-        // (A smaller plan may have fewer.)
-        let client = client % self.clients.len();
-        if calls == 0 {
-            self.cover.saw("a client's process ends");
-            return self.restart_client(client);
-        }
-        for _ in 0..calls {
-            self.call_something(client, 0);
-        }
-        let end = Fault::ClientEnds { client, calls: 0, after_ns };
-        self.push(self.now + after_ns, Event::Fault(end));
-    }
-
-    pub(super) fn crash(&mut self, a: usize, how: Crash, for_ns: Ns) {
-        let how = if how == Crash::Kill || self.may_lose(a, how) { how } else { Crash::Kill };
-        if self.machines[a].process.is_some() {
-            self.cover.saw(match how {
-                Crash::Kill => "a process is killed",
-                Crash::Power => "a machine loses its memory",
-                Crash::Lost => "a machine loses everything",
-            });
-            self.trace.line(self.now, format_args!("brick{} crashes: {how:?}", a + 1));
-        }
-        self.machines[a].crash(how);
-        self.push(self.now + for_ns, Event::Start { at: a });
-    }
-
-    /// What is promised outlives the loss of this machine.
-    pub(super) fn may_lose(&self, a: usize, how: Crash) -> bool {
-        if how == Crash::Power && self.plan.durability == Durability::Sync {
-            return true;
-        }
-        let machine = |brick: u32| self.bricks.get(&brick).copied();
-        self.keeper
-            .has_others(|brick| machine(brick).is_some_and(|at| at != a && !self.machines[at].lost))
-    }
-
-    /// A machine's brick is to be emptied, or not any more.
-    pub(super) fn drain(&mut self, at: usize, on: bool) {
-        let brick = self.bricks.iter().find(|(_, machine)| **machine == at);
-        if let Some((&brick, _)) = brick
-            && self.keeper.is_up(self.now)
-        {
-            self.propose(Entry::Drain { brick, on });
-        }
-    }
-
-    /// Empties a brick for a while; then it takes replicas again, whatever becomes of the keepers' leader meanwhile.
-    fn drain_for(&mut self, a: usize, on: bool, for_ns: Ns) {
-        let brick = self.bricks.iter().find(|(_, machine)| **machine == a).map(|(brick, _)| *brick);
-        if on || brick.is_some_and(|brick| self.keeper.is_emptied(brick)) {
-            self.drain(a, on);
-            let for_ns = if on { for_ns } else { 100 * MS };
-            self.push(self.now + for_ns, Event::Fault(Fault::Drain { a, on: false, for_ns }));
-        }
-    }
-
-    pub(super) fn propose(&mut self, entry: Entry) {
-        if let Some(id) = self.keeper.propose(self.now, entry, None) {
-            self.later(id);
-        }
-    }
-
-    /// Only for [`Mistake::LeaveUnconfirmed`]: whoever was asked leaves at once.
-    pub(super) fn leave_at_once(&mut self, entry: &Entry) {
-        let Entry::SetIntent { partition, epoch, intent } = *entry else { return };
-        let Some(group) = self.keeper.state.group(partition) else { return };
-        let members = &group.replicas.members;
-        let of = |brick: u32| members.iter().find(|m| m.brick == brick).map(|m| m.incarnation);
-        let entry = match intent {
-            Intent::None => None,
-            Intent::Leave { brick } => {
-                of(brick).map(|incarnation| Entry::Leave { partition, epoch, brick, incarnation })
+        Fault::Drain { a, on, for_ns } => drain_for(world, a, on, for_ns),
+        Fault::HandOver { partition } => {
+            if let Some(entry) = sim.keeper.hand_over(now, partition) {
+                propose(world, entry);
             }
-            Intent::StepDown { brick } => {
-                let to = members.iter().find(|m| m.brick != brick).map(|m| m.brick);
-                of(brick).zip(to).map(|(incarnation, to)| Entry::StepDown {
-                    partition,
-                    epoch,
-                    brick,
-                    incarnation,
-                    to,
-                })
-            }
-        };
-        if let Some(entry) = entry {
-            self.propose(entry);
         }
+        Fault::Move { partition } => {
+            if let Some(entry) = sim.keeper.wish_a_move(partition, &mut sim.random) {
+                propose(world, entry);
+            }
+        }
+        Fault::HalfHeard { partition, for_ns } => half_heard(world, partition, for_ns),
+        Fault::ClientEnds { client, calls, after_ns } => {
+            client_ends(world, client, calls, after_ns);
+        }
+    }
+}
+
+/// Nothing gets from a machine to the keepers, or from them to it.
+pub fn cut_keeper<L: Level>(world: &mut L, at: usize, (to, from): (bool, bool), for_ns: Ns) {
+    let sim = world.sim_mut();
+    let (node, until) = (Node::Brick(at), sim.now + for_ns);
+    if to {
+        sim.net.cut(node, Node::Keeper, until);
+    }
+    if from {
+        sim.net.cut(Node::Keeper, node, until);
+    }
+}
+
+/// The keepers have no leader for a while, then another.
+fn keeper_falls<L: Level>(world: &mut L, for_ns: Ns, entries_lost: bool) {
+    let sim = world.sim_mut();
+    sim.keeper.fall(sim.now + for_ns, &mut sim.random);
+    if entries_lost {
+        sim.keeper.flying.clear();
+    }
+    let term = sim.keeper.term;
+    world.after(for_ns, Due::Lead { term });
+}
+
+/// All machines lose their memory.
+fn power_fails<L: Level>(world: &mut L, for_ns: Ns) {
+    world.sim_mut().cover.saw("all power fails");
+    for a in 0..world.sim().plan.machines {
+        let apart = world.sim_mut().random.below(5 * MS);
+        crash(world, a, Crash::Power, for_ns + apart);
+    }
+}
+
+/// A primary and one of its backups hear each other; nobody else but clients hears the primary.
+fn half_heard<L: Level>(world: &mut L, partition: usize, for_ns: Ns) {
+    let sim = world.sim_mut();
+    let pair = sim.keeper.primary_and_backup(partition, &mut sim.random);
+    let machine = |brick| sim.ids.get(&brick).copied();
+    let pair = pair.and_then(|(a, b)| machine(a).zip(machine(b)));
+    let Some((primary, backup)) = pair else { return };
+    for other in (0..sim.plan.machines).filter(|at| ![primary, backup].contains(at)) {
+        world.cut(primary, other, for_ns);
+        world.cut(other, primary, for_ns);
+    }
+    cut_keeper(world, primary, (true, true), for_ns);
+    world.sim_mut().cover.saw("a primary is heard by one backup only");
+}
+
+/// A client's last calls, then its end.
+fn client_ends<L: Level>(world: &mut L, client: usize, calls: usize, after_ns: Ns) {
+    // (A smaller plan may have fewer.)
+    let client = client % world.sim().plan.clients;
+    if calls == 0 {
+        world.sim_mut().cover.saw("a client's process ends");
+        return world.restart_client(client);
+    }
+    world.call_at_once(client, calls);
+    world.after(after_ns, Due::Fault(Fault::ClientEnds { client, calls: 0, after_ns }));
+}
+
+/// A process ends, and is started again after a while. No machine loses what is promised to be somewhere.
+pub fn crash<L: Level>(world: &mut L, a: usize, how: Crash, for_ns: Ns) {
+    let how = if how == Crash::Kill || may_lose(world, a, how) { how } else { Crash::Kill };
+    if world.runs(a) {
+        let sim = world.sim_mut();
+        sim.cover.saw(match how {
+            Crash::Kill => "a process is killed",
+            Crash::Lost if L::LOSES_DISKS => "a machine loses everything",
+            Crash::Power | Crash::Lost => "a machine loses its memory",
+        });
+        sim.trace.line(sim.now, format_args!("brick{} crashes: {how:?}", a + 1));
+    }
+    world.crash(a, how);
+    world.after(for_ns, Due::Start { at: a });
+}
+
+/// What is promised outlives the loss of this machine.
+fn may_lose<L: Level>(world: &L, a: usize, how: Crash) -> bool {
+    let sim = world.sim();
+    let keeps_disk = how == Crash::Power || !L::LOSES_DISKS;
+    if keeps_disk && sim.plan.durability == Durability::Sync {
+        return true;
+    }
+    let machine = |brick: u32| sim.ids.get(&brick).copied();
+    let has_memory = |brick| machine(brick).is_some_and(|at| at != a && !world.is_lost(at));
+    sim.keeper.has_others(has_memory)
+}
+
+fn brick_of<L: Level>(world: &L, at: usize) -> Option<u32> {
+    world.sim().ids.iter().find(|(_, machine)| **machine == at).map(|(brick, _)| *brick)
+}
+
+/// A machine's brick is to be emptied, or not any more.
+pub fn drain<L: Level>(world: &mut L, at: usize, on: bool) {
+    if let Some(brick) = brick_of(world, at)
+        && world.sim().keeper.is_up(world.sim().now)
+    {
+        propose(world, Entry::Drain { brick, on });
+    }
+}
+
+/// Empties a brick for a while; then it takes replicas again, whatever becomes of the keepers' leader meanwhile.
+fn drain_for<L: Level>(world: &mut L, a: usize, on: bool, for_ns: Ns) {
+    if on || brick_of(world, a).is_some_and(|brick| world.sim().keeper.is_emptied(brick)) {
+        drain(world, a, on);
+        let for_ns = if on { for_ns } else { 100 * MS };
+        world.after(for_ns, Due::Fault(Fault::Drain { a, on: false, for_ns }));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::clock::Ns;
+use super::level::{Due, Level};
 use super::message::{Message, Node};
 use super::world::{Event, World};
 
@@ -61,18 +62,18 @@ impl World {
     pub(super) fn let_go(&mut self) {
         self.grip.rules.clear();
         for (from, to, message) in std::mem::take(&mut self.grip.held) {
-            self.push(self.now, Event::Deliver { from, to, message });
+            self.push(self.sim.now, Event::Deliver { from, to, message });
         }
         self.grip.hold_entries = false;
         for id in std::mem::take(&mut self.grip.entries) {
-            self.push(self.now, Event::Apply { id });
+            self.after(0, Due::Apply { id });
         }
         for at in std::mem::take(&mut self.grip.stalled) {
             let Some(process) = &self.machines[at].process else { continue };
             let incarnation = process.incarnation;
             for (partition, flying) in self.machines[at].flying() {
                 for _ in 0..flying {
-                    self.push(self.now, Event::Landed { at, incarnation, partition });
+                    self.push(self.sim.now, Event::Landed { at, incarnation, partition });
                 }
             }
         }

@@ -92,6 +92,11 @@ impl Machine {
         Now { boot_ns: self.clock.at(now), unix_ms: 1_700_000_000_000 + now / 1_000_000 }
     }
 
+    /// Its process answers as the primary of a partition.
+    pub fn leads(&self, now: Ns, partition: u32) -> bool {
+        self.process.as_ref().is_some_and(|process| process.leads(self.now(now), partition))
+    }
+
     /// The process stands still for a while, in the middle of a turn.
     pub fn pause(&mut self, now: Ns, until: Ns) {
         if self.paused_until <= now {
@@ -190,22 +195,29 @@ impl Machine {
     }
 
     fn registration(&self, incarnation: u64) -> Registration {
-        let n = self.at as u64 + 1;
         Registration {
-            identity: 1000 + n,
-            name: format!("brick{n}"),
-            incarnation,
-            boot: format!("boot-{n}-{}", self.boots),
-            lock: LockFile { device: n, inode: n },
-            started_ns: incarnation,
             memory_intact: self.memory_intact,
             disk_intact: self.disk_intact,
             before: self.before.clone(),
             cores: 1,
-            memory_bytes: 1 << 30,
-            host: format!("host{n}"),
-            listen: format!("brick{n}:7400"),
-            ..Registration::default()
+            listen: format!("brick{}:7400", self.at + 1),
+            ..registration(self.at, self.boots, incarnation)
         }
+    }
+}
+
+/// What a process says of its machine when it registers, on either level.
+pub fn registration(at: usize, boots: u64, incarnation: u64) -> Registration {
+    let n = at as u64 + 1;
+    Registration {
+        identity: 1000 + n,
+        name: format!("brick{n}"),
+        incarnation,
+        boot: format!("boot-{n}-{boots}"),
+        lock: LockFile { device: n, inode: n },
+        started_ns: incarnation,
+        memory_bytes: 1 << 30,
+        host: format!("host{n}"),
+        ..Registration::default()
     }
 }

@@ -5,11 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use firebrick_partition::maps::{Intent, Replicas};
 
-use super::clock::MS;
+use super::clock::{MS, Ns};
+use super::entries;
+use super::level::{Due, Level, Sim};
+use super::net::Weather;
 use super::plan::Plan;
-use super::trace::{Coverage, Trace, lines_wanted};
+use super::trace::{Coverage, lines_wanted};
 use super::world::World;
-use crate::check::{Call, Checked, check};
+use crate::check::{Call, Checked, Violation, check};
 
 /// What came of a run.
 #[derive(Debug)]
@@ -37,25 +40,21 @@ pub struct Failure {
 
 /// Lines of the trace that are shown, unless `$FIREBRICK_SIM_LINES` says otherwise.
 const SHOWN: usize = 160;
-/// Virtual time that a cluster may take to be whole again.
-/// (Pairs of bricks that were cut off from each other are kept apart for minutes.)
-const HEAL_NS: u64 = 1_500_000 * MS;
 
 /// Runs a plan. `verbose`: the trace has every message.
 pub fn run(plan: &Plan, verbose: bool) -> Outcome {
-    let mut world = World::new(plan.clone());
-    world.trace.verbose = verbose;
-    outcome(plan.clone(), &mut world, whole, |world| (&world.trace, &world.cover))
+    outcome(plan, World::new(plan.clone()), verbose, whole)
 }
 
-/// What comes of a run in a world of either level.
-pub fn outcome<W>(
-    plan: Plan,
-    world: &mut W,
-    run: impl FnOnce(&mut W) -> Result<Checked, String>,
-    seen: impl Fn(&W) -> (&Trace, &Coverage),
+/// What comes of a plan in a world of either level.
+pub fn outcome<L: Level>(
+    plan: &Plan,
+    mut world: L,
+    verbose: bool,
+    run: impl FnOnce(&mut L) -> Result<Checked, String>,
 ) -> Outcome {
-    let ran = catch_unwind(AssertUnwindSafe(|| run(world)));
+    world.sim_mut().trace.verbose = verbose;
+    let ran = catch_unwind(AssertUnwindSafe(|| run(&mut world)));
     let (checked, wrong) = match ran {
         Ok(Ok(checked)) => (checked, None),
         Ok(Err(wrong)) => (Checked::default(), Some(wrong)),
@@ -65,17 +64,18 @@ pub fn outcome<W>(
             (Checked::default(), Some(format!("panic: {}", text.unwrap_or_default())))
         }
     };
-    let (trace, cover) = seen(world);
+    let Sim { trace, cover, .. } = world.sim();
     let tail = || trace.tail(lines_wanted().unwrap_or(SHOWN));
     let failure = wrong.map(|what| Failure { what, trace: tail() });
-    Outcome { plan, hash: trace.hash(), cover: cover.clone(), checked, failure }
+    let (plan, cover) = (plan.clone(), cover.clone());
+    Outcome { plan, hash: trace.hash(), cover, checked, failure }
 }
 
 fn whole(world: &mut World) -> Result<Checked, String> {
     set_up(world)?;
-    world.begin_load();
-    run_to(world, world.load_until)?;
-    world.heal();
+    begin_load(world);
+    run_to(world, world.sim.load_until)?;
+    heal(world);
     conclude(world)
 }
 
@@ -84,30 +84,43 @@ pub(super) fn conclude(world: &mut World) -> Result<Checked, String> {
     let rest = come_to_rest(world);
     // What is read then says more about what is wrong.
     let read = rest.clone().and_then(|()| read_everything(world));
-    if rest.is_err() && world.failure.is_none() {
+    if rest.is_err() && world.sim.failure.is_none() {
         read_everything(world)?;
     }
-    let checked = check(&world.history).map_err(|violation| violation.to_string());
-    match (rest.and(read), checked) {
-        (Ok(()), checked) => checked,
+    both(rest.and(read), check(&world.sim.history))
+}
+
+/// What is wrong with the end of a run, and with its history.
+pub fn both(
+    rest: Result<(), String>,
+    checked: Result<Checked, Violation>,
+) -> Result<Checked, String> {
+    match (rest, checked) {
+        (Ok(()), checked) => checked.map_err(|violation| violation.to_string()),
         (Err(wrong), Ok(_)) => Err(wrong),
         (Err(wrong), Err(violation)) => Err(format!("{wrong}\n{violation}")),
     }
 }
 
-fn run_to(world: &mut World, until: u64) -> Result<(), String> {
+/// Runs until a time; an error when something is wrong by then.
+pub fn run_to<L: Level>(world: &mut L, until: Ns) -> Result<(), String> {
     world.run_until(until);
-    world.failure.clone().map_or(Ok(()), Err)
+    world.sim().failure.clone().map_or(Ok(()), Err)
+}
+
+/// Runs for so long.
+pub fn run_for<L: Level>(world: &mut L, for_ns: Ns) -> Result<(), String> {
+    run_to(world, world.sim().now + for_ns)
 }
 
 /// Bricks register, the table is made, its groups are active.
-pub fn set_up(world: &mut World) -> Result<(), String> {
-    world.configure();
+pub fn set_up<L: Level>(world: &mut L) -> Result<(), String> {
+    entries::configure(world);
     let mut made = Err("no brick is there".to_owned());
-    for _ in 0..200 {
-        run_to(world, world.now + 20 * MS)?;
-        if world.bricks.len() == world.machines.len() && made.is_err() {
-            made = world.create_table();
+    for _ in 0..500 {
+        run_for(world, 20 * MS)?;
+        if world.sim().ids.len() == world.sim().plan.machines && made.is_err() {
+            made = entries::create_table(world);
         }
         if made.is_ok() && unfinished(world).is_empty() {
             return Ok(());
@@ -117,20 +130,46 @@ pub fn set_up(world: &mut World) -> Result<(), String> {
     Err(format!("the cluster does not start: {}", unfinished(world).join("; ")))
 }
 
+/// Clients begin, and the plan's faults are scheduled from now on.
+pub fn begin_load<L: Level>(world: &mut L) {
+    let plan = world.sim().plan.clone();
+    world.set_weather(plan.weather);
+    let sim = world.sim_mut();
+    sim.load_until = sim.now + plan.load_ns;
+    for (after, fault) in plan.faults {
+        world.after(after, Due::Fault(fault));
+    }
+    for at in 0..plan.clients + plan.redis {
+        world.after(0, Due::Think { at });
+    }
+}
+
+/// Everything is repaired: what is cut, paused or down comes back.
+pub fn heal<L: Level>(world: &mut L) {
+    world.mend();
+    world.set_weather(Weather::CALM);
+    let sim = world.sim_mut();
+    (sim.plan.weather, sim.plan.stumbles) = (Weather::CALM, 0);
+    sim.disk_slow_until.clear();
+    for at in 0..sim.plan.machines {
+        world.start(at);
+    }
+}
+
 /// Until every group is whole.
-pub fn come_to_rest(world: &mut World) -> Result<(), String> {
-    let end = world.now + HEAL_NS;
+pub fn come_to_rest<L: Level>(world: &mut L) -> Result<(), String> {
+    let end = world.sim().now + L::HEAL_NS;
     let mut differ = 0;
     loop {
-        run_to(world, world.now + 100 * MS)?;
-        let idle = world.clients.iter().all(super::client::Client::is_idle);
-        let unfinished = unfinished(world);
+        run_for(world, 100 * MS)?;
+        let (idle, unfinished) = (world.is_idle(), unfinished(world));
         if unfinished.is_empty() && idle {
             return Ok(());
         }
         differ = if idle && unfinished.iter().any(|u| u.contains(DIFFER)) { differ + 1 } else { 0 };
-        if world.now >= end || differ > 50 {
-            return Err(format!("does not heal: {} (clients idle: {idle})", unfinished.join("; ")));
+        if world.sim().now >= end || differ > 50 {
+            let (unfinished, rooms) = (unfinished.join("; "), world.rooms());
+            return Err(format!("does not heal: {unfinished} (clients idle: {idle})\n{rooms}"));
         }
     }
 }
@@ -139,7 +178,7 @@ pub fn come_to_rest(world: &mut World) -> Result<(), String> {
 const DIFFER: &str = "members differ";
 
 /// The group has all its members, and nothing is asked of it.
-pub fn is_whole(plan: &Plan, replicas: &Replicas) -> bool {
+fn is_whole(plan: &Plan, replicas: &Replicas) -> bool {
     replicas.is_active()
         && replicas.learners.is_empty()
         && replicas.members.len() == usize::from(plan.replicas).min(plan.machines)
@@ -147,25 +186,25 @@ pub fn is_whole(plan: &Plan, replicas: &Replicas) -> bool {
 }
 
 /// What keeps the cluster from being whole and quiet.
-fn unfinished(world: &World) -> Vec<String> {
-    let state = &world.keeper.state;
+fn unfinished<L: Level>(world: &L) -> Vec<String> {
+    let sim = world.sim();
+    let state = &sim.keeper.state;
     let mut all = Vec::new();
     if state.groups().next().is_none() {
         all.push("there is no table".to_owned());
     }
     for (partition, group) in state.groups() {
         let replicas = &group.replicas;
-        if !is_whole(&world.plan, replicas) {
+        if !is_whole(&sim.plan, replicas) {
             all.push(format!("partition {partition} is {replicas:?}"));
             continue;
         }
         let mut tails = Vec::new();
         for member in &replicas.members {
-            let machine = world.bricks.get(&member.brick).map(|&at| &world.machines[at]);
-            let process = machine.and_then(|m| m.process.as_ref());
-            let replica = process
-                .filter(|p| p.incarnation == member.incarnation)
-                .and_then(|p| p.replicas.get(&partition))
+            let at = sim.ids.get(&member.brick).copied();
+            let replica = at
+                .filter(|at| world.is_running(*at, member.incarnation))
+                .and_then(|at| world.replica(at, partition))
                 .filter(|r| r.route().epoch == replicas.epoch && !r.is_busy());
             match replica {
                 Some(r) => tails.push((r.log().tail(), r.log().commit(), r.keys())),
@@ -177,13 +216,8 @@ fn unfinished(world: &World) -> Vec<String> {
         if tails.windows(2).any(|w| w[0] != w[1]) {
             all.push(format!("partition {partition}: {DIFFER}: {tails:?}"));
         }
-        let leads =
-            replicas.primary().and_then(|p| world.bricks.get(&p.brick)).is_some_and(|&at| {
-                let machine = &world.machines[at];
-                let now = machine.now(world.now);
-                machine.process.as_ref().is_some_and(|p| p.leads(now, partition))
-            });
-        if !leads {
+        let primary = replicas.primary().and_then(|member| sim.ids.get(&member.brick));
+        if !primary.is_some_and(|at| world.leads(*at, partition)) {
             all.push(format!("partition {partition}: its primary does not serve"));
         }
     }
@@ -192,22 +226,22 @@ fn unfinished(world: &World) -> Vec<String> {
 
 /// Reads every key at every member, after all else.
 fn read_everything(world: &mut World) -> Result<(), String> {
-    run_to(world, world.now + 300 * MS)?;
+    run_for(world, 300 * MS)?;
     let mut reads = 0;
     for key in world.keys() {
         for _ in 0..10 {
             if world.clients[0].members(&key).is_empty() {
                 // It heard of no table in all this time, as when the keepers were down for most of it.
                 world.fetch_maps(0);
-                run_to(world, world.now + 20 * MS)?;
+                run_for(world, 20 * MS)?;
             }
         }
         for brick in world.clients[0].members(&key) {
             world.call(0, &key, Call::Get, Some(brick));
             reads += 1;
-            run_to(world, world.now + 20 * MS)?;
+            run_for(world, 20 * MS)?;
             if !world.clients[0].is_idle() {
-                run_to(world, world.now + super::client::DEADLINE_NS)?;
+                run_for(world, super::client::DEADLINE_NS)?;
             }
         }
     }

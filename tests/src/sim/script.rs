@@ -1,13 +1,13 @@
 //! A scripted execution: one partition, calm weather, and somebody who decides what arrives when.
 
-use firebrick_partition::replica::Replica;
-
 use super::clock::{MS, Ns};
+use super::faults::fault;
 use super::grip::{Fate, Rule};
+use super::level::Level;
 use super::machine::Crash;
 use super::message::Node;
 use super::plan::{Fault, Plan};
-use super::run::{conclude, set_up};
+use super::run::{conclude, heal, run_for, set_up};
 use super::trace::lines_wanted;
 use super::world::World;
 use crate::check::{Back, Call};
@@ -30,9 +30,10 @@ impl Script {
     /// A whole cluster with one partition, and clients that know the maps.
     pub fn begin(plan: Plan) -> Result<Self, String> {
         let mut world = World::new(plan);
-        world.trace.verbose = lines_wanted().is_some();
+        world.sim.trace.verbose = lines_wanted().is_some();
         set_up(&mut world)?;
-        let partition = world.keeper.state.groups().next().map_or(0, |(partition, _)| partition);
+        let partition =
+            world.sim.keeper.state.groups().next().map_or(0, |(partition, _)| partition);
         for at in 0..world.clients.len() {
             world.fetch_maps(at);
         }
@@ -47,19 +48,17 @@ impl Script {
 
     /// Time goes by, in ms.
     pub fn run(&mut self, ms: u64) -> Story {
-        self.world.run_until(self.world.now + ms * MS);
-        self.world.failure.clone().map_or(Ok(()), Err)
+        run_for(&mut self.world, ms * MS)
     }
 
     /// Time goes by until something is so.
     pub fn until(&mut self, what: &str, mut is_so: impl FnMut(&World) -> bool) -> Story {
-        let end = self.world.now + PATIENCE;
+        let end = self.world.sim.now + PATIENCE;
         while !is_so(&self.world) {
-            if self.world.now >= end {
+            if self.world.sim.now >= end {
                 return Err(self.wrong(&format!("this does not come: {what}")));
             }
-            self.world.run_until(self.world.now + MS / 10);
-            self.world.failure.clone().map_or(Ok(()), Err)?;
+            run_for(&mut self.world, MS / 10)?;
         }
         Ok(())
     }
@@ -67,7 +66,7 @@ impl Script {
     /// What is wrong, with what happened before if `$FIREBRICK_SIM_LINES` asks for it.
     pub fn wrong(&self, what: &str) -> String {
         match lines_wanted() {
-            Some(lines) => format!("{}\n{what}", self.world.trace.tail(lines)),
+            Some(lines) => format!("{}\n{what}", self.world.sim.trace.tail(lines)),
             None => what.to_owned(),
         }
     }
@@ -90,18 +89,18 @@ impl Script {
     /// Two machines do not hear each other from now on.
     pub fn cut(&mut self, a: usize, b: usize) {
         let (a, b) = (Node::Brick(a), Node::Brick(b));
-        self.world.net.cut(a, b, Ns::MAX);
-        self.world.net.cut(b, a, Ns::MAX);
+        self.world.sim.net.cut(a, b, Ns::MAX);
+        self.world.sim.net.cut(b, a, Ns::MAX);
     }
 
     /// Nobody but clients hears a machine.
     pub fn cut_off(&mut self, at: usize) {
-        self.world.fault(Fault::CutOff { a: at, for_ns: PATIENCE * 100 });
+        fault(&mut self.world, Fault::CutOff { a: at, for_ns: PATIENCE * 100 });
     }
 
     /// Links carry again.
     pub fn mend(&mut self) {
-        self.world.net.heal();
+        self.world.sim.net.heal();
     }
 
     /// Lets everything go that was held or lost.
@@ -116,7 +115,10 @@ impl Script {
 
     /// The process ends. Nobody starts it again.
     pub fn down(&mut self, at: usize, how: Crash) {
-        self.world.trace.line(self.world.now, format_args!("brick{} is down: {how:?}", at + 1));
+        self.world
+            .sim
+            .trace
+            .line(self.world.sim.now, format_args!("brick{} is down: {how:?}", at + 1));
         self.world.machines[at].crash(how);
     }
 
@@ -127,7 +129,7 @@ impl Script {
 
     /// The process stands still for so many ms.
     pub fn pause(&mut self, at: usize, ms: u64) {
-        self.world.fault(Fault::Pause { a: at, for_ns: ms * MS });
+        fault(&mut self.world, Fault::Pause { a: at, for_ns: ms * MS });
     }
 
     /// A client calls.
@@ -137,7 +139,7 @@ impl Script {
 
     /// A client reads, at this machine and no other.
     pub fn read_at(&mut self, client: usize, key: &str, at: usize) -> u64 {
-        let brick = self.world.bricks.iter().find(|(_, machine)| **machine == at);
+        let brick = self.world.sim.ids.iter().find(|(_, machine)| **machine == at);
         let brick = brick.map(|(brick, _)| *brick);
         self.world.call(client, key, Call::Get, brick)
     }
@@ -155,11 +157,11 @@ impl Script {
 
     /// The call is answered with a value or a success, within so many ms from now.
     pub fn within(&mut self, ms: u64, id: u64) -> Result<Back, String> {
-        let end = self.world.now + ms * MS;
+        let end = self.world.sim.now + ms * MS;
         match self.answered(id)? {
             Some(Back::Failed) | None => Err(self.wrong(&format!("call {id} failed"))),
-            Some(_) if self.world.now > end => {
-                let late = (self.world.now - end) / MS;
+            Some(_) if self.world.sim.now > end => {
+                let late = (self.world.sim.now - end) / MS;
                 Err(self.wrong(&format!("call {id} was answered {late} ms later than it may be")))
             }
             Some(back) => Ok(back),
@@ -184,32 +186,27 @@ impl Script {
     /// Everything is let go and mended; the cluster becomes whole, and the history is checked.
     pub fn end(mut self) -> Story {
         if let Some(lines) = lines_wanted() {
-            println!("{}", self.world.trace.tail(lines));
+            println!("{}", self.world.sim.trace.tail(lines));
         }
         self.world.let_go();
-        self.world.heal();
+        heal(&mut self.world);
         conclude(&mut self.world).map(|_| ())
     }
 }
 
 /// Machines of the group, the primary first, as the keepers have it.
 pub fn group(world: &World, partition: u32) -> Vec<usize> {
-    let group = world.keeper.state.group(partition);
+    let group = world.sim.keeper.state.group(partition);
     let members = group.into_iter().flat_map(|group| &group.replicas.members);
-    members.filter_map(|m| world.bricks.get(&m.brick).copied()).collect()
-}
-
-/// A machine's replica.
-pub fn replica(world: &World, partition: u32, at: usize) -> Option<&Replica> {
-    world.machines[at].process.as_ref()?.replicas.get(&partition)
+    members.filter_map(|m| world.sim.ids.get(&m.brick).copied()).collect()
 }
 
 /// The last record that a machine holds.
 pub fn tail(world: &World, partition: u32, at: usize) -> u64 {
-    replica(world, partition, at).map_or(0, |replica| replica.log().tail().seq)
+    world.replica(at, partition).map_or(0, |replica| replica.log().tail().seq)
 }
 
 /// The last record that a machine committed.
 pub fn commit(world: &World, partition: u32, at: usize) -> u64 {
-    replica(world, partition, at).map_or(0, |replica| replica.log().commit())
+    world.replica(at, partition).map_or(0, |replica| replica.log().commit())
 }

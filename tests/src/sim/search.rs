@@ -11,10 +11,10 @@ use crate::random::Random;
 /// Runs that may be spent on making a failure small.
 const SHRINKS: usize = 80;
 
-/// A level of the simulator, and what its runs in CI are.
+/// A search through the runs of a level, and what it is in CI.
 #[derive(Clone, Copy, Debug)]
-pub struct Level {
-    /// One run.
+pub struct Search {
+    /// A run of the level.
     pub run: Run,
     /// What a seed stands for.
     pub plan: fn(u64) -> Plan,
@@ -38,7 +38,7 @@ fn fail(outcome: &Outcome) -> ! {
     panic!("seed {} at commit {}", outcome.plan.seed, commit());
 }
 
-impl Level {
+impl Search {
     /// Runs seeds on two threads until `goes_on` says no; the first that fails.
     fn search(
         &self,

@@ -2,6 +2,7 @@
 
 use firebrick_partition::keeper::{Entry, Group};
 
+use super::super::entries::later;
 use super::super::machine::Crash;
 use super::super::message::Node;
 use super::super::mistake::Mistake;
@@ -27,11 +28,11 @@ fn with_a_learner(mistake: Mistake) -> Result<(Script, usize), String> {
 fn until_its_promotion(s: &mut Script) -> Story {
     s.until("a learner", |world| {
         let copies = |g: &Group| !g.replicas.learners.is_empty() && g.replicas.is_active();
-        world.keeper.state.groups().any(|(_, group)| copies(group))
+        world.sim.keeper.state.groups().any(|(_, group)| copies(group))
     })?;
     s.world.grip.hold_entries = true;
     s.until("its promotion", |world| {
-        world.keeper.flying.iter().any(|f| matches!(f.entry, Entry::Promote { .. }))
+        world.sim.keeper.flying.iter().any(|f| matches!(f.entry, Entry::Promote { .. }))
     })
 }
 
@@ -80,7 +81,7 @@ pub fn a_required_learner_that_falls_silent_blocks_nothing_for_good(mistake: Mis
     let write = s.call(0, "r0", Call::Put { value: "1".into() });
     s.run(30)?;
     for id in promotion {
-        s.world.later(id);
+        later(&mut s.world, id);
     }
     s.within(SILENT_MS, write)?;
     s.end()
@@ -99,7 +100,7 @@ pub fn a_learner_has_all_that_was_acked_when_it_becomes_a_member() -> Story {
     s.lose(Some(Node::Keeper), Some(Node::Brick(primary)), &[]);
     s.world.grip.hold_entries = false;
     for id in std::mem::take(&mut s.world.grip.entries) {
-        s.world.later(id);
+        later(&mut s.world, id);
     }
     let write = s.call(0, "r0", Call::Put { value: "1".into() });
     s.until("it is a member", |world| group(world, partition).contains(&last))?;

@@ -2,6 +2,7 @@
 
 use firebrick_partition::maps::Durability;
 
+use super::super::level::Level;
 use super::super::machine::Crash;
 use super::super::message::Node;
 use super::super::mistake::Mistake;
@@ -74,7 +75,9 @@ pub fn a_replica_that_cannot_store_leaves_and_the_write_completes(mistake: Mista
         s.within(SILENT_MS, write)?;
     }
     s.let_go();
-    if s.world.cover.count("a segment is refused") == 0 || group(&s.world, partition).contains(&2) {
+    if s.world.sim.cover.count("a segment is refused") == 0
+        || group(&s.world, partition).contains(&2)
+    {
         return Err("it had room after all".to_owned());
     }
     s.down(2, Crash::Kill);
@@ -138,12 +141,7 @@ pub fn what_was_truncated_does_not_come_back(len: usize) -> Story {
     s.lose(Some(Node::Client(0)), None, &[]);
     s.cut_off(old);
     s.until("it is out", |world| !group(world, partition).contains(&old))?;
-    s.until("the next one leads", |world| {
-        world.machines[next]
-            .process
-            .as_ref()
-            .is_some_and(|p| p.leads(world.machines[next].now(world.now), partition))
-    })?;
+    s.until("the next one leads", |world| world.leads(next, partition))?;
     // A take-over record, one that fills up to an old record, and then the last one hears no more.
     s.put(1, "r0", &"b".repeat(len))?;
     s.lose(Some(Node::Brick(next)), Some(Node::Brick(last)), &["Prepare"]);

@@ -4,6 +4,7 @@ use firebrick_partition::keeper::Entry;
 use firebrick_partition::maps::Intent;
 
 use super::super::clock::MS;
+use super::super::faults::{drain, fault};
 use super::super::machine::Crash;
 use super::super::message::Node;
 use super::super::mistake::Mistake;
@@ -43,10 +44,10 @@ fn a_move(mistake: Mistake) -> Result<(Script, usize, usize), String> {
     let mut s = Script::begin(Plan { replicas: 1, mistake, ..Plan::scripted(2) })?;
     s.put(0, "r0", "0")?;
     let from = s.group()[0];
-    s.world.drain(from, true);
+    drain(&mut s.world, from, true);
     let partition = s.partition;
     s.until("the copy is a member", |world| {
-        let group = world.keeper.state.group(partition).map(|g| &g.replicas);
+        let group = world.sim.keeper.state.group(partition).map(|g| &g.replicas);
         group.is_some_and(|g| g.members.len() == 2 && g.is_active())
     })?;
     Ok((s, from, 1 - from))
@@ -70,7 +71,7 @@ pub fn a_partition_moves_away_from_a_brick_that_does_not_know(mistake: Mistake) 
     s.let_go();
     s.within(SILENT_MS, write)?;
     s.until("it is out of the group", |world| group(world, partition) == [to])?;
-    s.world.drain(from, false);
+    drain(&mut s.world, from, false);
     s.end()
 }
 
@@ -82,9 +83,9 @@ pub fn the_keepers_leader_dies_between_confirmation_and_entry(mistake: Mistake) 
     s.world.grip.hold_entries = true;
     s.until("the entry", |world| {
         let leaves = |e: &Entry| matches!(e, Entry::Leave { .. } | Entry::StepDown { .. });
-        world.keeper.flying.iter().any(|f| leaves(&f.entry))
+        world.sim.keeper.flying.iter().any(|f| leaves(&f.entry))
     })?;
-    s.world.fault(Fault::KeeperFalls { for_ns: 50 * MS, entries_lost: true });
+    fault(&mut s.world, Fault::KeeperFalls { for_ns: 50 * MS, entries_lost: true });
     s.world.grip.entries.clear();
     s.world.grip.hold_entries = false;
     let mut writes = Vec::new();
@@ -172,7 +173,7 @@ pub fn votes_count_from_zero_in_every_epoch() -> Story {
             // Nothing of the epoch in which A leads reaches C.
             s.lose(Some(Node::Brick(a)), Some(Node::Brick(c)), &[]);
         }
-        s.world.fault(Fault::HandOver { partition: 0 });
+        fault(&mut s.world, Fault::HandOver { partition: 0 });
         s.until("the next primary", |world| {
             let members = group(world, partition);
             members.len() == 3 && members[0] != leads
@@ -196,5 +197,5 @@ pub fn votes_count_from_zero_in_every_epoch() -> Story {
 
 /// What is asked of a group's member.
 fn intent(world: &World, partition: u32) -> Intent {
-    world.keeper.state.group(partition).map_or(Intent::None, |g| g.replicas.intent)
+    world.sim.keeper.state.group(partition).map_or(Intent::None, |g| g.replicas.intent)
 }

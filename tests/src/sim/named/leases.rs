@@ -5,6 +5,8 @@ use firebrick_partition::op::Answer;
 use firebrick_partition::wire::{self, Message as Wire};
 
 use super::super::clock::MS;
+use super::super::entries::later;
+use super::super::faults::fault;
 use super::super::message::{Message, Node};
 use super::super::mistake::Mistake;
 use super::super::plan::{Fault, Plan};
@@ -30,7 +32,9 @@ fn wakes_up(which: usize, mistake: Mistake) -> Story {
     // What is written from here on never was on its way to it.
     s.run(100)?;
     s.put(0, "r0", "1")?;
-    s.until("it wakes soon", |world| world.now + 30 * MS > world.machines[sleeper].paused_until)?;
+    s.until("it wakes soon", |world| {
+        world.sim.now + 30 * MS > world.machines[sleeper].paused_until
+    })?;
     // Asked before it wakes, and again and again while it finds its way back.
     for _ in 0..60 {
         read_by_an_old_route(&mut s, sleeper);
@@ -60,7 +64,7 @@ pub fn nobody_gets_a_lease_while_it_is_being_removed(mistake: Mistake) -> Story 
     s.lose(Some(Node::Brick(last)), Some(Node::Keeper), &[]);
     s.world.grip.hold_entries = true;
     s.until("its removal", |world| {
-        world.keeper.flying.iter().any(|f| matches!(f.entry, Entry::TakeOut { .. }))
+        world.sim.keeper.flying.iter().any(|f| matches!(f.entry, Entry::TakeOut { .. }))
     })?;
     s.world.grip.rules.clear();
     s.run(60)?;
@@ -70,7 +74,7 @@ pub fn nobody_gets_a_lease_while_it_is_being_removed(mistake: Mistake) -> Story 
     s.lose(Some(Node::Client(2)), None, &["FetchMaps"]);
     s.world.grip.hold_entries = false;
     for id in std::mem::take(&mut s.world.grip.entries) {
-        s.world.later(id);
+        later(&mut s.world, id);
     }
     s.run(60)?;
     let write = s.call(0, "r0", Call::Put { value: "1".into() });
@@ -128,7 +132,7 @@ pub fn a_late_answer_gives_no_more_time(mistake: Mistake) -> Story {
     s.put(0, "r0", "1")?;
     s.let_go();
     s.lose(Some(Node::Client(2)), None, &["FetchMaps"]);
-    s.world.fault(Fault::CutKeeper { a: last, to: true, from: false, for_ns: 2_000 * MS });
+    fault(&mut s.world, Fault::CutKeeper { a: last, to: true, from: false, for_ns: 2_000 * MS });
     for _ in 0..40 {
         s.read_at(2, "r0", last);
         s.run(2)?;

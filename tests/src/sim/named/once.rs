@@ -1,5 +1,6 @@
 //! Exactly once, and answers that rest on what is not committed.
 
+use super::super::level::Level;
 use super::super::machine::Crash;
 use super::super::message::Node;
 use super::super::mistake::Mistake;
@@ -20,7 +21,7 @@ pub fn an_increment_that_waits_for_a_dead_replica_counts_once() -> Story {
         Back::Integer { value: 1, .. } => {}
         other => return Err(format!("it was answered {other}")),
     }
-    if s.world.cover.count("a request is tried again") == 0 {
+    if s.world.sim.cover.count("a request is tried again") == 0 {
         return Err("nothing was tried again".to_owned());
     }
     s.expect(1, "c0", members[1], "1")?;

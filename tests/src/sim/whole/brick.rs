@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use firebrick_log::manifest::Incarnation;
 use firebrick_net::fake;
-use firebrick_partition::keeper::{LockFile, Registration};
+use firebrick_partition::keeper::Registration;
 use firebrick_partition::op::Now;
 use tempfile::TempDir;
 
@@ -15,7 +15,7 @@ use super::disk::Disk;
 use super::process::{CORE_BYTES, Process};
 use crate::random::Random;
 use crate::sim::clock::{Clock, MS, Ns};
-use crate::sim::machine::Crash;
+use crate::sim::machine::{Crash, registration};
 
 /// The Unix time at the beginning of a run.
 pub const UNIX_MS: u64 = 1_700_000_000_000;
@@ -148,22 +148,13 @@ impl Brick {
 
     /// As the engine makes it of the folders and their identity.
     fn registration(&self, incarnation: u64) -> Registration {
-        let n = self.at as u64 + 1;
         Registration {
-            identity: 1000 + n,
-            name: format!("brick{n}"),
-            incarnation,
-            boot: format!("boot-{n}-{}", self.boots),
-            lock: LockFile { device: n, inode: n },
-            started_ns: incarnation,
             memory_intact: self.settled,
             disk_intact: self.known,
             before: self.before.clone(),
             cores: self.cores,
-            memory_bytes: 1 << 30,
-            host: format!("host{n}"),
             listen: self.address.to_string(),
-            ..Registration::default()
+            ..registration(self.at, self.boots.into(), incarnation)
         }
     }
 }

@@ -4,13 +4,13 @@ use firebrick_partition::hash_key;
 use firebrick_partition::maps::fingerprint;
 use firebrick_partition::op::Route;
 
-use super::client::Client;
 use super::expiring;
 use super::fill;
 use super::reader::Reader;
-use super::world::{CLIENTS, Event, World};
+use super::world::World;
 use crate::check::{Back, Call, Line};
-use crate::sim::clock::{MS, Ns, US};
+use crate::sim::clock::{MS, Ns};
+use crate::sim::level::Level;
 use crate::sim::workload;
 
 /// A read at one member is given up after so long.
@@ -18,7 +18,7 @@ const PATIENCE_NS: Ns = 2_000 * MS;
 
 impl World {
     pub fn client_turn(&mut self, at: usize) {
-        for (id, back) in self.clients[at].turn(self.now) {
+        for (id, back) in self.clients[at].turn(self.sim.now) {
             if let Some(back) = &back {
                 self.clients[at].saw(id, back);
             }
@@ -28,20 +28,18 @@ impl World {
 
     /// A call is over.
     pub fn ended(&mut self, id: u64, back: Option<Back>) {
-        let Some(back) = back else {
-            self.cover.saw("an operation ends in doubt");
-            return self.trace.line(self.now, format_args!("call {id} -> nobody knows"));
-        };
-        let back = match fill::told(back) {
-            Ok(back) => back,
-            Err(wrong) => return self.fail(format!("call {id}: {wrong}")),
-        };
-        if back == Back::Failed {
-            self.cover.saw("an operation fails");
-        }
-        self.trace.line(self.now, format_args!("call {id} -> {back}"));
-        if let Err(wrong) = self.history.push(Line::Back { id, at_ns: self.now, back }) {
-            self.fail(wrong);
+        match back.map(fill::told) {
+            None => {
+                self.sim.cover.saw("an operation ends in doubt");
+                self.sim.end(id, None);
+            }
+            Some(Err(wrong)) => self.sim.fail(format!("call {id}: {wrong}")),
+            Some(Ok(back)) => {
+                if back == Back::Failed {
+                    self.sim.cover.saw("an operation fails");
+                }
+                self.sim.end(id, Some(back));
+            }
         }
     }
 
@@ -50,95 +48,55 @@ impl World {
         let of = |n: usize| {
             ['r', 'c', 'l', expiring::LETTER].iter().map(move |kind| format!("{kind}{n}"))
         };
-        let all = (0..self.plan.keys).flat_map(of);
+        let all = (0..self.sim.plan.keys).flat_map(of);
         // (They make a history slow to check.)
-        all.filter(|key| self.plan.seed.is_multiple_of(4) || !expiring::is_expiring(key)).collect()
-    }
-
-    pub fn think(&mut self, at: usize) {
-        if self.now >= self.load_until {
-            return;
-        }
-        if at >= self.clients.len() {
-            return self.redis_thinks(at - self.clients.len());
-        }
-        if self.clients[at].has_room() {
-            self.call_something(at, self.plan.reads);
-        } else {
-            self.clients[at].find_table(self.now);
-        }
-        self.client_turn(at);
-        if self.random.below(4) == 0 {
-            self.read_somewhere();
-        }
-        let due = self.now + 100 * US + self.random.below(self.plan.think_ns);
-        self.queue.push(due, Event::Think { at });
+        all.filter(|key| self.sim.plan.seed.is_multiple_of(4) || !expiring::is_expiring(key))
+            .collect()
     }
 
     /// A client that has room for it calls something; of a hundred calls so many are reads.
     pub fn call_something(&mut self, at: usize, reads: u64) {
         let (key, call) = self.choose(at, reads);
-        let id = self.begin(at, &key, &call);
+        let id = self.sim.begin(at, &key, &call);
         let long = if key.starts_with('f') { fill::long(&call) } else { call };
-        let taken = self.clients[at].call(self.now, id, &key, workload::op(&long));
+        let taken = self.clients[at].call(self.sim.now, id, &key, workload::op(&long));
         assert!(taken, "it had room");
-    }
-
-    /// The next process of a client. What the one before had open stays without an answer.
-    pub fn restart_client(&mut self, at: usize) {
-        let fabric = self.fabric.fake_on(CLIENTS + at);
-        let seeds = self.bricks.iter().map(|brick| brick.address.to_string().into()).collect();
-        let limits = (self.plan.open_max, self.plan.lease_ms);
-        self.clients[at] = Client::new(at, fabric, seeds, limits, &mut self.random);
     }
 
     /// What a session calls next.
     fn choose(&mut self, at: usize, reads: u64) -> (String, Call) {
-        let unique = format!("[{at}.{}]", self.next_call);
+        let unique = format!("[{at}.{}]", self.sim.next_call);
         if self.fills() {
-            return fill::call(&mut self.random, self.now, &unique);
+            return fill::call(&mut self.sim.random, self.sim.now, &unique);
         }
         let mut keys = self.keys();
-        let key = keys.swap_remove(self.random.below(keys.len() as u64) as usize);
+        let key = keys.swap_remove(self.sim.random.below(keys.len() as u64) as usize);
         if expiring::is_expiring(&key) {
             let call = self.call_expiring(reads, &key, &unique);
             return (key, call);
         }
         let seen = self.clients[at].seen(&key);
-        let call = workload::call(&mut self.random, reads, &key, &unique, seen);
+        let call = workload::call(&mut self.sim.random, reads, &key, &unique, seen);
         (key, call)
     }
 
     /// The next call is about filling a small store.
     pub fn fills(&mut self) -> bool {
-        self.plan.small.is_some() && self.random.below(10) < 7
-    }
-
-    /// A call begins; its number.
-    pub fn begin(&mut self, at: usize, key: &str, call: &Call) -> u64 {
-        let id = self.next_call;
-        self.next_call += 1;
-        self.trace.line(self.now, format_args!("call {id}: client {at} {key} {call}"));
-        let (client, at_ns) = (at as u32, self.now);
-        let line = Line::Call { id, client, at_ns, key: key.into(), call: call.clone() };
-        if let Err(wrong) = self.history.push(line) {
-            self.fail(wrong);
-        }
-        id
+        self.sim.plan.small.is_some() && self.sim.random.below(10) < 7
     }
 
     /// Somebody patient reads at one member, whatever becomes of it meanwhile: a session would ask another one soon.
-    fn read_somewhere(&mut self) {
-        let is_over = |reader: &Reader| self.now > reader.since + PATIENCE_NS;
+    pub fn read_somewhere(&mut self) {
+        let is_over = |reader: &Reader| self.sim.now > reader.since + PATIENCE_NS;
         if self.reader.as_ref().is_some_and(|reader| !is_over(reader)) {
             return;
         }
         let keys = self.keys();
-        let key = &keys[self.random.below(keys.len() as u64) as usize];
+        let key = &keys[self.sim.random.below(keys.len() as u64) as usize];
         let Some((route, members)) = self.group_of(key) else { return };
-        let member = members[self.random.below(members.len() as u64) as usize];
-        if let Some(&at) = self.ids.get(&member) {
-            let id = self.begin(self.client_hosts().len(), key, &Call::Get);
+        let member = members[self.sim.random.below(members.len() as u64) as usize];
+        if let Some(&at) = self.sim.ids.get(&member) {
+            let id = self.sim.begin(self.client_hosts().len(), key, &Call::Get);
             self.ask(at, id, route, key);
         }
     }
@@ -147,21 +105,21 @@ impl World {
     fn ask(&mut self, at: usize, id: u64, route: Route, key: &str) {
         let fabric = self.fabric.fake_on(self.client_hosts().end);
         let address = self.bricks[at].address;
-        self.reader = Some(Reader::ask(self.now, id, fabric, address, route, key));
+        self.reader = Some(Reader::ask(self.sim.now, id, fabric, address, route, key));
         self.refused = None;
     }
 
     pub fn reader_turn(&mut self) {
-        let now = self.now;
+        let now = self.sim.now;
         let Some(reader) = &mut self.reader else { return };
         let (id, over) = (reader.id, reader.turn(now));
         match over {
             None => return,
             Some(Ok(back)) => {
                 let back = fill::told(back).unwrap_or(Back::Absent);
-                self.trace.line(now, format_args!("call {id}, at one member -> {back}"));
-                if let Err(wrong) = self.history.push(Line::Back { id, at_ns: now, back }) {
-                    self.fail(wrong);
+                self.sim.trace.line(now, format_args!("call {id}, at one member -> {back}"));
+                if let Err(wrong) = self.sim.history.push(Line::Back { id, at_ns: now, back }) {
+                    self.sim.fail(wrong);
                 }
             }
             Some(Err(why)) => self.refused = Some(why),
@@ -172,8 +130,8 @@ impl World {
     /// Reads every key at every member, after all else.
     pub fn read_everything(&mut self) -> Result<(), String> {
         let over = self.all_is_over();
-        self.run_until(self.now.max(over));
-        let fillers = fill::keys().take_while(|_| self.plan.small.is_some());
+        self.run_until(self.sim.now.max(over));
+        let fillers = fill::keys().take_while(|_| self.sim.plan.small.is_some());
         let all: Vec<String> = self.keys().into_iter().chain(fillers).collect();
         for key in all {
             let members = self.group_of(&key).ok_or("a key has no group")?.1;
@@ -186,7 +144,7 @@ impl World {
 
     /// Route and members of a key's partition, as the keepers have them now.
     pub fn group_of(&self, key: &str) -> Option<(Route, Vec<u32>)> {
-        let maps = self.keeper.state.maps();
+        let maps = self.sim.keeper.state.maps();
         let table = maps.tables.first()?;
         let hash = hash_key(key.as_bytes());
         let leaf = table.leaves.iter().find(|leaf| leaf.covers(hash))?;
@@ -204,14 +162,14 @@ impl World {
     /// answer it at a backup, and the next connection comes to another core; a lease may be on its way; and keepers
     /// may still make bricks more even.
     fn read_at(&mut self, brick: u32, key: &str) -> Result<(), String> {
-        let at = *self.ids.get(&brick).ok_or("a member is no brick")?;
-        let id = self.begin(self.client_hosts().len(), key, &Call::Get);
+        let at = *self.sim.ids.get(&brick).ok_or("a member is no brick")?;
+        let id = self.sim.begin(self.client_hosts().len(), key, &Call::Get);
         // (A backup does not answer for what is about to expire.)
-        let until = self.now + if expiring::is_expiring(key) { 3 } else { 1 } * PATIENCE_NS;
+        let until = self.sim.now + if expiring::is_expiring(key) { 3 } else { 1 } * PATIENCE_NS;
         let (route, _) = self.group_of(key).ok_or("a key has no group")?;
         self.ask(at, id, route, key);
-        while self.now < until && self.failure.is_none() {
-            self.run_until(self.now + MS);
+        while self.sim.now < until && self.sim.failure.is_none() {
+            self.run_until(self.sim.now + MS);
             if self.reader.is_some() {
                 continue;
             }

@@ -6,8 +6,11 @@ use firebrick_partition::keeper::{Heartbeat, LeaseAnswer, Registration};
 use super::process::Asked;
 use super::world::{Event, World};
 use crate::sim::clock::{MS, Ns};
+use crate::sim::faults::fault;
+use crate::sim::level::Level;
 use crate::sim::machine::Crash;
 use crate::sim::message::Node;
+use crate::sim::plan::Fault;
 
 /// Before a registration that was not answered is tried again.
 const REGISTER_AGAIN_NS: Ns = 50 * MS;
@@ -46,7 +49,7 @@ impl World {
     /// A message leaves.
     #[allow(clippy::needless_pass_by_value)] // it may arrive twice, or never
     pub fn send(&mut self, from: Node, to: Node, message: Message) {
-        for at in self.net.arrivals(self.now, &mut self.random, from, to) {
+        for at in self.sim.net.arrivals(self.sim.now, &mut self.sim.random, from, to) {
             self.queue.push(at, Event::Deliver { from, to, message: message.clone() });
         }
     }
@@ -82,7 +85,7 @@ impl World {
         if !self.is_running(at, incarnation) {
             return;
         }
-        let again = self.stands_still(at).unwrap_or(self.now + REGISTER_AGAIN_NS);
+        let again = self.stands_still(at).unwrap_or(self.sim.now + REGISTER_AGAIN_NS);
         let Some(process) = &self.bricks[at].process else { return };
         if process.brick.is_some() {
             return;
@@ -104,7 +107,7 @@ impl World {
             drop(process.storage.perform(Job::Remove { partition }));
         }
         self.forgotten(at, dropped);
-        self.beat_at(at, self.now);
+        self.beat_at(at, self.sim.now);
     }
 
     fn forgotten(&mut self, at: usize, partitions: Vec<u32>) {
@@ -130,22 +133,22 @@ impl World {
         if let Some(until) = self.stands_still(at) {
             return self.queue.push(until, Event::Beat { at, incarnation, beat });
         }
-        let since_ns = self.bricks[at].now(self.now).boot_ns;
+        let since_ns = self.bricks[at].now(self.sim.now).boot_ns;
         let Some(process) = &mut self.bricks[at].process else { return };
         if process.beats != beat || process.asked.is_some() {
             return;
         }
         let Some(heartbeat) = process.heartbeat(since_ns) else { return };
         if heartbeat.copy_pace > 0 {
-            self.cover.saw("a copy is slowed down");
+            self.sim.cover.saw("a copy is slowed down");
         }
         process.asks += 1;
         let ask = process.asks;
         process.asked = Some(Asked { number: ask, since_ns });
-        (process.beat_at, process.urgent) = (self.now, false);
+        (process.beat_at, process.urgent) = (self.sim.now, false);
         let message = Message::Beat(Box::new(Beat { heartbeat, ask }));
         self.send(Node::Brick(at), Node::Keeper, message);
-        let late = self.now + self.plan.lease_ms * MS / 2;
+        let late = self.sim.now + self.sim.plan.lease_ms * MS / 2;
         self.queue.push(late, Event::Late { at, incarnation, ask });
     }
 
@@ -156,8 +159,8 @@ impl World {
         let Some(process) = &mut self.bricks[at].process else { return };
         if process.asked.is_some_and(|asked| asked.number == ask) {
             process.asked = None;
-            self.cover.saw("a heartbeat has no answer");
-            self.beat_at(at, self.now + AGAIN_NS);
+            self.sim.cover.saw("a heartbeat has no answer");
+            self.beat_at(at, self.sim.now + AGAIN_NS);
         }
     }
 
@@ -170,28 +173,25 @@ impl World {
         if process.asked.is_some() {
             process.urgent = true;
         } else {
-            let due = self.now.max(process.beat_at + URGENT_NS);
+            let due = self.sim.now.max(process.beat_at + URGENT_NS);
             self.beat_at(at, due);
         }
     }
 
     fn on_lease(&mut self, at: usize, ask: u64, answer: &LeaseAnswer) {
-        let now_ns = self.bricks[at].now(self.now).boot_ns;
+        let now_ns = self.bricks[at].now(self.sim.now).boot_ns;
         let Some(process) = &mut self.bricks[at].process else { return };
         let Some(asked) = process.asked.filter(|asked| asked.number == ask) else { return };
         process.asked = None;
         let LeaseAnswer::Granted { lease_ms, delta } = answer else {
             // It ends; whoever looks after it starts it again.
-            self.cover.saw("a process is told to end");
-            return self.fault(crate::sim::plan::Fault::Crash {
-                a: at,
-                how: Crash::Kill,
-                for_ns: 50 * MS,
-            });
+            self.sim.cover.saw("a process is told to end");
+            let crash = Fault::Crash { a: at, how: Crash::Kill, for_ns: 50 * MS };
+            return fault(self, crash);
         };
         let brick = process.brick.unwrap_or_default();
         let taken = process.grants.take(brick, asked.since_ns, *lease_ms, delta);
-        let period = self.plan.lease_ms * MS / BEATS_IN_A_LEASE;
+        let period = self.sim.plan.lease_ms * MS / BEATS_IN_A_LEASE;
         let wait = match (&taken, process.urgent) {
             (Err(_), _) => AGAIN_NS,
             (Ok(_), true) => URGENT_NS,
@@ -203,13 +203,13 @@ impl World {
             }
             process.push(now_ns);
         }
-        let due = self.now.max(process.beat_at + wait);
+        let due = self.sim.now.max(process.beat_at + wait);
         self.beat_at(at, due);
     }
 
     /// It hears what the cores have to say, and gives those that took what they had what is newest.
     pub fn control_turn(&mut self, at: usize) {
-        let now_ns = self.bricks[at].now(self.now).boot_ns;
+        let now_ns = self.bricks[at].now(self.sim.now).boot_ns;
         let Some(process) = &mut self.bricks[at].process else { return };
         let (gone, urgent) = process.hear(now_ns);
         process.push(now_ns);

@@ -24,9 +24,9 @@ pub fn is_expiring(key: &str) -> bool {
 impl World {
     /// A random one, that ends at a time or after one.
     pub fn life(&mut self, from_now: bool) -> Life {
-        let most = [20, 200, LIFE_MS][self.random.below(3) as usize];
-        let for_ms = 1 + self.random.below(most);
-        let skew_ns = self.plan.skew_ms * MS;
+        let most = [20, 200, LIFE_MS][self.sim.random.below(3) as usize];
+        let for_ms = 1 + self.sim.random.below(most);
+        let skew_ns = self.sim.plan.skew_ms * MS;
         let stale_ns = self.stale_ns();
         if from_now {
             // The front that adds the time to its own may have stood still, for as long as anybody does.
@@ -34,7 +34,7 @@ impl World {
             let late_ns = for_ms * MS + 2 * skew_ns + stale_ns;
             return Life { ms: for_ms, from_now, early_ns, late_ns };
         }
-        let at_ms = self.now / MS + for_ms;
+        let at_ms = self.sim.now / MS + for_ms;
         let at_ns: Ns = at_ms * MS;
         let (early_ns, late_ns) = (at_ns.saturating_sub(skew_ns), at_ns + skew_ns + stale_ns);
         Life { ms: UNIX_MS + at_ms, from_now, early_ns, late_ns }
@@ -43,24 +43,24 @@ impl World {
     /// How long after a clock showed a time it may still be taken for the present: what a turn does it does at the time
     /// of its beginning; its answers leave while the lease of that time lasts.
     fn stale_ns(&self) -> Ns {
-        self.plan.lease_ms * MS * 11 / 10 + 2 * MS
+        self.sim.plan.lease_ms * MS * 11 / 10 + 2 * MS
     }
 
     /// From then on all is gone that was to be there until a time.
     pub fn all_is_over(&self) -> Ns {
-        self.load_until + (LIFE_MS + self.plan.skew_ms) * MS + self.stale_ns()
+        self.sim.load_until + (LIFE_MS + self.sim.plan.skew_ms) * MS + self.stale_ns()
     }
 
     /// What a session calls on such a key.
     pub fn call_expiring(&mut self, reads: u64, key: &str, unique: &str) -> Call {
         let life = self.life(false);
-        match self.random.below(100) {
+        match self.sim.random.below(100) {
             die if die < reads => Call::Get,
             die => match die % 10 {
                 0..=4 => Call::PutFor { value: unique.into(), life },
                 5 => Call::Expire { life },
                 6 => Call::Persist,
-                _ => workload::call(&mut self.random, 0, key, unique, None),
+                _ => workload::call(&mut self.sim.random, 0, key, unique, None),
             },
         }
     }

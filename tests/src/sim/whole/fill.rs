@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::run::run_to;
+use super::brick::Brick;
 use super::world::World;
 use crate::check::{Back, Bytes, Call};
 use crate::random::Random;
 use crate::sim::clock::{MS, Ns};
+use crate::sim::run::run_for;
 use crate::sim::workload;
 
 /// How many there are.
@@ -65,57 +66,56 @@ pub fn told(back: Back) -> Result<Back, String> {
     }
 }
 
+/// What each replica has, for people.
+pub fn rooms(bricks: &[Brick]) -> String {
+    let mut text = String::new();
+    for brick in bricks {
+        let cores = brick.process.iter().flat_map(|process| &process.cores);
+        for replica in cores.flat_map(|core| core.shard.replicas()) {
+            let (log, at) = (replica.log(), brick.at + 1);
+            let (used, room, live) = (log.used_bytes(), log.room_bytes(), log.stats().live_bytes);
+            let partition = replica.partition();
+            let line = writeln!(
+                text,
+                "brick{at} partition {partition}: {used} used, {live} live, room for {room}; {:?}",
+                log.stats()
+            );
+            line.unwrap_or_default();
+        }
+    }
+    text
+}
+
 impl World {
     /// Calls at a client, again until it is done.
     fn insist(&mut self, key: &str, call: &Call, for_ns: Ns) -> Result<(), String> {
-        let until = self.now + for_ns;
+        let until = self.sim.now + for_ns;
         let mut why = String::new();
-        while self.now < until {
+        while self.sim.now < until {
             if !self.clients[0].has_room() {
-                self.clients[0].find_table(self.now);
-                run_to(self, self.now + MS)?;
+                self.clients[0].find_table(self.sim.now);
+                run_for(self, MS)?;
                 continue;
             }
-            let id = self.begin(0, key, call);
+            let id = self.sim.begin(0, key, call);
             assert!(
-                self.clients[0].call(self.now, id, key, workload::op(&long(call))),
+                self.clients[0].call(self.sim.now, id, key, workload::op(&long(call))),
                 "it had room"
             );
             self.client_turn(0);
             while !self.clients[0].is_idle() {
-                run_to(self, self.now + MS)?;
+                run_for(self, MS)?;
             }
-            match self.history.back(id) {
+            match self.sim.history.back(id) {
                 Some(Back::Done { .. } | Back::Absent) => return Ok(()),
                 Some(back) => write!(why, " {back};").unwrap_or_default(),
                 None => why.push_str(" nobody knows;"),
             }
-            run_to(self, self.now + 20 * MS)?;
+            run_for(self, 20 * MS)?;
         }
         why.truncate(200);
-        let rooms = self.rooms();
+        let rooms = rooms(&self.bricks);
         Err(format!("{key}: {call} is not done in {} s:{why}\n{rooms}", for_ns / 1_000 / MS))
-    }
-
-    /// What each replica has, for people.
-    pub fn rooms(&self) -> String {
-        let mut text = String::new();
-        for brick in &self.bricks {
-            let cores = brick.process.iter().flat_map(|process| &process.cores);
-            for replica in cores.flat_map(|core| core.shard.replicas()) {
-                let (log, at) = (replica.log(), brick.at + 1);
-                let (used, room, live) =
-                    (log.used_bytes(), log.room_bytes(), log.stats().live_bytes);
-                let partition = replica.partition();
-                let line = writeln!(
-                    text,
-                    "brick{at} partition {partition}: {used} used, {live} live, room for {room}; {:?}",
-                    log.stats()
-                );
-                line.unwrap_or_default();
-            }
-        }
-        text
     }
 
     /// Removes all that fills it.
@@ -126,10 +126,10 @@ impl World {
     /// Then there is room for as much again.
     pub fn fill_again(&mut self) -> Result<(), String> {
         for key in keys().take(AGAIN) {
-            let value = format!("[again.{}]", self.next_call).as_str().into();
+            let value = format!("[again.{}]", self.sim.next_call).as_str().into();
             self.insist(&key, &Call::Put { value }, AGAIN_NS)?;
         }
-        self.cover.saw("a full store is emptied and takes writes again");
+        self.sim.cover.saw("a full store is emptied and takes writes again");
         Ok(())
     }
 }

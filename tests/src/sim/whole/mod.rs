@@ -10,7 +10,8 @@
 //! * `expiring`: keys whose values are there for a while;
 //! * `fill`: keys that fill a brick which has little memory;
 //! * `control`: heartbeats and registrations; `keepers`: the keepers' side;
-//! * `world`, `faults`, `calls`, `run`: as in level one.
+//! * `ways`: what is blocked between hosts;
+//! * `world`, `own`, `calls`, `run`: as in level one.
 
 mod brick;
 mod calls;
@@ -19,15 +20,16 @@ mod commands;
 mod control;
 mod disk;
 mod expiring;
-mod faults;
 mod fill;
 mod keepers;
+mod own;
 mod process;
 mod reader;
 mod redis;
 mod reply;
 mod run;
 mod seen;
+mod ways;
 mod world;
 
 pub use run::run;
