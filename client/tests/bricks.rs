@@ -6,20 +6,19 @@
 mod brick;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use brick::store::Store;
+use brick::store::Shared;
 use brick::{Brick, Fault};
 use firebrick_client::{Answer, Client, Direct, DirectOptions, Error, Op, Options, ReadFrom};
 
 /// Three bricks that hold every partition of one table.
-fn three() -> (Vec<Brick>, Arc<Mutex<Store>>) {
-    let store = Arc::new(Mutex::new(Store::new(8)));
+fn three() -> (Vec<Brick>, Shared) {
+    let store = Shared::new(8);
     let any = "127.0.0.1:0".parse().unwrap();
     let bricks: Vec<_> =
         (1..=3).map(|id| Brick::start_as(id, any, Fault::None, store.clone())).collect();
-    store.lock().unwrap().spread(&listens(&bricks));
+    spread(&store, &bricks);
     (bricks, store)
 }
 
@@ -27,13 +26,19 @@ fn listens(bricks: &[Brick]) -> Vec<(u32, String)> {
     bricks.iter().map(|b| (b.id, b.address())).collect()
 }
 
+/// From now on these bricks hold every partition.
+fn spread(store: &Shared, bricks: &[Brick]) {
+    let list = listens(bricks);
+    store.with(move |store| store.spread(&list));
+}
+
 /// Nobody listens there.
 fn nobody() -> String {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
-fn seen(store: &Mutex<Store>, brick: u32, reads: bool) -> u64 {
-    store.lock().unwrap().seen_by.get(&(brick, reads)).copied().unwrap_or(0)
+fn seen(store: &Shared, brick: u32, reads: bool) -> u64 {
+    store.with(move |store| store.seen_by.get(&(brick, reads)).copied().unwrap_or(0))
 }
 
 #[tokio::test]
@@ -98,7 +103,7 @@ async fn a_dead_brick_costs_nobody_an_increment() {
         let id = 10 + bricks.len() as u32;
         let any = "127.0.0.1:0".parse().unwrap();
         bricks.push(Brick::start_as(id, any, Fault::None, store.clone()));
-        store.lock().unwrap().spread(&listens(&bricks));
+        spread(&store, &bricks);
     }
     for task in tasks {
         task.await.unwrap();
@@ -106,7 +111,7 @@ async fn a_dead_brick_costs_nobody_an_increment() {
 }
 
 /// These bricks at these addresses.
-fn start_at(ids: [u32; 3], addresses: &[SocketAddr], store: &Arc<Mutex<Store>>) -> Vec<Brick> {
+fn start_at(ids: [u32; 3], addresses: &[SocketAddr], store: &Shared) -> Vec<Brick> {
     let start = |(id, at): (_, &SocketAddr)| Brick::start_as(id, *at, Fault::None, store.clone());
     ids.into_iter().zip(addresses).map(start).collect()
 }
@@ -123,7 +128,7 @@ async fn bricks_that_changed_places_are_found() {
     let addresses: Vec<_> = bricks.iter().map(|b| b.address).collect();
     drop(bricks);
     let moved = start_at([2, 3, 1], &addresses, &store);
-    store.lock().unwrap().spread(&listens(&moved));
+    spread(&store, &moved);
     for n in 0..40u64 {
         t.put(n, "after").await.unwrap();
         assert_eq!(t.get(n).await.unwrap().unwrap().bytes, b"after");
@@ -150,7 +155,7 @@ async fn a_mute_brick_holds_up_nobody_else() {
     let mute = Brick::start_as(4, any, Fault::Mute, store.clone());
     let mut list = listens(&bricks);
     list[1] = (4, mute.address());
-    store.lock().unwrap().spread(&list);
+    store.with(move |store| store.spread(&list));
     let options = Options { deadline: Duration::from_millis(700), ..Options::default() };
     let client = Client::connect_with(bricks[0].address(), options).await.unwrap();
     let t = client.table("default").await.unwrap();
@@ -191,7 +196,7 @@ fn the_direct_client_over_three_bricks_of_which_one_dies() {
     for round in 0..60 {
         if round == 20 {
             drop(bricks.remove(0));
-            store.lock().unwrap().spread(&listens(&bricks));
+            spread(&store, &bricks);
         }
         for (key, sum) in sums.iter_mut().enumerate() {
             let key = (key as u64).to_le_bytes();

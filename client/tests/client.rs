@@ -7,6 +7,7 @@ mod brick;
 
 use std::time::{Duration, Instant};
 
+use brick::store::Store;
 use brick::{Brick, Fault};
 use firebrick_client::{
     Client, Condition, Declined, Error, Options, PutOptions, Table, VALUE_BYTES_MAX,
@@ -185,13 +186,13 @@ async fn too_large_is_refused_here() {
     // It is about sizes: a busy machine may take its time over them.
     let client = Client::connect_with(brick.address(), short(30_000)).await.unwrap();
     let t = client.table("default").await.unwrap();
-    let seen = brick.store.lock().unwrap().seen;
+    let seen = brick.store.with(|store| store.seen);
     let error = t.put("k", vec![0; VALUE_BYTES_MAX + 1]).await.unwrap_err();
     let bytes = VALUE_BYTES_MAX + 1;
     assert_eq!(error, Error::TooLarge { what: "value", bytes, limit: VALUE_BYTES_MAX });
     let error = t.get(vec![0; 40_000]).await.unwrap_err();
     assert!(matches!(error, Error::TooLarge { what: "key", bytes: 40_000, .. }));
-    assert_eq!(brick.store.lock().unwrap().seen, seen, "nothing was sent");
+    assert_eq!(brick.store.with(|store| store.seen), seen, "nothing was sent");
     // The largest fits.
     t.put("k", vec![7; VALUE_BYTES_MAX]).await.unwrap();
     assert_eq!(t.get("k").await.unwrap().unwrap().bytes.len(), VALUE_BYTES_MAX);
@@ -220,7 +221,7 @@ async fn acks_are_kept_when_the_brick_is_killed_and_started_again() {
         tokio::time::sleep(Duration::from_millis(10)).await;
         let store = brick.take().unwrap().kill();
         tokio::time::sleep(Duration::from_millis(10)).await;
-        store.lock().unwrap().next_epoch();
+        store.with(Store::next_epoch);
         brick = Some(Brick::start_at(address, Fault::None, store));
     }
     for task in tasks {

@@ -325,7 +325,6 @@ fn a_repeated_stale_route_sends_an_unnumbered_write_once_more_not_twice() {
     assert!(world.results[&1].is_ok());
 }
 
-/// After a cut, an answer of the old connection says nothing of the new one's try.
 /// Nobody answers a request for the map, and nothing can be done about it: the shell must not be woken for that.
 #[test]
 fn a_silent_brick_leaves_the_shell_asleep() {
@@ -349,6 +348,7 @@ fn a_silent_brick_leaves_the_shell_asleep() {
     assert!(woken < 20, "woken {woken} times");
 }
 
+/// After a cut, an answer of the old connection says nothing of the new one's try.
 #[test]
 fn an_answer_of_a_connection_that_is_gone_is_ignored() {
     let mut world = settled(true);

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use firebrick_partition::Failure;
 use firebrick_partition::maps::{BrickEntry, GroupDelta, MapDelta, Maps, Member, Routes};
 use firebrick_partition::op::{Answer, Request};
-use firebrick_partition::wire::{self, Known, Limits, Message, Welcome};
+use firebrick_partition::wire::{self, Known, Message};
 use firebrick_partition::{hash_key, maps};
 
-use crate::replicas::Replicas;
+use crate::replicas::{Replicas, welcome};
 
 /// How long a dead brick stays in its groups.
 pub const LEASE_NS: u64 = 60_000_000;
@@ -232,19 +232,8 @@ impl Cluster {
     pub fn handle(&mut self, brick: u32, payload: &[u8], dice: u64, out: &mut Vec<u8>) {
         match wire::decode(payload).expect("a client sends what can be read") {
             Message::Hello { slot, .. } => {
-                let limits = Limits { key_bytes: 32 << 10, value_bytes: 8 << 20, in_flight: 1000 };
-                let name = format!("b{brick}");
-                let welcome = Welcome {
-                    name: &name,
-                    brick,
-                    incarnation: 1,
-                    cores: 1,
-                    core: 0,
-                    map_version: self.bricks[&brick].maps.version,
-                    features: 0,
-                    limits,
-                };
-                wire::welcome(out, slot, &welcome);
+                let version = self.bricks[&brick].maps.version;
+                welcome(out, slot, (brick, &format!("b{brick}")), version);
             }
             Message::FetchMap { slot, known } => {
                 let changes = self.changes(brick, known);

@@ -1,5 +1,6 @@
 //! A small brick on a real socket: net's frames around [`store::Store`], a thread a connection.
 
+pub mod replicas;
 pub mod store;
 
 use std::io::{Read, Write};
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use firebrick_net::frame::{self, Decoded, Decoder, HELLO_BYTES, Hello};
-use store::Store;
+use store::Shared;
 
 /// What is wrong with the brick.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +33,7 @@ pub struct Brick {
     /// As the maps name it.
     pub id: u32,
     pub address: SocketAddr,
-    pub store: Arc<Mutex<Store>>,
+    pub store: Shared,
     stop: Arc<AtomicBool>,
     streams: Arc<Mutex<Vec<TcpStream>>>,
     accepted: Arc<AtomicU32>,
@@ -40,15 +41,15 @@ pub struct Brick {
 
 impl Brick {
     pub fn start(fault: Fault) -> Self {
-        Self::start_at("127.0.0.1:0".parse().unwrap(), fault, Arc::new(Mutex::new(Store::new(4))))
+        Self::start_at("127.0.0.1:0".parse().unwrap(), fault, Shared::new(4))
     }
 
-    pub fn start_at(address: SocketAddr, fault: Fault, store: Arc<Mutex<Store>>) -> Self {
+    pub fn start_at(address: SocketAddr, fault: Fault, store: Shared) -> Self {
         Self::start_as(1, address, fault, store)
     }
 
     /// Bricks of one store are a cluster without delay: what one has, all have.
-    pub fn start_as(id: u32, address: SocketAddr, fault: Fault, store: Arc<Mutex<Store>>) -> Self {
+    pub fn start_as(id: u32, address: SocketAddr, fault: Fault, store: Shared) -> Self {
         let listener = bind(address);
         let brick = Self {
             id,
@@ -85,7 +86,7 @@ impl Brick {
     }
 
     /// As `kill -9`, with a store that survives.
-    pub fn kill(self) -> Arc<Mutex<Store>> {
+    pub fn kill(self) -> Shared {
         self.store.clone()
     }
 }
@@ -119,7 +120,7 @@ fn serve(
     mut stream: TcpStream,
     nth: u32,
     fault: Fault,
-    store: &Mutex<Store>,
+    store: &Shared,
 ) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut theirs = [0; HELLO_BYTES];
@@ -148,9 +149,14 @@ fn serve(
         taken.unwrap();
         let mut out = Vec::new();
         for payload in payloads {
-            let mut answer = Vec::new();
-            store.lock().unwrap().handle(id, &payload, &mut answer);
             let is_operation = payload[0] == 3;
+            // Puts have code 3, appends 7: let the session open and the map come first.
+            let is_write = is_operation && matches!(payload[1], 3 | 7);
+            let mut answer = store.with(move |store| {
+                let mut answer = Vec::new();
+                store.handle(id, &payload, &mut answer);
+                answer
+            });
             match fault {
                 Fault::NeverAnswers if is_operation => continue,
                 Fault::FallsSilent if is_operation => return stream.read(&mut [0]).map(drop),
@@ -159,8 +165,6 @@ fn serve(
             }
             out.extend_from_slice(&frame::header(&answer, &[]));
             out.extend_from_slice(&answer);
-            // Puts have code 3, appends 7: let the session open and the map come first.
-            let is_write = is_operation && matches!(payload[1], 3 | 7);
             if is_write && matches!(fault, Fault::DiesInMidFrame(times) if nth < times) {
                 let half = out.len() - answer.len() / 2;
                 stream.write_all(&out[..half])?;

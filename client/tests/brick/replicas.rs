@@ -128,20 +128,7 @@ impl Replicas {
     /// One frame in, its answer's payload appended to `out`.
     pub fn handle(&mut self, payload: &[u8], out: &mut Vec<u8>) {
         match wire::decode(payload).expect("a client sends what can be read") {
-            Message::Hello { slot, .. } => {
-                let limits = Limits { key_bytes: 32 << 10, value_bytes: 8 << 20, in_flight: 1000 };
-                let welcome = Welcome {
-                    name: "test",
-                    brick: 1,
-                    incarnation: 1,
-                    cores: 2,
-                    core: 0,
-                    map_version: self.maps.version,
-                    features: 0,
-                    limits,
-                };
-                wire::welcome(out, slot, &welcome);
-            }
+            Message::Hello { slot, .. } => welcome(out, slot, (1, "test"), self.maps.version),
             Message::FetchMap { slot, .. } => {
                 wire::map(out, slot, 1, MapDelta::whole(self.maps.clone()));
             }
@@ -180,12 +167,20 @@ impl Replicas {
     }
 }
 
+/// What a brick says of itself.
+pub fn welcome(out: &mut Vec<u8>, slot: u32, (brick, name): (u32, &str), map_version: u64) {
+    let limits = Limits { key_bytes: 32 << 10, value_bytes: 8 << 20, in_flight: 1000 };
+    let (incarnation, cores, core, features) = (1, 2, 0, 0);
+    let welcome = Welcome { name, brick, incarnation, cores, core, map_version, features, limits };
+    wire::welcome(out, slot, &welcome);
+}
+
 fn config(partition: u32) -> LogConfig {
     LogConfig {
         table: 3,
         partition,
         durability: Durability::Memory,
-        bytes_max: 64 << 20,
+        bytes_max: 256 << 20,
         segment_bytes_max: 16 << 10,
     }
 }
