@@ -5,9 +5,9 @@
 
 use std::cmp::Ordering;
 
+use super::Scene;
 use super::place::{compare, crowding, score};
 use super::repair::{Work, name_learner};
-use super::{Planner, Scene};
 use crate::keeper::entry::Entry;
 use crate::keeper::state::{Brick, Group};
 use crate::maps::Intent;
@@ -22,7 +22,7 @@ fn is_worth_it(full: (u64, u64), empty: (u64, u64)) -> bool {
 }
 
 /// A group that nothing is going on about, and that no operator has placed.
-fn is_calm(scene: &Scene<'_>, planner: &Planner, partition: u32, group: &Group) -> bool {
+fn is_calm(scene: &Scene<'_>, partition: u32, group: &Group) -> bool {
     let replicas = &group.replicas;
     replicas.is_active()
         && group.wish.is_none()
@@ -31,7 +31,7 @@ fn is_calm(scene: &Scene<'_>, planner: &Planner, partition: u32, group: &Group) 
         && replicas.learners.is_empty()
         && replicas.members.len() == scene.target(group)
         && scene.is_free(partition)
-        && !planner.rests(scene.now, partition)
+        && !scene.rests(partition)
         && replicas.members.iter().all(|m| scene.is_live(m.brick))
 }
 
@@ -54,11 +54,11 @@ fn pairs<'a>(
 }
 
 /// Moves replicas from full bricks to empty ones.
-pub(super) fn balance<'a>(scene: &mut Scene<'a>, planner: &Planner, work: &mut Work<'a>) {
+pub(super) fn balance<'a>(scene: &mut Scene<'a>, work: &mut Work<'a>) {
     while work.repairs == 0 && work.moves < scene.keepers.settings.moves_max {
         let pairs = pairs(&work.usable, |brick| work.loads.ratio(brick));
         let step = pairs.into_iter().find_map(|(full, empty)| {
-            movable(scene, planner, work, full, empty).map(|partition| (full, empty, partition))
+            movable(scene, work, full, empty).map(|partition| (full, empty, partition))
         });
         let Some((full, empty, partition)) = step else { return };
         let Some(group) = scene.keepers.group(partition) else { return };
@@ -71,13 +71,7 @@ pub(super) fn balance<'a>(scene: &mut Scene<'a>, planner: &Planner, work: &mut W
 }
 
 /// The partition that should go from one brick to the other: the one to which the other has the best claim.
-fn movable(
-    scene: &Scene<'_>,
-    planner: &Planner,
-    work: &Work<'_>,
-    full: &Brick,
-    empty: &Brick,
-) -> Option<u32> {
+fn movable(scene: &Scene<'_>, work: &Work<'_>, full: &Brick, empty: &Brick) -> Option<u32> {
     let fits = |(partition, group): &(u32, &Group)| {
         let bricks: Vec<u32> = group.replicas.members.iter().map(|m| m.brick).collect();
         if !bricks.contains(&full.id) || bricks.contains(&empty.id) {
@@ -85,26 +79,26 @@ fn movable(
         }
         let after: Vec<u32> =
             bricks.iter().copied().filter(|b| *b != full.id).chain([empty.id]).collect();
-        is_calm(scene, planner, *partition, group)
+        is_calm(scene, *partition, group)
             && crowding(scene.keepers, &after) <= crowding(scene.keepers, &bricks)
             && work.can_give(scene, group)
-            && work.can_take(scene, planner, group, empty)
+            && work.can_take(scene, group, empty)
     };
     let groups = scene.keepers.groups().filter(fits);
     groups.map(|(partition, _)| partition).max_by_key(|p| (score(empty, *p), std::cmp::Reverse(*p)))
 }
 
 /// Hands primaries over from bricks that lead many to those that lead few.
-pub(super) fn hand_over(scene: &mut Scene<'_>, planner: &Planner, work: &mut Work<'_>) {
+pub(super) fn hand_over(scene: &mut Scene<'_>, work: &mut Work<'_>) {
     while work.repairs == 0 && work.moves < scene.keepers.settings.moves_max {
         let pairs = pairs(&work.usable, |brick| work.loads.lead_ratio(brick));
         let step = pairs.into_iter().find_map(|(full, empty)| {
             let fits = |(partition, group): &(u32, &Group)| {
                 group.replicas.position(full.id) == Some(0)
                     && group.replicas.position(empty.id).is_some()
-                    && planner.may_copy(scene.now, full.id, empty.id)
+                    && scene.may_copy(full.id, empty.id)
                     && scene.leases.lack(empty.id).is_none()
-                    && is_calm(scene, planner, *partition, group)
+                    && is_calm(scene, *partition, group)
             };
             scene
                 .keepers

@@ -50,17 +50,20 @@ fn pair(a: u32, b: u32) -> (u32, u32) {
     (a.min(b), a.max(b))
 }
 
-impl Planner {
+impl Scene<'_> {
     /// The two are not to be in one group yet.
-    pub(super) fn is_apart(&self, now: u64, a: u32, b: u32) -> bool {
-        self.apart.get(&pair(a, b)).is_some_and(|apart| now < apart.until())
+    pub(super) fn is_apart(&self, a: u32, b: u32) -> bool {
+        self.memory.apart.get(&pair(a, b)).is_some_and(|apart| self.now < apart.until())
     }
 
-    /// A copy between the two would wait: they are apart, or one says right now that it does not reach the other.
-    pub(super) fn may_copy(&self, now: u64, a: u32, b: u32) -> bool {
-        !self.complained.contains(&pair(a, b)) && !self.is_apart(now, a, b)
+    /// A copy between the two would not wait: they are not apart, and neither says right now that it does not reach
+    /// the other.
+    pub(super) fn may_copy(&self, a: u32, b: u32) -> bool {
+        !self.memory.complained.contains(&pair(a, b)) && !self.is_apart(a, b)
     }
+}
 
+impl Planner {
     fn note_pairs(&mut self, now: u64, bad: &BTreeSet<(u32, u32)>) {
         self.apart.retain(|pair, apart| {
             bad.contains(pair) || now < apart.until() || apart.next_wait(now) > BACK_OFF
@@ -79,14 +82,14 @@ impl Planner {
 }
 
 /// Finds bad pairs and the sick brick.
-pub(super) fn look(scene: &mut Scene<'_>, planner: &mut Planner) {
+pub(super) fn look(scene: &mut Scene<'_>) {
     let live: Vec<u32> =
         scene.keepers.bricks().map(|b| b.id).filter(|brick| scene.is_live(*brick)).collect();
     let mut bad = BTreeSet::new();
-    planner.complained.clear();
+    scene.memory.complained.clear();
     for brick in &live {
         for (other, since) in scene.leases.unreachable(*brick).filter(|(b, _)| live.contains(b)) {
-            planner.complained.insert(pair(*brick, other));
+            scene.memory.complained.insert(pair(*brick, other));
             if scene.now >= since + scene.lease() {
                 bad.insert(pair(*brick, other));
             }
@@ -106,7 +109,7 @@ pub(super) fn look(scene: &mut Scene<'_>, planner: &mut Planner) {
             bad.insert(pair(*from, *brick));
         }
     }
-    planner.note_pairs(scene.now, &bad);
+    scene.memory.note_pairs(scene.now, &bad);
     let mut degree: BTreeMap<u32, usize> = BTreeMap::new();
     for (a, b) in &bad {
         *degree.entry(*a).or_default() += 1;
@@ -124,14 +127,15 @@ pub(super) fn look(scene: &mut Scene<'_>, planner: &mut Planner) {
 }
 
 /// Groups that wait for a vote, where nobody is the sick one: the learner or the backup goes.
-pub(super) fn silent(scene: &mut Scene<'_>, planner: &Planner) {
+pub(super) fn silent(scene: &mut Scene<'_>) {
     for (from, report, since) in scene.reports.clone() {
         let Report::Silent { partition, epoch, brick } = report else { continue };
         let Some(group) = scene.keepers.group(partition) else { continue };
         let replicas = &group.replicas;
         let primary = replicas.primary().is_some_and(|m| m.brick == from);
         // (A moment for others to complain: it may be the primary that nobody reaches.)
-        let waited = scene.now >= since + scene.lease() / 2 && scene.now >= planner.grace_until;
+        let waited =
+            scene.now >= since + scene.lease() / 2 && scene.now >= scene.memory.grace_until;
         if !primary || !waited || !scene.is_free(partition) || scene.suspend.contains(&from) {
             continue;
         }

@@ -17,20 +17,22 @@ pub(super) struct Rest {
     lasts: u64,
 }
 
-impl Planner {
+impl Scene<'_> {
     /// Nobody is asked to stop in this group yet.
-    pub(super) fn rests(&self, now: u64, partition: u32) -> bool {
-        self.rest.get(&partition).is_some_and(|rest| now < rest.until)
+    pub(super) fn rests(&self, partition: u32) -> bool {
+        self.memory.rest.get(&partition).is_some_and(|rest| self.now < rest.until)
     }
 
     /// For as long as the longest hold at first, for twice as long each time that the next hand-over was in vain too:
     /// a brick that was only busy is soon asked again, and one that never stops holds few requests up.
-    fn rest(&mut self, now: u64, partition: u32, hold: u64) {
-        let last = self.rest.get(&partition);
+    fn rest(&mut self, partition: u32) {
+        let (hold, last) = (self.hold(), self.memory.rest.get(&partition));
         let lasts = last.map_or(hold, |rest| (rest.lasts * 2).min(hold * REST_MAX));
-        self.rest.insert(partition, Rest { until: now + lasts, lasts });
+        self.memory.rest.insert(partition, Rest { until: self.now + lasts, lasts });
     }
+}
 
+impl Planner {
     pub(super) fn forget_rests(&mut self, now: u64, keepers: &Keepers) {
         let good = keepers.settings.hold_ms_max * MS * REST_MAX;
         self.rest.retain(|partition, rest| {
@@ -39,9 +41,8 @@ impl Planner {
     }
 }
 
-pub(super) fn intents(scene: &mut Scene<'_>, planner: &mut Planner, work: &Work<'_>) {
+pub(super) fn intents(scene: &mut Scene<'_>, work: &Work<'_>) {
     let keepers = scene.keepers;
-    let hold = keepers.settings.hold_ms_max * MS;
     for (partition, group) in keepers.groups() {
         let replicas = &group.replicas;
         let (brick, leaves) = match replicas.intent {
@@ -49,7 +50,7 @@ pub(super) fn intents(scene: &mut Scene<'_>, planner: &mut Planner, work: &Work<
             Intent::Leave { brick } => (brick, true),
             Intent::StepDown { brick } => (brick, false),
         };
-        let asked = planner.asked.entry(partition).or_insert((replicas.epoch, scene.now)).1;
+        let asked = scene.memory.asked.entry(partition).or_insert((replicas.epoch, scene.now)).1;
         if !scene.is_free(partition) {
             continue;
         }
@@ -62,12 +63,12 @@ pub(super) fn intents(scene: &mut Scene<'_>, planner: &mut Planner, work: &Work<
             } else if let Some(to) = work.heirs.get(&partition).copied() {
                 scene.step(partition, Entry::StepDown { partition, epoch, brick, incarnation, to });
             } else {
-                planner.rest(scene.now, partition, hold);
+                scene.rest(partition);
                 scene.step(partition, Entry::Withdraw { partition, epoch });
             }
             continue;
         }
-        if scene.now < asked + hold {
+        if scene.now < asked + scene.hold() {
             continue;
         }
         let damaged = group.kept.iter().any(|kept| kept.brick == brick && !kept.intact);
@@ -77,7 +78,7 @@ pub(super) fn intents(scene: &mut Scene<'_>, planner: &mut Planner, work: &Work<
                 scene.suspend.insert(brick);
             }
         } else if scene.is_live(brick) {
-            planner.rest(scene.now, partition, hold);
+            scene.rest(partition);
             scene.step(partition, Entry::Withdraw { partition, epoch });
         }
     }

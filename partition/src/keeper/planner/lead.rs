@@ -1,6 +1,6 @@
 //! Groups that stopped as a whole.
 
-use super::{MS, Planner, Scene};
+use super::{MS, Scene};
 use crate::keeper::entry::Entry;
 use crate::keeper::leases::Leases;
 use crate::keeper::state::{Group, Keepers};
@@ -9,7 +9,7 @@ use crate::keeper::state::{Group, Keepers};
 const FIGURES_NS: u64 = 3_000 * MS;
 
 /// Lets a brick lead each group of which no member runs.
-pub(super) fn lead(scene: &mut Scene<'_>, planner: &mut Planner) {
+pub(super) fn lead(scene: &mut Scene<'_>) {
     for (partition, group) in scene.keepers.groups() {
         let replicas = &group.replicas;
         let acts = replicas.members.iter().any(|m| {
@@ -19,7 +19,7 @@ pub(super) fn lead(scene: &mut Scene<'_>, planner: &mut Planner) {
         if acts || !scene.is_free(partition) {
             continue;
         }
-        let Some((brick, accept_loss)) = who(scene, planner, partition, group) else { continue };
+        let Some((brick, accept_loss)) = who(scene, partition, group) else { continue };
         let Some(incarnation) = scene.keepers.brick(brick).map(|b| b.incarnation) else { continue };
         let epoch = replicas.epoch;
         scene.step(partition, Entry::Lead { partition, epoch, brick, incarnation, accept_loss });
@@ -27,12 +27,7 @@ pub(super) fn lead(scene: &mut Scene<'_>, planner: &mut Planner) {
 }
 
 /// Who may lead, and whether something may be lost by that.
-fn who(
-    scene: &Scene<'_>,
-    planner: &mut Planner,
-    partition: u32,
-    group: &Group,
-) -> Option<(u32, bool)> {
+fn who(scene: &mut Scene<'_>, partition: u32, group: &Group) -> Option<(u32, bool)> {
     if group.kept.is_empty() {
         // Nothing was ever committed.
         let usable = scene.usable();
@@ -43,7 +38,7 @@ fn who(
     if let Some(kept) = whole {
         return Some((kept.brick, false));
     }
-    let since = *planner.stopped.entry(partition).or_insert(scene.now);
+    let since = *scene.memory.stopped.entry(partition).or_insert(scene.now);
     if !scene.keepers.is_stopped(group) || group.kept.iter().any(|kept| kept.intact) {
         return None; // Somebody who has everything may be back.
     }

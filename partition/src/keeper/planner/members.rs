@@ -1,7 +1,7 @@
 //! What keeps partitions available: epochs begin, and those whose lease has ended are taken out.
 
 use super::repair::leave;
-use super::{ACTIVE_MAX, Planner, Scene};
+use super::{ACTIVE_MAX, Scene};
 use crate::keeper::entry::Entry;
 use crate::keeper::heartbeat::Report;
 use crate::keeper::state::Brick;
@@ -57,7 +57,7 @@ pub(super) fn take_out(scene: &mut Scene<'_>) {
 
 /// Primaries that have no room for the first record of their epoch leave the group, when all others are there and some
 /// brick of them has room: else the partition would wait for the room of one brick.
-pub(super) fn roomless(scene: &mut Scene<'_>, planner: &Planner) {
+pub(super) fn roomless(scene: &mut Scene<'_>) {
     for (partition, group) in scene.keepers.groups() {
         let replicas = &group.replicas;
         let Some(primary) = replicas.primary().filter(|_| !replicas.is_active()) else { continue };
@@ -66,7 +66,7 @@ pub(super) fn roomless(scene: &mut Scene<'_>, planner: &Planner) {
         let roomy = |m: &Member| scene.leases.lack(m.brick).is_none();
         let free = replicas.intent == Intent::None && scene.is_free(partition);
         if waits && free && replicas.members.iter().any(roomy) {
-            leave(scene, planner, (partition, group), primary.brick);
+            leave(scene, (partition, group), primary.brick);
         }
     }
 }

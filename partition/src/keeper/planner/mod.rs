@@ -62,6 +62,7 @@ struct Scene<'a> {
     now: u64,
     keepers: &'a Keepers,
     leases: &'a Leases,
+    memory: &'a mut Planner,
     entries: Vec<Entry>,
     /// Partitions that have a step already.
     touched: BTreeSet<u32>,
@@ -74,7 +75,7 @@ struct Scene<'a> {
 }
 
 impl<'a> Scene<'a> {
-    fn new(now: u64, keepers: &'a Keepers, leases: &'a Leases) -> Self {
+    fn new(now: u64, keepers: &'a Keepers, leases: &'a Leases, memory: &'a mut Planner) -> Self {
         let mut reports = Vec::new();
         for brick in keepers.bricks() {
             let of = leases.reports(keepers, brick.id).into_iter();
@@ -82,11 +83,16 @@ impl<'a> Scene<'a> {
         }
         let (entries, touched, suspend) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
         let staying = keepers.bricks().filter(|brick| !brick.draining).count();
-        Self { now, keepers, leases, entries, touched, suspend, reports, staying }
+        Self { now, keepers, leases, memory, entries, touched, suspend, reports, staying }
     }
 
     fn lease(&self) -> u64 {
         self.keepers.settings.lease_ms * MS
+    }
+
+    /// How long requests may be held up for a hand-over.
+    fn hold(&self) -> u64 {
+        self.keepers.settings.hold_ms_max * MS
     }
 
     fn is_live(&self, brick: u32) -> bool {
@@ -131,23 +137,23 @@ pub fn plan(now: u64, keepers: &Keepers, leases: &mut Leases, planner: &mut Plan
     }
     planner.last = now;
     planner.forget(now, keepers);
-    let mut scene = Scene::new(now, keepers, leases);
+    let mut scene = Scene::new(now, keepers, leases, planner);
     members::finite(&mut scene);
     members::activate(&mut scene);
-    health::look(&mut scene, planner);
-    if now >= planner.grace_until {
+    health::look(&mut scene);
+    if now >= scene.memory.grace_until {
         members::take_out(&mut scene);
-        lead::lead(&mut scene, planner);
+        lead::lead(&mut scene);
     }
     members::damaged(&mut scene);
-    members::roomless(&mut scene, planner);
+    members::roomless(&mut scene);
     let urgent = scene.entries.len();
-    health::silent(&mut scene, planner);
-    let mut work = repair::Work::new(&scene, planner);
-    intents::intents(&mut scene, planner, &work);
-    repair::repair(&mut scene, planner, &mut work);
+    health::silent(&mut scene);
+    let mut work = repair::Work::new(&scene);
+    intents::intents(&mut scene, &work);
+    repair::repair(&mut scene, &mut work);
     scene.entries.truncate(urgent + ENTRIES_MAX);
-    voters::voters(&mut scene, planner);
+    voters::voters(&mut scene);
     let Scene { entries, suspend, .. } = scene;
     leases.suspend(keepers, suspend);
     entries

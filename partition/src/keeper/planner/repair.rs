@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::place::{Loads, compare, crowding, least_crowding};
-use super::{ENTRIES_MAX, MS, Planner, Scene, balance, wishes};
+use super::{ENTRIES_MAX, MS, Scene, balance, wishes};
 use crate::keeper::PARTITIONS_MAX;
 use crate::keeper::entry::Entry;
 use crate::keeper::heartbeat::Report;
@@ -32,7 +32,7 @@ pub(super) struct Work<'a> {
 }
 
 impl<'a> Work<'a> {
-    pub(super) fn new(scene: &Scene<'a>, planner: &Planner) -> Self {
+    pub(super) fn new(scene: &Scene<'a>) -> Self {
         let mut work = Self {
             usable: scene.usable(),
             loads: Loads::of(scene.keepers),
@@ -60,19 +60,19 @@ impl<'a> Work<'a> {
                 work.repairs += 1;
             }
         }
-        work.foresee(scene, planner);
+        work.foresee(scene);
         work
     }
 
     /// Who leaves and who leads when what is under way is done: each choice counts for the next, so that several
     /// at a time do not all fall on the same brick.
-    fn foresee(&mut self, scene: &Scene<'_>, planner: &Planner) {
+    fn foresee(&mut self, scene: &Scene<'_>) {
         let groups = || scene.keepers.groups();
         for (partition, group) in groups() {
             match group.replicas.intent {
                 Intent::Leave { brick } => self.foresee_leaver(partition, brick),
                 Intent::StepDown { brick } => {
-                    if let Some(heir) = self.heir(scene, planner, group, brick) {
+                    if let Some(heir) = self.heir(scene, group, brick) {
                         self.heirs.insert(partition, heir);
                         self.hand_over(brick, heir);
                     }
@@ -101,10 +101,10 @@ impl<'a> Work<'a> {
     }
 
     /// The backup that should be primary: one that has room, with the fewest for its weight.
-    fn heir(&self, scene: &Scene<'_>, planner: &Planner, group: &Group, from: u32) -> Option<u32> {
+    fn heir(&self, scene: &Scene<'_>, group: &Group, from: u32) -> Option<u32> {
         let fine = |brick: &&Brick| {
             brick.id != from
-                && !planner.is_apart(scene.now, from, brick.id)
+                && !scene.is_apart(from, brick.id)
                 && group.replicas.position(brick.id).is_some()
         };
         let ratio = |brick: &Brick| self.loads.lead_ratio(brick);
@@ -143,16 +143,11 @@ impl<'a> Work<'a> {
     }
 
     /// Bricks that may get the partition now.
-    pub(super) fn candidates(
-        &self,
-        scene: &Scene<'_>,
-        planner: &Planner,
-        group: &Group,
-    ) -> Vec<&'a Brick> {
+    pub(super) fn candidates(&self, scene: &Scene<'_>, group: &Group) -> Vec<&'a Brick> {
         if !self.can_give(scene, group) {
             return Vec::new();
         }
-        let fine = |brick: &&&Brick| self.can_take(scene, planner, group, brick);
+        let fine = |brick: &&&Brick| self.can_take(scene, group, brick);
         self.usable.iter().filter(fine).copied().collect()
     }
 
@@ -163,19 +158,13 @@ impl<'a> Work<'a> {
     }
 
     /// A usable brick may be copied to.
-    pub(super) fn can_take(
-        &self,
-        scene: &Scene<'_>,
-        planner: &Planner,
-        group: &Group,
-        brick: &Brick,
-    ) -> bool {
+    pub(super) fn can_take(&self, scene: &Scene<'_>, group: &Group, brick: &Brick) -> bool {
         let (id, most) = (brick.id, scene.keepers.settings.copies_per_brick_max);
         let mut members = group.replicas.members.iter();
         // (One that was a member may have the room already.)
         let has_room = group.former.contains(&id) || scene.leases.lack(id).is_none();
         has_room
-            && members.all(|m| m.brick != id && planner.may_copy(scene.now, m.brick, id))
+            && members.all(|m| m.brick != id && scene.may_copy(m.brick, id))
             && self.copies_to.get(&id).is_none_or(|copies| *copies < most)
             && self.loads.ratio(brick).0 < PARTITIONS_MAX as u64
     }
@@ -189,13 +178,13 @@ fn is_over(scene: &Scene<'_>, group: &Group) -> bool {
 }
 
 /// The next step of each group, then of the cluster as a whole.
-pub(super) fn repair<'a>(scene: &mut Scene<'a>, planner: &mut Planner, work: &mut Work<'a>) {
+pub(super) fn repair<'a>(scene: &mut Scene<'a>, work: &mut Work<'a>) {
     for (partition, group) in scene.keepers.groups() {
         let replicas = &group.replicas;
         if !replicas.is_active()
             && let Some(wish) = group.wish
         {
-            wishes::wait(scene, planner, partition, wish);
+            wishes::wait(scene, partition, wish);
         }
         let ready =
             replicas.is_active() && replicas.intent == Intent::None && scene.is_free(partition);
@@ -209,25 +198,25 @@ pub(super) fn repair<'a>(scene: &mut Scene<'a>, planner: &mut Planner, work: &mu
         let (target, members) = (scene.target(group), &replicas.members);
         let stay = members.iter().filter(|m| !scene.is_draining(m.brick)).count();
         if stay < target {
-            fill(scene, planner, work, partition, group);
+            fill(scene, work, partition, group);
             if let Some(wish) = group.wish.filter(|_| scene.is_free(partition)) {
-                wishes::grant_short(scene, planner, work, (partition, group), wish);
+                wishes::grant_short(scene, work, (partition, group), wish);
             }
             continue;
         }
-        planner.short.remove(&partition);
+        scene.memory.short.remove(&partition);
         let extra = members.len() > target;
         match group.wish {
             Some(wish) if !extra || wish.is_copied(replicas) => {
-                wishes::grant(scene, planner, work, (partition, group), wish);
+                wishes::grant(scene, work, (partition, group), wish);
             }
-            _ if extra => shrink(scene, planner, work, partition, group),
+            _ if extra => shrink(scene, work, partition, group),
             _ if group.by_hand => {}
-            _ => spread(scene, planner, work, partition, group),
+            _ => spread(scene, work, partition, group),
         }
     }
-    balance::balance(scene, planner, work);
-    balance::hand_over(scene, planner, work);
+    balance::balance(scene, work);
+    balance::hand_over(scene, work);
 }
 
 /// A copy under way: whole, or not wanted any more.
@@ -248,15 +237,9 @@ fn learner(scene: &mut Scene<'_>, partition: u32, group: &Group) {
 }
 
 /// A group lacks a replica: those that had one first, others after a while.
-fn fill<'a>(
-    scene: &mut Scene<'a>,
-    planner: &mut Planner,
-    work: &mut Work<'a>,
-    partition: u32,
-    group: &Group,
-) {
-    let since = *planner.short.entry(partition).or_insert(scene.now);
-    let candidates = work.candidates(scene, planner, group);
+fn fill<'a>(scene: &mut Scene<'a>, work: &mut Work<'a>, partition: u32, group: &Group) {
+    let since = *scene.memory.short.entry(partition).or_insert(scene.now);
+    let candidates = work.candidates(scene, group);
     let back = candidates.iter().find(|b| group.former.contains(&b.id)).copied();
     let wished = |brick: &&&Brick| matches!(group.wish, Some(Wish::Move { from, to }) if to == brick.id && scene.is_draining(from));
     let back = candidates.iter().find(wished).copied().or(back);
@@ -281,27 +264,16 @@ pub(super) fn name_learner(scene: &mut Scene<'_>, partition: u32, group: &Group,
 }
 
 /// A group has more replicas than it should: one is asked to leave, when all others are there.
-fn shrink(
-    scene: &mut Scene<'_>,
-    planner: &Planner,
-    work: &Work<'_>,
-    partition: u32,
-    group: &Group,
-) {
+fn shrink(scene: &mut Scene<'_>, work: &Work<'_>, partition: u32, group: &Group) {
     if let Some(brick) = work.leavers.get(&partition).copied() {
-        leave(scene, planner, (partition, group), brick);
+        leave(scene, (partition, group), brick);
     }
 }
 
 /// Asks a member to leave, if all others are there and it did not just fail to.
-pub(super) fn leave(
-    scene: &mut Scene<'_>,
-    planner: &Planner,
-    (partition, group): (u32, &Group),
-    brick: u32,
-) -> bool {
+pub(super) fn leave(scene: &mut Scene<'_>, (partition, group): (u32, &Group), brick: u32) -> bool {
     let mut others = group.replicas.members.iter().filter(|m| m.brick != brick);
-    if !others.all(|m| scene.is_live(m.brick)) || planner.rests(scene.now, partition) {
+    if !others.all(|m| scene.is_live(m.brick)) || scene.rests(partition) {
         return false;
     }
     let (epoch, intent) = (group.replicas.epoch, Intent::Leave { brick });
@@ -341,13 +313,7 @@ fn leaver(scene: &Scene<'_>, loads: &Loads, group: &Group) -> Option<u32> {
 }
 
 /// Replicas that share a failure domain although they need not: copy to another, the leaver is found then.
-fn spread<'a>(
-    scene: &mut Scene<'a>,
-    planner: &Planner,
-    work: &mut Work<'a>,
-    partition: u32,
-    group: &Group,
-) {
+fn spread<'a>(scene: &mut Scene<'a>, work: &mut Work<'a>, partition: u32, group: &Group) {
     let bricks: Vec<u32> = group.replicas.members.iter().map(|m| m.brick).collect();
     let crowded = crowding(scene.keepers, &bricks);
     if crowded == (0, 0) || work.moves >= scene.keepers.settings.moves_max {
@@ -359,7 +325,7 @@ fn spread<'a>(
     if crowded <= *work.crowded.entry(bricks.len()).or_insert_with(least) {
         return;
     }
-    let candidates = work.candidates(scene, planner, group);
+    let candidates = work.candidates(scene, group);
     // The group without one of its members and with the best other.
     let mut best: Option<((u32, u32), &Brick)> = None;
     for out in &bricks {

@@ -1,13 +1,13 @@
 //! Which bricks are keepers: 1, 3 or 5, apart from each other.
 
 use super::place::crowding;
-use super::{MS, Planner, Scene};
+use super::{MS, Scene};
 use crate::keeper::entry::Entry;
 
 /// How long a keeper may be away before another brick takes its place.
 const AWAY_NS: u64 = 60_000 * MS;
 
-pub(super) fn voters(scene: &mut Scene<'_>, planner: &mut Planner) {
+pub(super) fn voters(scene: &mut Scene<'_>) {
     let keepers = scene.keepers;
     let before = keepers.keepers().to_vec();
     let bricks = keepers.bricks().filter(|brick| !brick.draining).count();
@@ -15,13 +15,14 @@ pub(super) fn voters(scene: &mut Scene<'_>, planner: &mut Planner) {
     let count = odd.min(usize::from(keepers.settings.keepers)).max(1);
     for brick in &before {
         if scene.is_live(*brick) {
-            planner.unheard.remove(brick);
+            scene.memory.unheard.remove(brick);
         } else {
-            planner.unheard.entry(*brick).or_insert(scene.now);
+            scene.memory.unheard.entry(*brick).or_insert(scene.now);
         }
     }
-    let away =
-        |brick: u32| planner.unheard.get(&brick).is_some_and(|since| scene.now >= since + AWAY_NS);
+    let away = |brick: u32| {
+        scene.memory.unheard.get(&brick).is_some_and(|since| scene.now >= since + AWAY_NS)
+    };
     let mut next: Vec<u32> = before.clone();
     next.retain(|brick| keepers.brick(*brick).is_some_and(|b| !b.draining) && !away(*brick));
     while next.len() > count {

@@ -1,7 +1,7 @@
 //! What operators wish: worked off a step at a time, and given up when it cannot be.
 
 use super::repair::{Work, leave, name_learner};
-use super::{MS, Planner, Scene};
+use super::{MS, Scene};
 use crate::keeper::PARTITIONS_MAX;
 use crate::keeper::entry::Entry;
 use crate::keeper::state::Group;
@@ -24,22 +24,20 @@ enum Step {
 /// The next step of a wish about a group that is whole and active.
 pub(super) fn grant<'a>(
     scene: &mut Scene<'a>,
-    planner: &mut Planner,
     work: &mut Work<'a>,
     (partition, group): (u32, &Group),
     wish: Wish,
 ) {
     let step = match wish {
-        Wish::Move { from, to } => go(scene, planner, work, (partition, group), (from, to)),
-        Wish::Lead { to } => lead(scene, planner, work, (partition, group), to),
+        Wish::Move { from, to } => go(scene, work, (partition, group), (from, to)),
+        Wish::Lead { to } => lead(scene, work, (partition, group), to),
     };
-    take(scene, planner, partition, wish, step);
+    take(scene, partition, wish, step);
 }
 
 /// The same of a group that lacks a replica: it gets that one first.
 pub(super) fn grant_short<'a>(
     scene: &mut Scene<'a>,
-    planner: &mut Planner,
     work: &mut Work<'a>,
     (partition, group): (u32, &Group),
     wish: Wish,
@@ -48,24 +46,24 @@ pub(super) fn grant_short<'a>(
         Wish::Move { .. } => {
             Step::Blocked("it lacks a replica, and there is no brick to copy one to".into())
         }
-        Wish::Lead { to } => lead(scene, planner, work, (partition, group), to),
+        Wish::Lead { to } => lead(scene, work, (partition, group), to),
     };
-    take(scene, planner, partition, wish, step);
+    take(scene, partition, wish, step);
 }
 
 /// A wish about a partition that does not serve.
-pub(super) fn wait(scene: &mut Scene<'_>, planner: &mut Planner, partition: u32, wish: Wish) {
-    take(scene, planner, partition, wish, Step::Blocked("it does not serve".into()));
+pub(super) fn wait(scene: &mut Scene<'_>, partition: u32, wish: Wish) {
+    take(scene, partition, wish, Step::Blocked("it does not serve".into()));
 }
 
-fn take(scene: &mut Scene<'_>, planner: &mut Planner, partition: u32, wish: Wish, step: Step) {
+fn take(scene: &mut Scene<'_>, partition: u32, wish: Wish, step: Step) {
     match step {
         Step::Going => {
-            planner.blocked.remove(&partition);
+            scene.memory.blocked.remove(&partition);
         }
         Step::Asked => {}
         Step::Blocked(why) => {
-            let since = *planner.blocked.entry(partition).or_insert(scene.now);
+            let since = *scene.memory.blocked.entry(partition).or_insert(scene.now);
             if scene.now >= since + PATIENCE && scene.is_free(partition) {
                 scene.step(partition, Entry::EndWish { partition, wish, why });
             }
@@ -75,7 +73,6 @@ fn take(scene: &mut Scene<'_>, planner: &mut Planner, partition: u32, wish: Wish
 
 fn go<'a>(
     scene: &mut Scene<'a>,
-    planner: &Planner,
     work: &mut Work<'a>,
     (partition, group): (u32, &Group),
     (from, to): (u32, u32),
@@ -88,15 +85,15 @@ fn go<'a>(
         if group.replicas.members.len() <= scene.target(group) {
             return Step::Blocked(format!("brick \"{}\" got a replica meanwhile", name(to)));
         }
-        if leave(scene, planner, (partition, group), from) {
+        if leave(scene, (partition, group), from) {
             return Step::Asked;
         }
         return Step::Blocked(format!("brick \"{}\" cannot leave the group now", name(from)));
     }
-    if let Some(why) = unfit(scene, planner, group, to) {
+    if let Some(why) = unfit(scene, group, to) {
         return Step::Blocked(why);
     }
-    let candidates = work.candidates(scene, planner, group);
+    let candidates = work.candidates(scene, group);
     if let Some(brick) = candidates.into_iter().find(|brick| brick.id == to) {
         work.moves += 1;
         work.begin(group, to);
@@ -107,7 +104,6 @@ fn go<'a>(
 
 fn lead(
     scene: &mut Scene<'_>,
-    planner: &Planner,
     work: &mut Work<'_>,
     (partition, group): (u32, &Group),
     to: u32,
@@ -116,11 +112,11 @@ fn lead(
         let name = scene.keepers.name_of(to);
         return Step::Blocked(format!("brick \"{name}\" has no replica of it any more"));
     }
-    if let Some(why) = unfit(scene, planner, group, to) {
+    if let Some(why) = unfit(scene, group, to) {
         return Step::Blocked(why);
     }
     let Some(primary) = group.replicas.primary() else { return Step::Going };
-    if planner.rests(scene.now, partition) {
+    if scene.rests(partition) {
         let name = scene.keepers.name_of(primary.brick);
         return Step::Blocked(format!("brick \"{name}\" did not stop in time to hand it over"));
     }
@@ -132,7 +128,7 @@ fn lead(
 }
 
 /// Why a brick cannot get anything now.
-fn unfit(scene: &Scene<'_>, planner: &Planner, group: &Group, to: u32) -> Option<String> {
+fn unfit(scene: &Scene<'_>, group: &Group, to: u32) -> Option<String> {
     let name = scene.keepers.name_of(to);
     if !scene.is_live(to) {
         return Some(format!("brick \"{name}\" is not there"));
@@ -141,7 +137,7 @@ fn unfit(scene: &Scene<'_>, planner: &Planner, group: &Group, to: u32) -> Option
         return Some(format!("brick \"{name}\" is being emptied"));
     }
     let mut members = group.replicas.members.iter().filter(|m| m.brick != to);
-    if let Some(apart) = members.find(|m| planner.is_apart(scene.now, m.brick, to)) {
+    if let Some(apart) = members.find(|m| scene.is_apart(m.brick, to)) {
         let other = scene.keepers.name_of(apart.brick);
         return Some(format!("bricks \"{name}\" and \"{other}\" do not reach each other"));
     }
