@@ -20,7 +20,7 @@ impl Keepers {
         let begins = |(partition, epoch): &(u32, u32)| {
             let Some(group) = self.groups.get(partition) else { return false };
             let primary = group.replicas.primary();
-            let ours = primary.is_some_and(|m| m.brick == brick && m.incarnation == incarnation);
+            let ours = primary.is_some_and(|m| m.is(brick, incarnation));
             ours && group.replicas.epoch == *epoch && !group.replicas.is_active()
         };
         let begin: Vec<u32> = groups.iter().filter(|g| begins(g)).map(|g| g.0).collect();
@@ -120,7 +120,7 @@ impl Keepers {
     ) -> Outcome {
         self.brick_at(brick, incarnation)?;
         let group = self.group_at(partition, epoch)?;
-        let leads = |m: &Member| m.brick == brick && m.incarnation == incarnation;
+        let leads = |m: &Member| m.is(brick, incarnation);
         if group.replicas.members.len() == 1 && group.replicas.members.iter().all(leads) {
             return Err(format!("brick {brick} leads partition {partition} already"));
         }

@@ -14,7 +14,7 @@ impl Keepers {
         let mut out = Vec::new();
         for (partition, group) in &self.groups {
             let replicas = &group.replicas;
-            let is_ours = |m: &Member| m.brick == brick && m.incarnation == incarnation;
+            let is_ours = |m: &Member| m.is(brick, incarnation);
             let member = replicas.members.iter().any(is_ours) && replicas.members.len() > 1;
             if member || replicas.learners.iter().any(is_ours) {
                 out.push((*partition, member));
@@ -42,7 +42,7 @@ impl Keepers {
     pub(super) fn can_be_taken_out(&self, brick: &Brick) -> bool {
         self.groups.values().any(|group| {
             let replicas = &group.replicas;
-            let is_it = |m: &Member| (m.brick, m.incarnation) == (brick.id, brick.incarnation);
+            let is_it = |m: &Member| m.is(brick.id, brick.incarnation);
             replicas.members.len() > 1 && replicas.members.iter().any(is_it)
                 || replicas.learners.iter().any(is_it)
         })
@@ -145,7 +145,7 @@ impl Keepers {
                 replicas.intent
             ));
         }
-        let is_it = |m: &Member| m.brick == brick && m.incarnation == incarnation;
+        let is_it = |m: &Member| m.is(brick, incarnation);
         if !replicas.members.iter().any(is_it) || replicas.members.len() < 2 {
             return Err(format!("brick {brick} cannot leave the group of partition {partition}"));
         }
@@ -163,7 +163,7 @@ impl Keepers {
     ) -> Outcome {
         let group = self.group_at(partition, epoch)?;
         let replicas = &group.replicas;
-        let is_it = |m: &Member| m.brick == brick && m.incarnation == incarnation;
+        let is_it = |m: &Member| m.is(brick, incarnation);
         if replicas.learners.iter().any(is_it) {
             return self.drop_learner(partition, epoch, brick);
         }

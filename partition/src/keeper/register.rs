@@ -130,7 +130,7 @@ impl Keepers {
             let replicas = &mut group.replicas;
             // (A stopped group keeps the process that is over, and is left alone.)
             for member in replicas.members.iter_mut().chain(&mut replicas.learners) {
-                if (member.brick, member.incarnation) == (brick, incarnation) {
+                if member.is(brick, incarnation) {
                     member.core = next;
                     next = (next + 1) % cores;
                 }

@@ -36,6 +36,13 @@ pub struct Member {
     pub incarnation: u64,
 }
 
+impl Member {
+    /// It is this process of a brick.
+    pub fn is(&self, brick: u32, incarnation: u64) -> bool {
+        (self.brick, self.incarnation) == (brick, incarnation)
+    }
+}
+
 /// What the keepers ask of one member before its group changes: it stops serving, and says so.
 #[derive(
     Clone,
@@ -125,7 +132,7 @@ impl Replicas {
             Intent::None => false,
             Intent::Leave { brick: b } | Intent::StepDown { brick: b } => b == brick,
         };
-        named && self.members.iter().any(|m| (m.brick, m.incarnation) == (brick, incarnation))
+        named && self.members.iter().any(|m| m.is(brick, incarnation))
     }
 
     /// Where in the group a brick is.

@@ -33,7 +33,7 @@ pub(super) enum Role {
 
 impl Role {
     fn of(me: Me, group: &Replicas) -> Self {
-        let is_me = |m: &Member| m.brick == me.brick && m.incarnation == me.incarnation;
+        let is_me = |m: &Member| m.is(me.brick, me.incarnation);
         match group.members.iter().position(is_me) {
             Some(0) => Self::Primary,
             Some(_) => Self::Backup,

@@ -442,7 +442,7 @@ impl Process {
         }
         for (partition, place) in &self.places {
             let named = |members: &[firebrick_partition::maps::Member]| {
-                members.iter().any(|m| m.brick == brick && m.incarnation == self.incarnation)
+                members.iter().any(|m| m.is(brick, self.incarnation))
             };
             if named(&place.group.members) || named(&place.group.learners) {
                 let limits = self.limits;

@@ -313,8 +313,7 @@ impl TestBrick {
         for entry in routes.here() {
             let (partition, group) = (entry.route.partition, &entry.replicas);
             let epoch = group.epoch;
-            let leads =
-                group.primary().is_some_and(|m| (m.brick, m.incarnation) == (me, incarnation));
+            let leads = group.primary().is_some_and(|m| m.is(me, incarnation));
             let report = match (group.intent, group.learners.first()) {
                 (Intent::Leave { brick } | Intent::StepDown { brick }, _) if brick == me => {
                     Report::Stopped { partition, epoch }

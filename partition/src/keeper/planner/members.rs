@@ -4,7 +4,6 @@ use super::repair::leave;
 use super::{ACTIVE_MAX, Scene};
 use crate::keeper::entry::Entry;
 use crate::keeper::heartbeat::Report;
-use crate::keeper::state::Brick;
 use crate::maps::{Intent, Member};
 
 /// The only brick gave up its lease without end: others may join.
@@ -12,10 +11,6 @@ pub(super) fn finite(scene: &mut Scene<'_>) {
     if let Some((brick, incarnation)) = scene.leases.gave_up_endless(scene.keepers) {
         scene.entries.push(Entry::Finite { brick, incarnation });
     }
-}
-
-fn is_process(member: &Member, brick: &Brick) -> bool {
-    (member.brick, member.incarnation) == (brick.id, brick.incarnation)
 }
 
 /// Primaries that are ready begin their epochs: one entry a brick.
@@ -27,7 +22,7 @@ pub(super) fn activate(scene: &mut Scene<'_>) {
         for (_, report, _) in said {
             let Report::Active { partition, epoch } = *report else { continue };
             let Some(group) = scene.keepers.group(partition) else { continue };
-            let ours = group.replicas.primary().is_some_and(|m| is_process(&m, brick));
+            let ours = group.replicas.primary().is_some_and(|m| m.is(brick.id, brick.incarnation));
             let begins = ours && group.replicas.epoch == epoch && !group.replicas.is_active();
             if begins && scene.is_free(partition) && groups.len() < ACTIVE_MAX {
                 groups.push((partition, epoch));
@@ -78,8 +73,8 @@ pub(super) fn damaged(scene: &mut Scene<'_>) {
         let Some(group) = scene.keepers.group(partition) else { continue };
         let Some(brick) = scene.keepers.brick(from) else { continue };
         let replicas = &group.replicas;
-        let learner = replicas.learners.iter().any(|m| is_process(m, brick));
-        let member = replicas.members.iter().any(|m| is_process(m, brick));
+        let learner = replicas.learners.iter().any(|m| m.is(brick.id, brick.incarnation));
+        let member = replicas.members.iter().any(|m| m.is(brick.id, brick.incarnation));
         // The last one goes on with what is good of it; one that is asked to leave has been heard.
         let last = replicas.members.len() < 2;
         let heard = replicas.intent != crate::maps::Intent::None

@@ -358,7 +358,7 @@ impl World {
         let lease = self.keepers.settings().lease_ms * MS;
         for (partition, group) in maps.tables.iter().flat_map(|t| t.groups.iter()) {
             let epoch = group.epoch;
-            let is_me = |m: &Member| m.brick == brick && m.incarnation == incarnation;
+            let is_me = |m: &Member| m.is(brick, incarnation);
             let asked = match group.intent {
                 Intent::Leave { brick: b } | Intent::StepDown { brick: b } => b == brick,
                 Intent::None => false,
@@ -408,7 +408,7 @@ impl World {
                 machine.maps.clone().tables.iter().flat_map(|t| t.groups.iter())
             {
                 let first = group.primary();
-                let ours = first.is_some_and(|m| m.brick == brick && m.incarnation == incarnation);
+                let ours = first.is_some_and(|m| m.is(brick, incarnation));
                 if !ours || !group.is_active() {
                     continue;
                 }
