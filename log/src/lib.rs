@@ -5,6 +5,7 @@
 
 mod blank;
 pub mod canary;
+mod codes;
 mod corrupt;
 #[cfg(test)]
 mod fuzz;

@@ -281,63 +281,39 @@ pub enum Answer<'a> {
     Failed(Failure),
 }
 
-/// Why a request failed. Unless a line says otherwise, nothing was changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Failure {
-    /// The value is not a 64-bit integer.
-    NotInteger = 1,
-    /// The sum does not fit 64 bits.
-    Overflow = 2,
-    /// The value is not a number.
-    NotFloat = 3,
-    /// The sum is not a finite number.
-    NotFinite = 4,
-    /// The key or value is over the limit.
-    TooLarge = 5,
-    /// No room in memory or on disk.
-    NoSpace = 6,
-    /// No lease, or the brick is starting or stopping.
-    Unavailable = 7,
-    /// It may or may not have been applied: the session or the request's place in it is gone.
-    InDoubt = 8,
-    /// The stored record does not match its checksum.
-    Corrupt = 9,
-    /// No such table.
-    NoTable = 10,
-    /// Too much in flight; try later.
-    Busy = 11,
-    /// The message makes no sense.
-    Malformed = 12,
-    /// This brick does not hold the partition, or the key is not the partition's.
-    WrongPartition = 13,
-    /// The sender's route is newer than this brick's map.
-    RouteTooNew = 14,
-    /// This backup cannot tell just now: the primary can.
-    AskPrimary = 15,
-}
-
-impl Failure {
-    /// The failure of a byte on the wire.
-    pub fn parse(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::NotInteger,
-            2 => Self::Overflow,
-            3 => Self::NotFloat,
-            4 => Self::NotFinite,
-            5 => Self::TooLarge,
-            6 => Self::NoSpace,
-            7 => Self::Unavailable,
-            8 => Self::InDoubt,
-            9 => Self::Corrupt,
-            10 => Self::NoTable,
-            11 => Self::Busy,
-            12 => Self::Malformed,
-            13 => Self::WrongPartition,
-            14 => Self::RouteTooNew,
-            15 => Self::AskPrimary,
-            _ => return None,
-        })
+firebrick_log::codes! {
+    /// Why a request failed. Unless a line says otherwise, nothing was changed.
+    pub enum Failure {
+        /// The value is not a 64-bit integer.
+        NotInteger = 1,
+        /// The sum does not fit 64 bits.
+        Overflow = 2,
+        /// The value is not a number.
+        NotFloat = 3,
+        /// The sum is not a finite number.
+        NotFinite = 4,
+        /// The key or value is over the limit.
+        TooLarge = 5,
+        /// No room in memory or on disk.
+        NoSpace = 6,
+        /// No lease, or the brick is starting or stopping.
+        Unavailable = 7,
+        /// It may or may not have been applied: the session or the request's place in it is gone.
+        InDoubt = 8,
+        /// The stored record does not match its checksum.
+        Corrupt = 9,
+        /// No such table.
+        NoTable = 10,
+        /// Too much in flight; try later.
+        Busy = 11,
+        /// The message makes no sense.
+        Malformed = 12,
+        /// This brick does not hold the partition, or the key is not the partition's.
+        WrongPartition = 13,
+        /// The sender's route is newer than this brick's map.
+        RouteTooNew = 14,
+        /// This backup cannot tell just now: the primary can.
+        AskPrimary = 15,
     }
 }
 

@@ -17,53 +17,35 @@ pub struct Version {
     pub seq: u64,
 }
 
-/// What a record says. The discriminants are part of the format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Kind {
-    /// Key and value.
-    Put = 1,
-    /// Key, value, expiry time.
-    PutX = 2,
-    /// Key, value, request id.
-    PutId = 3,
-    /// Key, value, expiry time, request id.
-    PutXId = 4,
-    /// A tombstone: the key.
-    Remove = 5,
-    /// A tombstone with a request id.
-    RemoveId = 6,
-    /// Every earlier record of a key is dead (FLUSHALL).
-    Clear = 7,
-    /// A client's session begins; its name is (partition, this record's version).
-    SessionOpen = 8,
-    /// A session ends.
-    SessionEnd = 9,
-    /// Results of sessions, written by cleaning so that dead records may go.
-    Sessions = 10,
-    /// A new primary took over: everything before it is decided.
-    TakeOver = 11,
+crate::codes! {
+    /// What a record says. The discriminants are part of the format.
+    pub enum Kind {
+        /// Key and value.
+        Put = 1,
+        /// Key, value, expiry time.
+        PutX = 2,
+        /// Key, value, request id.
+        PutId = 3,
+        /// Key, value, expiry time, request id.
+        PutXId = 4,
+        /// A tombstone: the key.
+        Remove = 5,
+        /// A tombstone with a request id.
+        RemoveId = 6,
+        /// Every earlier record of a key is dead (FLUSHALL).
+        Clear = 7,
+        /// A client's session begins; its name is (partition, this record's version).
+        SessionOpen = 8,
+        /// A session ends.
+        SessionEnd = 9,
+        /// Results of sessions, written by cleaning so that dead records may go.
+        Sessions = 10,
+        /// A new primary took over: everything before it is decided.
+        TakeOver = 11,
+    }
 }
 
 impl Kind {
-    /// The kind of a stored byte.
-    pub fn parse(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::Put,
-            2 => Self::PutX,
-            3 => Self::PutId,
-            4 => Self::PutXId,
-            5 => Self::Remove,
-            6 => Self::RemoveId,
-            7 => Self::Clear,
-            8 => Self::SessionOpen,
-            9 => Self::SessionEnd,
-            10 => Self::Sessions,
-            11 => Self::TakeOver,
-            _ => return None,
-        })
-    }
-
     /// The record gives its key a value.
     pub fn is_put(self) -> bool {
         matches!(self, Self::Put | Self::PutX | Self::PutId | Self::PutXId)

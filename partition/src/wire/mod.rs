@@ -28,84 +28,53 @@ pub use peer::Peer;
 /// Bytes before the archive.
 pub const PREFIX_BYTES: usize = 8;
 
-/// Kinds of messages. The numbers are part of the format.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Kind {
-    /// First from a client.
-    Hello = 1,
-    /// The brick's answer to it.
-    Welcome = 2,
-    /// One operation.
-    Request = 3,
-    /// Its answer.
-    Answer = 4,
-    /// Asks for maps.
-    FetchMap = 5,
-    /// The maps.
-    Map = 6,
-    /// A rare command: tables, status. JSON.
-    Control = 7,
-    /// Its answer. JSON.
-    ControlAnswer = 8,
-    /// Primary to backups: a record to store.
-    Prepare = 16,
-    /// Backup to primary: stored up to here.
-    Voted = 17,
-    /// Backup to primary: not stored.
-    Refused = 18,
-    /// Primary to backups: committed up to here.
-    Commit = 19,
-    /// Backup to primary: is this committed?
-    AskCommit = 20,
-    /// New primary to its group: compare.
-    TakeOver = 21,
-    /// The answer: the epoch history and tail.
-    TailIs = 22,
-    /// New primary to its group: drop what is above.
-    Truncate = 23,
-    /// Learner to source: what it has.
-    CopyStart = 24,
-    /// Learner to source: what came, and how far it may send ahead.
-    CopyRead = 25,
-    /// Learner to source: the last piece came.
-    CopyDone = 26,
-    /// Between replicas: compare contents.
-    Digest = 27,
-    /// Source to learner: what there is.
-    CopyListing = 28,
-    /// Source to learner: records.
-    CopyData = 29,
-}
-
-impl Kind {
-    /// The kind of a byte on the wire.
-    pub fn parse(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::Hello,
-            2 => Self::Welcome,
-            3 => Self::Request,
-            4 => Self::Answer,
-            5 => Self::FetchMap,
-            6 => Self::Map,
-            7 => Self::Control,
-            8 => Self::ControlAnswer,
-            16 => Self::Prepare,
-            17 => Self::Voted,
-            18 => Self::Refused,
-            19 => Self::Commit,
-            20 => Self::AskCommit,
-            21 => Self::TakeOver,
-            22 => Self::TailIs,
-            23 => Self::Truncate,
-            24 => Self::CopyStart,
-            25 => Self::CopyRead,
-            26 => Self::CopyDone,
-            27 => Self::Digest,
-            28 => Self::CopyListing,
-            29 => Self::CopyData,
-            _ => return None,
-        })
+firebrick_log::codes! {
+    /// Kinds of messages. The numbers are part of the format.
+    pub enum Kind {
+        /// First from a client.
+        Hello = 1,
+        /// The brick's answer to it.
+        Welcome = 2,
+        /// One operation.
+        Request = 3,
+        /// Its answer.
+        Answer = 4,
+        /// Asks for maps.
+        FetchMap = 5,
+        /// The maps.
+        Map = 6,
+        /// A rare command: tables, status. JSON.
+        Control = 7,
+        /// Its answer. JSON.
+        ControlAnswer = 8,
+        /// Primary to backups: a record to store.
+        Prepare = 16,
+        /// Backup to primary: stored up to here.
+        Voted = 17,
+        /// Backup to primary: not stored.
+        Refused = 18,
+        /// Primary to backups: committed up to here.
+        Commit = 19,
+        /// Backup to primary: is this committed?
+        AskCommit = 20,
+        /// New primary to its group: compare.
+        TakeOver = 21,
+        /// The answer: the epoch history and tail.
+        TailIs = 22,
+        /// New primary to its group: drop what is above.
+        Truncate = 23,
+        /// Learner to source: what it has.
+        CopyStart = 24,
+        /// Learner to source: what came, and how far it may send ahead.
+        CopyRead = 25,
+        /// Learner to source: the last piece came.
+        CopyDone = 26,
+        /// Between replicas: compare contents.
+        Digest = 27,
+        /// Source to learner: what there is.
+        CopyListing = 28,
+        /// Source to learner: records.
+        CopyData = 29,
     }
 }
 

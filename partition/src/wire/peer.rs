@@ -21,32 +21,19 @@ pub const PREPARE_HEAD_BYTES: usize = PREFIX_BYTES + 24;
 /// The same of a copy's piece.
 pub const COPY_HEAD_BYTES: usize = PREFIX_BYTES + 20;
 
-/// Why a replica does not do what it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum Why {
-    /// It has no room left for a prepared record.
-    NoSpace = 1,
-    /// Its disk failed, or its log is damaged.
-    Sick = 2,
-    /// As a source: its commit watermark is behind the first record that the learner is shipped.
-    Behind = 3,
-    /// As a source: it does not know this copy (any more); the learner lists again.
-    NoCopy = 4,
-    /// As a learner: it cannot go on from what it has; name another first record.
-    Again = 5,
-}
-
-impl Why {
-    fn parse(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::NoSpace,
-            2 => Self::Sick,
-            3 => Self::Behind,
-            4 => Self::NoCopy,
-            5 => Self::Again,
-            _ => return None,
-        })
+firebrick_log::codes! {
+    /// Why a replica does not do what it was asked.
+    pub enum Why {
+        /// It has no room left for a prepared record.
+        NoSpace = 1,
+        /// Its disk failed, or its log is damaged.
+        Sick = 2,
+        /// As a source: its commit watermark is behind the first record that the learner is shipped.
+        Behind = 3,
+        /// As a source: it does not know this copy (any more); the learner lists again.
+        NoCopy = 4,
+        /// As a learner: it cannot go on from what it has; name another first record.
+        Again = 5,
     }
 }
 
