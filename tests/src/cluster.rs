@@ -11,8 +11,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::binary::firebrick;
-use crate::machine::{Mount, signal};
-use crate::network::Network;
+use crate::machine::{Mount, signal, skip};
+use crate::network::{Network, missing};
 
 /// How long a cluster may take to be as a test wants it, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -80,8 +80,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// For a test, whose thread is on the clients' host from then on. `None`: this machine has not what it takes, which
+    /// was said.
+    pub fn for_test(test: &str, shape: &Shape) -> Option<Self> {
+        if let Some(why) = missing() {
+            skip(test, &why);
+            return None;
+        }
+        let cluster = Self::start(shape).expect("a cluster");
+        cluster.network.enter(cluster.client_host()).expect("the clients' host");
+        Some(cluster)
+    }
+
     /// Starts the bricks and waits until all have joined and serve.
-    pub fn start(shape: &Shape) -> Result<Self, String> {
+    fn start(shape: &Shape) -> Result<Self, String> {
         let network = Network::new(shape.bricks + 1)?;
         let folder = |dir: &Path| {
             let made = tempfile::Builder::new().prefix("firebrick-test-").tempdir_in(dir);
@@ -248,12 +260,16 @@ impl Cluster {
         serde_json::from_str(text.split_once("\r\n\r\n")?.1).ok()
     }
 
+    /// The cluster as a brick that runs sees it.
+    fn seen(&self) -> Option<Value> {
+        (0..self.len()).filter(|&brick| self.runs(brick)).find_map(|brick| self.status(brick))
+    }
+
     /// Waits until every partition has all its replicas, in an active epoch, as some brick sees it.
     pub fn await_health(&self) {
         let begin = Instant::now();
         loop {
-            let seen = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b));
-            if seen.as_ref().is_some_and(|status| self.is_healthy(status)) {
+            if self.seen().as_ref().is_some_and(|status| self.is_healthy(status)) {
                 return;
             }
             assert!(begin.elapsed() < PATIENCE, "not healthy:\n{}", self.views());
@@ -295,14 +311,12 @@ impl Cluster {
 
     /// The bricks of the group of a key of `default`, the primary first, as a brick that runs knows it.
     pub fn group_of(&self, key: &str) -> Vec<usize> {
-        let status = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b));
-        group_in(&status.expect("a brick's status"), key).expect("a partition for every hash")
+        group_in(&self.seen().expect("a brick's status"), key).expect("a partition for every hash")
     }
 
     /// The epoch of the group of a key of `default`, as a brick that runs knows it.
     pub fn epoch_of(&self, key: &str) -> u64 {
-        let status = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b));
-        let status = status.expect("a brick's status");
+        let status = self.seen().expect("a brick's status");
         let partition = partition_in(&status, key).expect("a partition for every hash");
         partition["epoch"].as_u64().expect("an epoch")
     }
@@ -311,8 +325,7 @@ impl Cluster {
     pub fn key_of(&self, fits: impl Fn(&[usize]) -> bool) -> String {
         let begin = Instant::now();
         loop {
-            let status = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b));
-            let status = status.unwrap_or_default();
+            let status = self.seen().unwrap_or_default();
             let mut keys = (0..1_000).map(|n| format!("key-{n}"));
             let fits = |key: &String| group_in(&status, key).is_some_and(|group| fits(&group));
             if let Some(key) = keys.find(fits) {
@@ -325,8 +338,7 @@ impl Cluster {
 
     /// The brick that leads the keepers, as one that runs knows it.
     pub fn keepers_leader(&self) -> Option<usize> {
-        let seen = (0..self.len()).filter(|&b| self.runs(b)).find_map(|b| self.status(b))?;
-        number(&seen["cluster"]["leader"])
+        number(&self.seen()?["cluster"]["leader"])
     }
 
     /// A brick's process runs (and is not paused).

@@ -7,6 +7,7 @@ use tokio::runtime::Runtime;
 
 use crate::check::{Back, Bytes, Call, Version};
 use crate::recorder::Recorder;
+use crate::runtime;
 
 /// See the module's text. To be made and used on a thread of the clients' host.
 pub struct Hand<'a> {
@@ -19,8 +20,7 @@ pub struct Hand<'a> {
 impl<'a> Hand<'a> {
     /// Connects. `number`: its own in the history.
     pub fn new(recorder: &'a Recorder, number: u32, seeds: &str, deadline: Duration) -> Self {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.expect("a runtime");
+        let runtime = runtime();
         let options = Options { deadline, read_from: ReadFrom::Any, ..Options::default() };
         let table = runtime.block_on(async {
             let client = Client::connect_with(seeds, options).await.expect("a connection");

@@ -14,3 +14,8 @@ pub mod recorder;
 pub mod resp;
 pub mod sim;
 pub mod tidy;
+
+/// For clients on the calling thread.
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}

@@ -7,8 +7,9 @@ use std::time::Duration;
 use firebrick_client::{Client, Error, Options, Table};
 use firebrick_net::boot_ns;
 
-use crate::check::{Back, Bytes, Call, History, Line, Version};
+use crate::check::{Back, Bytes, Call, History, Line, Version, check};
 use crate::random::Random;
+use crate::runtime;
 
 /// What all recording clients share.
 #[derive(Debug, Default)]
@@ -39,10 +40,16 @@ impl Recorder {
         history
     }
 
+    /// All that was recorded fits one order; else it says what does not.
+    pub fn judge(&self) {
+        if let Err(violation) = check(&self.history()) {
+            panic!("{violation}");
+        }
+    }
+
     /// One client until `stop`: random calls on a few keys. To be run on the clients' host.
     pub fn client(&self, number: u32, seeds: &str, keys: u64, deadline: Duration, seed: u64) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
+        runtime().block_on(async {
             let options = Options { deadline, ..Options::default() };
             let client = loop {
                 match Client::connect_with(seeds, options.clone()).await {

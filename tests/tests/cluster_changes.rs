@@ -10,10 +10,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use firebrick_tests::check;
 use firebrick_tests::cluster::{Cluster, PATIENCE, Shape};
-use firebrick_tests::machine::skip;
-use firebrick_tests::network::missing;
 use firebrick_tests::random::Random;
 use firebrick_tests::recorder::Recorder;
 use firebrick_tests::resp::{self, Resp, command};
@@ -171,12 +168,9 @@ const CHANGES: [Change; 4] = [
 #[test]
 fn joins_moves_hand_overs_and_removals_fail_no_request() {
     let name = "joins_moves_hand_overs_and_removals_fail_no_request";
-    if let Some(why) = missing() {
-        return skip(name, &why);
-    }
-    let mut random = Random::from_environment();
     let shape = Shape { bricks: 4, late: 1, ..Shape::default() };
-    let mut cluster = Cluster::start(&shape).expect("a cluster");
+    let Some(mut cluster) = Cluster::for_test(name, &shape) else { return };
+    let mut random = Random::from_environment();
     let folder = tempfile::tempdir().expect("a folder");
     files(folder.path());
     let tree = folder.path().to_str().expect("a path");
@@ -218,8 +212,6 @@ fn joins_moves_hand_overs_and_removals_fail_no_request() {
             std::panic::resume_unwind(panic);
         }
     });
-    if let Err(violation) = check::check(&recorder.history()) {
-        panic!("{violation}");
-    }
+    recorder.judge();
     cluster.cli(0, &["verify", "--tree", tree]);
 }

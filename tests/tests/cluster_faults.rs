@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use firebrick_tests::check;
 use firebrick_tests::cluster::{Cluster, Shape};
-use firebrick_tests::machine::skip;
-use firebrick_tests::network::missing;
 use firebrick_tests::random::Random;
 use firebrick_tests::recorder::Recorder;
 
@@ -80,11 +78,8 @@ fn fault(cluster: &mut Cluster, random: &mut Random) -> String {
 }
 
 fn run(test: &str, shape: &Shape, count: usize) {
-    if let Some(why) = missing() {
-        return skip(test, &why);
-    }
+    let Some(mut cluster) = Cluster::for_test(test, shape) else { return };
     let mut random = Random::from_environment();
-    let mut cluster = Cluster::start(shape).expect("a cluster");
     cluster.cli(0, &["table", "list"]);
     let recorder = Recorder::default();
     let seeds = cluster.seeds();

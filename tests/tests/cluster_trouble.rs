@@ -8,36 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use firebrick_client::{Client, Error, Options, Table};
-use firebrick_tests::check;
 use firebrick_tests::cluster::{Cluster, PATIENCE, Shape, Small};
 use firebrick_tests::hand::Hand;
-use firebrick_tests::machine::skip;
-use firebrick_tests::network::missing;
 use firebrick_tests::recorder::Recorder;
 use firebrick_tests::resp::{Resp, Value, command};
+use firebrick_tests::runtime;
 
 const DEADLINE: Duration = Duration::from_secs(8);
-
-/// The test's thread is on the clients' host from now on.
-fn start(test: &str, shape: &Shape) -> Option<Cluster> {
-    if let Some(why) = missing() {
-        skip(test, &why);
-        return None;
-    }
-    let cluster = Cluster::start(shape).expect("a cluster");
-    cluster.network.enter(cluster.client_host()).expect("the clients' host");
-    Some(cluster)
-}
-
-fn judge(recorder: &Recorder) {
-    if let Err(violation) = check::check(&recorder.history()) {
-        panic!("{violation}");
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
-}
 
 async fn table(seeds: &str, deadline: Duration) -> Table {
     let options = Options { deadline, ..Options::default() };
@@ -112,7 +89,7 @@ async fn fills_up_and_goes_on(cluster: &Cluster) {
 fn a_full_memory_dir_of_one_brick() {
     let small = vec![Small { brick: 1, memory: true, mib: 80 }];
     let shape = Shape { small, ..Shape::default() };
-    let Some(cluster) = start("a_full_memory_dir_of_one_brick", &shape) else { return };
+    let Some(cluster) = Cluster::for_test("a_full_memory_dir_of_one_brick", &shape) else { return };
     runtime().block_on(fills_up_and_goes_on(&cluster));
 }
 
@@ -120,14 +97,14 @@ fn a_full_memory_dir_of_one_brick() {
 fn a_full_data_dir_of_one_brick() {
     let small = vec![Small { brick: 2, memory: false, mib: 80 }];
     let shape = Shape { small, durability: "async", ..Shape::default() };
-    let Some(cluster) = start("a_full_data_dir_of_one_brick", &shape) else { return };
+    let Some(cluster) = Cluster::for_test("a_full_data_dir_of_one_brick", &shape) else { return };
     runtime().block_on(fills_up_and_goes_on(&cluster));
 }
 
 #[test]
 fn the_brick_that_leads_the_keepers_dies_and_writes_go_on() {
     let test = "the_brick_that_leads_the_keepers_dies_and_writes_go_on";
-    let Some(mut cluster) = start(test, &Shape::default()) else { return };
+    let Some(mut cluster) = Cluster::for_test(test, &Shape::default()) else { return };
     let recorder = Recorder::default();
     let hand = Hand::new(&recorder, 1, &cluster.seeds(), DEADLINE);
     for round in 0..4 {
@@ -145,7 +122,7 @@ fn the_brick_that_leads_the_keepers_dies_and_writes_go_on() {
         assert_ne!(next, leader);
         cluster.mend();
     }
-    judge(&recorder);
+    recorder.judge();
 }
 
 /// Redis clients of one brick ask for what another one leads; that one stands still past its lease, with what they
@@ -153,7 +130,7 @@ fn the_brick_that_leads_the_keepers_dies_and_writes_go_on() {
 #[test]
 fn a_primary_stands_still_and_redis_clients_of_another_brick_are_answered() {
     let test = "a_primary_stands_still_and_redis_clients_of_another_brick_are_answered";
-    let Some(mut cluster) = start(test, &Shape::default()) else { return };
+    let Some(mut cluster) = Cluster::for_test(test, &Shape::default()) else { return };
     let leader = cluster.keepers_leader().expect("a leader");
     let (stuck, asked) = ((leader + 1) % 3, (leader + 2) % 3);
     let led = || cluster.key_of(|group| group.first() == Some(&stuck));
@@ -199,7 +176,7 @@ fn a_primary_stands_still_and_redis_clients_of_another_brick_are_answered() {
 #[test]
 fn without_a_majority_of_the_keepers_nothing_is_served_and_nothing_diverges() {
     let test = "without_a_majority_of_the_keepers_nothing_is_served_and_nothing_diverges";
-    let Some(mut cluster) = start(test, &Shape::default()) else { return };
+    let Some(mut cluster) = Cluster::for_test(test, &Shape::default()) else { return };
     let recorder = Recorder::default();
     let seeds = cluster.seeds();
     let hand = Hand::new(&recorder, 1, &seeds, DEADLINE);
@@ -228,13 +205,13 @@ fn without_a_majority_of_the_keepers_nothing_is_served_and_nothing_diverges() {
             assert!(hand.put(&format!("key-{n}"), "goes on").is_some());
         }
     }
-    judge(&recorder);
+    recorder.judge();
 }
 
 #[test]
 fn all_bricks_die_and_any_that_kept_its_memory_leads() {
     let test = "all_bricks_die_and_any_that_kept_its_memory_leads";
-    let Some(mut cluster) = start(test, &Shape::default()) else { return };
+    let Some(mut cluster) = Cluster::for_test(test, &Shape::default()) else { return };
     let recorder = Recorder::default();
     let hand = Hand::new(&recorder, 1, &cluster.seeds(), DEADLINE);
     for kept in 0..3 {
@@ -268,7 +245,7 @@ fn all_bricks_die_and_any_that_kept_its_memory_leads() {
             assert_eq!(hand.get(&format!("key-{n}")), Ok(Some(format!("{kept}"))));
         }
     }
-    judge(&recorder);
+    recorder.judge();
 }
 
 /// A command, and what it is told within a time.
@@ -286,7 +263,7 @@ fn told(resp: &mut Resp, line: &str, within: Duration) -> Value {
 #[test]
 fn hosts_without_power_leave_no_redis_client_waiting() {
     let test = "hosts_without_power_leave_no_redis_client_waiting";
-    let Some(mut cluster) = start(test, &Shape::default()) else { return };
+    let Some(mut cluster) = Cluster::for_test(test, &Shape::default()) else { return };
     let keys = [0, 1, 2].map(|brick| cluster.key_of(|group| group[0] == brick));
     let connect = || Resp::connect(cluster.resp(0)).expect("a connection");
     let mut asking = [connect(), connect(), connect(), connect()];
@@ -412,7 +389,7 @@ fn found(cluster: &Cluster, acked: &[Vec<u64>]) -> (u64, u64) {
 fn power_fails_everywhere_and_a_sync_table_has_every_acked_write() {
     let test = "power_fails_everywhere_and_a_sync_table_has_every_acked_write";
     let shape = Shape { durability: "sync", ..Shape::default() };
-    let Some(mut cluster) = start(test, &shape) else { return };
+    let Some(mut cluster) = Cluster::for_test(test, &shape) else { return };
     for _ in 0..2 {
         let acked = power_fails(&mut cluster);
         let (there, lost) = found(&cluster, &acked);
@@ -427,7 +404,7 @@ fn power_fails_everywhere_and_a_sync_table_has_every_acked_write() {
 fn power_fails_everywhere_and_an_async_table_says_what_may_be_lost() {
     let test = "power_fails_everywhere_and_an_async_table_says_what_may_be_lost";
     let shape = Shape { durability: "async", ..Shape::default() };
-    let Some(mut cluster) = start(test, &shape) else { return };
+    let Some(mut cluster) = Cluster::for_test(test, &shape) else { return };
     let acked = power_fails(&mut cluster);
     let (there, lost) = found(&cluster, &acked);
     eprintln!("{there} acked writes are there, {lost} are lost");

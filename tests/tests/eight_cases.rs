@@ -5,11 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use firebrick_tests::check;
 use firebrick_tests::cluster::{Cluster, Shape};
 use firebrick_tests::hand::Hand;
-use firebrick_tests::machine::skip;
-use firebrick_tests::network::missing;
 use firebrick_tests::recorder::Recorder;
 
 /// Longer than a take-over takes on a busy machine.
@@ -19,25 +16,12 @@ const BOUNDED: Duration = Duration::from_secs(4);
 /// Well below a lease: whoever is paused so long stays in its groups.
 const MOMENT: Duration = Duration::from_millis(60);
 
-/// The test's thread is on the clients' host from now on.
 fn start(test: &str, bricks: usize) -> Option<Cluster> {
-    if let Some(why) = missing() {
-        skip(test, &why);
-        return None;
-    }
-    let cluster = Cluster::start(&Shape { bricks, ..Shape::default() }).expect("a cluster");
-    cluster.network.enter(cluster.client_host()).expect("the clients' host");
-    Some(cluster)
+    Cluster::for_test(test, &Shape { bricks, ..Shape::default() })
 }
 
 fn hand<'a>(cluster: &Cluster, recorder: &'a Recorder, number: u32) -> Hand<'a> {
     Hand::new(recorder, number, &cluster.seeds(), DEADLINE)
-}
-
-fn judge(recorder: &Recorder) {
-    if let Err(violation) = check::check(&recorder.history()) {
-        panic!("{violation}");
-    }
 }
 
 /// A client makes `call` at the moment at which `meanwhile` calls its second argument; both results.
@@ -136,7 +120,7 @@ fn case_1_a_write_is_on_both_replicas_and_every_later_read_gives_it() {
     cluster.spawn(primary);
     cluster.wait_ready(primary);
     all_give(&reader, &key, "19");
-    judge(&recorder);
+    recorder.judge();
 }
 
 #[test]
@@ -164,7 +148,7 @@ fn case_2_two_writes_at_once_end_the_same_everywhere() {
         assert!(last == two || last == three, "{last} after {seen:?}");
         all_give(&reader, &key, &last);
     }
-    judge(&recorder);
+    recorder.judge();
 }
 
 /// One backup does not vote for a while: the write is prepared and not committed.
@@ -209,7 +193,7 @@ fn case_3_a_read_between_prepare_and_commit_gives_the_old_value_or_waits() {
         }
         cluster.mend();
     }
-    judge(&recorder);
+    recorder.judge();
 }
 
 #[test]
@@ -253,7 +237,7 @@ fn case_4_a_replica_that_dies_in_the_middle_of_a_write_delays_it_for_a_bounded_t
         cluster.mend();
         all_give(&first, &key, &value);
     }
-    judge(&recorder);
+    recorder.judge();
 }
 
 #[test]
@@ -274,7 +258,7 @@ fn case_5_a_read_after_a_replica_died_is_answered_by_another_one() {
         assert!(began.elapsed() < BOUNDED, "{:?}", began.elapsed());
         cluster.mend();
     }
-    judge(&recorder);
+    recorder.judge();
 }
 
 /// With the record on one backup, and with the record on no other replica at all.
@@ -315,7 +299,7 @@ fn case_6_the_coordinator_dies_before_any_commit_left_and_a_retry_applies_once()
         cluster.mend();
         all_give(&first, &key, &now);
     }
-    judge(&recorder);
+    recorder.judge();
 }
 
 /// What the last two cases begin with: the write is acked, the first backup knows that it is committed, the second one
@@ -363,7 +347,7 @@ fn case_7_the_coordinator_dies_after_one_replica_committed_and_every_replica_com
         cluster.mend();
         all_give(&first, &key, &value);
     }
-    judge(&recorder);
+    recorder.judge();
 }
 
 #[test]
@@ -383,5 +367,5 @@ fn case_8_as_7_and_the_replica_that_knew_dies_after_a_read_of_it() {
         cluster.mend();
         all_give(&first, &key, &value);
     }
-    judge(&recorder);
+    recorder.judge();
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use firebrick_client::{Client, Error, Options as ClientOptions, Table};
 use firebrick_tests::brick::{Brick, Options, kill_rounds};
 use firebrick_tests::random::Random;
+use firebrick_tests::runtime;
 
 const COUNTERS: usize = 4;
 /// Increments of each counter that are a load.
@@ -63,8 +64,6 @@ fn increments_through_kills_apply_once_in_async_tables_of_two_data_cores() {
 }
 
 fn through_kills(options: &Options) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime");
     let mut random = Random::from_environment();
     let mut brick = Brick::start(options);
     let address = brick.native.to_string();
@@ -72,7 +71,7 @@ fn through_kills(options: &Options) {
     let counts: [AtomicU64; COUNTERS] = Default::default();
     let seen = std::thread::scope(|scope| {
         let load = scope.spawn(|| {
-            runtime.block_on(async {
+            runtime().block_on(async {
                 let options =
                     ClientOptions { deadline: Duration::from_mins(1), ..ClientOptions::default() };
                 let client = Client::connect_with(&address, options).await.expect("a connection");

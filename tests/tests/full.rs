@@ -9,6 +9,7 @@ use firebrick_client::{Client, Error, Table};
 use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::machine::{Mount, is_root, skip};
 use firebrick_tests::resp::{Resp, Value};
+use firebrick_tests::runtime;
 
 /// For room that comes by itself.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -142,9 +143,7 @@ fn flushall_frees_a_full_store() {
 
 /// Through the native client: a key of another table.
 fn other_table(brick: &Brick, ops: impl AsyncFnOnce(Table)) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
+    runtime().block_on(async {
         let client = Client::connect(&brick.native.to_string()).await.expect("a connection");
         ops(client.table("other").await.expect("the table")).await;
     });

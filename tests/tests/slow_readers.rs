@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::cluster::{Cluster, Shape};
-use firebrick_tests::machine::{growth_while, skip};
-use firebrick_tests::network::missing;
+use firebrick_tests::machine::growth_while;
 use firebrick_tests::resp::{Resp, Value, command};
 
 const BIG: usize = 8 << 20;
@@ -181,11 +180,7 @@ fn many_that_read_no_giants_cost_what_a_core_may() {
 #[test]
 fn a_pipeline_of_giants_of_another_brick_costs_neither_much() {
     let test = "a_pipeline_of_giants_of_another_brick_costs_neither_much";
-    if let Some(why) = missing() {
-        return skip(test, &why);
-    }
-    let cluster = Cluster::start(&Shape::default()).expect("a cluster");
-    cluster.network.enter(cluster.client_host()).expect("the clients' host");
+    let Some(cluster) = Cluster::for_test(test, &Shape::default()) else { return };
     let key = cluster.key_of(|group| group[0] == 1);
     let connect = || Resp::connect(cluster.resp(0)).expect("a connection");
     let mut other = connect();

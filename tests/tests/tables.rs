@@ -8,6 +8,7 @@ use firebrick_client::{Client, Error, Options as ClientOptions};
 use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::files::listing;
 use firebrick_tests::resp::Value;
+use firebrick_tests::runtime;
 
 /// The folders of partitions, `p<id>`, below a folder.
 fn partitions(folder: &std::path::Path) -> Vec<String> {
@@ -61,8 +62,6 @@ fn come_and_go_under_load(cores: &'static str, durability: &'static str) {
     let mut brick = Brick::start(&Options { cores, durability, ..Options::default() });
     let before = [partitions(brick.memory_dir()), partitions(brick.data_dir())];
     let (stop, address) = (AtomicBool::new(false), brick.native.to_string());
-    let runtime =
-        || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     std::thread::scope(|scope| {
         let (steady_address, stop) = (address.clone(), &stop);
         let stopping = Stop(stop);
