@@ -267,17 +267,24 @@ pub trait Fabric {
     /// what a network still carries).
     fn abort(&mut self, ep: Ep);
 
-    /// Offers memory for one-sided operations.
-    fn register(&mut self, region: Region) -> io::Result<Key>;
+    /// Offers memory for one-sided operations. A fabric that has none leaves this and the next three as they are.
+    fn register(&mut self, _region: Region) -> io::Result<Key> {
+        let why = "one-sided operations are not offered here: ask the peer in a frame";
+        Err(io::Error::new(io::ErrorKind::Unsupported, why))
+    }
 
     /// Ends that offer.
-    fn withdraw(&mut self, key: Key);
+    fn withdraw(&mut self, _key: Key) {}
 
     /// Reads a peer's registered memory into `local`.
-    fn read(&mut self, ep: Ep, remote: Remote, local: Region, token: Token) -> Result<(), Full>;
+    fn read(&mut self, _: Ep, _: Remote, _local: Region, _: Token) -> Result<(), Full> {
+        Err(Full)
+    }
 
     /// Writes `local` into a peer's registered memory.
-    fn write(&mut self, ep: Ep, remote: Remote, local: Body, token: Token) -> Result<(), Full>;
+    fn write(&mut self, _: Ep, _: Remote, _local: Body, _: Token) -> Result<(), Full> {
+        Err(Full)
+    }
 
     /// Queues a write-behind of log bytes; completes as [`Event::Done`].
     fn disk_write(&mut self, write: DiskWrite, token: Token) -> Result<(), Full>;

@@ -16,9 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use crate::fabric::{
-    Body, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region, Remote, Rx, RxInner, Token,
-};
+use crate::fabric::{Body, DiskWrite, Ep, Event, Fabric, Full, Load, Port, Rx, RxInner, Token};
 use crate::limits::{
     CQES_PER_POLL_MAX, DISK_WRITES_MAX, ENDPOINTS_MAX, FRAME_BYTES_MAX, OUT_BYTES_MAX,
 };
@@ -451,20 +449,6 @@ impl Fabric for Fake {
         if let Some((link, side)) = end.link {
             self.net.borrow_mut().close(link, side, now);
         }
-    }
-
-    fn register(&mut self, _region: Region) -> io::Result<Key> {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "the fake has no one-sided operations yet"))
-    }
-
-    fn withdraw(&mut self, _key: Key) {}
-
-    fn read(&mut self, _: Ep, _: Remote, _: Region, _: Token) -> Result<(), Full> {
-        Err(Full)
-    }
-
-    fn write(&mut self, _: Ep, _: Remote, _: Body, _: Token) -> Result<(), Full> {
-        Err(Full)
     }
 
     fn disk_write(&mut self, write: DiskWrite, token: Token) -> Result<(), Full> {

@@ -5,8 +5,7 @@
 //! (`close.rs`) and report events. `send`, `out` and `close` only write memory and note the endpoint as dirty;
 //! [`Fabric::flush`] and [`Fabric::wait`] turn the dirty ones into sends (`submit.rs`) and enter the kernel once.
 //!
-//! One-sided operations are not offered here: `register` says `Unsupported` and `read` and `write` are always `Full`.
-//! Copies go in frames.
+//! One-sided operations are not offered here: copies go in frames.
 
 mod close;
 mod complete;
@@ -24,8 +23,7 @@ use io_uring::{cqueue, opcode, squeue, types};
 
 use crate::clock::boot_ns;
 use crate::fabric::{
-    Body, CloseReason, Counters, DiskWrite, Ep, Event, Fabric, Full, Key, Load, Port, Region,
-    Remote, Rx, RxInner, Token,
+    Body, CloseReason, Counters, DiskWrite, Ep, Event, Fabric, Full, Load, Port, Rx, RxInner, Token,
 };
 use crate::frame::Hello;
 use crate::limits::{
@@ -334,23 +332,6 @@ impl Fabric for Tcp {
         let Some(endpoint) = self.table.get(ep) else { return ("?".into(), "?".into()) };
         let text = |a: io::Result<SocketAddr>| a.map_or_else(|_| "?".into(), |a| a.to_string());
         (text(socket::peer_address(endpoint.fd)), text(socket::local_address(endpoint.fd)))
-    }
-
-    fn register(&mut self, _region: Region) -> io::Result<Key> {
-        Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            "one-sided operations are not offered over TCP yet: ask the peer in a frame",
-        ))
-    }
-
-    fn withdraw(&mut self, _key: Key) {}
-
-    fn read(&mut self, _: Ep, _: Remote, _: Region, _: Token) -> Result<(), Full> {
-        Err(Full)
-    }
-
-    fn write(&mut self, _: Ep, _: Remote, _: Body, _: Token) -> Result<(), Full> {
-        Err(Full)
     }
 
     fn disk_write(&mut self, write: DiskWrite, token: Token) -> Result<(), Full> {
