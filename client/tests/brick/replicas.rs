@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use firebrick_log::{Durability, Log, LogConfig};
+use firebrick_partition::log::{Durability, Log, LogConfig};
 use firebrick_partition::maps::{self, MapDelta, Maps, TableMap, TableOptions, fingerprint};
 use firebrick_partition::op::{Answer, Now, Op, Request, Route, SessionId};
 use firebrick_partition::replica::{Action, Actions, Budget, Me, Outcome, Recovering, Replica};
