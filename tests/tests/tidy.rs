@@ -35,11 +35,10 @@ fn crates_know_only_whom_the_architecture_lets_them_know() {
     assert!(table.len() >= 7, "ARCHITECTURE.md's table was not understood: {table:?}");
     let manifest: toml::Table = text("Cargo.toml").parse().expect("Cargo.toml");
     let members = manifest["workspace"]["members"].as_array().expect("members");
-    let exceptions = exceptions();
     let mut problems = Vec::new();
     for member in members.iter().filter_map(toml::Value::as_str) {
         let manifest = text(&format!("{member}/Cargo.toml"));
-        problems.extend(edges::check(member, &manifest, &table, &exceptions.dev_edges));
+        problems.extend(edges::check(member, &manifest, &table));
     }
     none(&problems);
 }

@@ -84,8 +84,6 @@ pub struct Exceptions {
     pub functions: Vec<(String, String, usize)>,
     /// Files whose fixtures are paths that look like a machine's.
     pub fixtures: Vec<String>,
-    /// Crates that may use another in their tests only.
-    pub dev_edges: Vec<(String, String)>,
 }
 
 impl Exceptions {
@@ -114,7 +112,6 @@ impl Exceptions {
                     "function" => {
                         exceptions.functions.push((word("path")?, word("name")?, lines()?));
                     }
-                    "dev-edge" => exceptions.dev_edges.push((word("from")?, word("to")?)),
                     other => return Err(format!("unknown kind of exception [[{other}]]")),
                 }
             }
