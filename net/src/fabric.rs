@@ -115,22 +115,16 @@ pub struct Load {
 pub struct Counters {
     /// `io_uring_enter` calls.
     pub enters: u64,
-    /// Completions taken.
-    pub cqes: u64,
     /// Bytes received.
     pub bytes_in: u64,
     /// Bytes sent.
     pub bytes_out: u64,
     /// Frames received.
     pub frames_in: u64,
-    /// Frames queued to be sent.
-    pub frames_out: u64,
     /// Connections accepted.
     pub accepted: u64,
     /// Connections refused, because all endpoints are in use.
     pub refused: u64,
-    /// Endpoints closed, for whatever reason.
-    pub closed: u64,
     /// Receives that found no free buffer.
     pub enobufs: u64,
     /// Connections closed because what they sent is not the protocol (also before their handshake was done).

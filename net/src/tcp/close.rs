@@ -121,7 +121,6 @@ impl Tcp {
             let reason = std::mem::replace(&mut endpoint.reason, CloseReason::Finished);
             out.push(Event::Closed { ep, reason });
         }
-        self.counters.closed += 1;
         self.table.remove(slot);
         // A descriptor is free again.
         for listener in &mut self.listeners {

@@ -240,7 +240,6 @@ impl Fabric for Tcp {
                 break;
             }
             left -= taken.len().min(left);
-            self.counters.cqes += taken.len() as u64;
             for cqe in taken.drain(..) {
                 self.complete(&cqe, out);
             }

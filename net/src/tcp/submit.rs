@@ -90,7 +90,6 @@ impl Tcp {
         let buffer = endpoint.output.buffer(&mut self.pool);
         if endpoint.port == Port::Frames {
             buffer.extend_from_slice(&frame::header(head, bytes));
-            self.counters.frames_out += 1;
         }
         buffer.extend_from_slice(head);
         if let Some(body) = body {
