@@ -33,8 +33,6 @@ pub struct KvOptions {
     pub rate: Option<f64>,
     /// What is sent.
     pub load: LoadOptions,
-    /// Store every key once before a run with gets.
-    pub preload: bool,
 }
 
 impl Default for KvOptions {
@@ -45,7 +43,6 @@ impl Default for KvOptions {
             in_flight: 64,
             rate: None,
             load: LoadOptions::default(),
-            preload: true,
         }
     }
 }
@@ -65,7 +62,7 @@ pub fn run(options: &KvOptions, progress: &mut dyn FnMut(f64)) -> Result<Report,
     let mut direct = Direct::connect(&options.connect, &DirectOptions { client, poll })?;
     let table = direct.table(&options.table)?;
     let mut load = Load::new(options, table);
-    if options.preload && options.load.read_share > 0.0 {
+    if options.load.read_share > 0.0 {
         load.preload(&mut direct, options.load.keys)?;
     }
     let warm_up = options.load.warm_up;

@@ -117,11 +117,6 @@ impl Null {
         self.resp
     }
 
-    /// Waits until it ends, which without [`Null::stop`] only a failure makes it do.
-    pub fn join(mut self) -> Result<(), NullError> {
-        self.thread.take().map_or(Ok(()), join)
-    }
-
     /// Ends it.
     pub fn stop(mut self) -> Result<(), NullError> {
         self.end()
@@ -143,16 +138,6 @@ impl Drop for Null {
 
 fn join(thread: JoinHandle<Result<(), NullError>>) -> Result<(), NullError> {
     thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// Runs a null brick until the process ends; `ready` is called once with the addresses (native, RESP).
-pub fn run(
-    options: NullOptions,
-    ready: impl FnOnce(SocketAddr, Option<SocketAddr>),
-) -> Result<(), NullError> {
-    let null = Null::start(options)?;
-    ready(null.native(), null.resp());
-    null.join()
 }
 
 struct Ready {

@@ -182,7 +182,6 @@ fn run_kv(args: &KvArgs, out: &Out) -> Result<Output, CliError> {
         in_flight: args.in_flight,
         rate: args.rate,
         load: args.load.options(),
-        preload: true,
     };
     measure(out, |progress| kv::run(&options, progress))
 }
