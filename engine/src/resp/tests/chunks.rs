@@ -1,13 +1,18 @@
 //! Random, cut and oversized bytes in random pieces: the same replies as in one piece, no panic, and
 //! no more memory than the bounds say.
 
-use super::store::Store;
+use super::replicas::Replicas;
 use super::{Peer, Random, command};
 use crate::resp::Progress;
 use firebrick_partition::Now;
 
 fn peer() -> Peer {
-    Peer::new(Store::new(Now { boot_ns: 5, unix_ms: 1_700_000_000_000 }))
+    Peer::new(Replicas::new(Now { boot_ns: 5, unix_ms: 1_700_000_000_000 }))
+}
+
+/// Another connection, to the same data core or to a new one.
+fn next(peer: Peer, anew: bool) -> Peer {
+    if anew { self::peer() } else { Peer::new(peer.store) }
 }
 
 fn fragments(random: &mut Random, bytes: &mut Vec<u8>) {
@@ -57,12 +62,14 @@ fn fragments(random: &mut Random, bytes: &mut Vec<u8>) {
 fn whole_and_pieces(seed: u64, cases: usize) {
     let mut random = Random(seed);
     let mut bytes = Vec::new();
+    let (mut whole, mut pieces) = (peer(), peer());
     for case in 0..cases {
         bytes.clear();
         fragments(&mut random, &mut bytes);
-        let mut whole = peer();
+        // New connections, to what was there before: the same at both.
+        let anew = case % 64 == 0;
+        (whole, pieces) = (next(whole, anew), next(pieces, anew));
         let whole_end = whole.send(&bytes);
-        let mut pieces = peer();
         let mut rest = &bytes[..];
         let mut end = Progress::Ok;
         while !rest.is_empty() {
@@ -100,11 +107,12 @@ fn a_million_pieces_mean_the_same_as_the_whole() {
 fn noise_is_survived() {
     let mut random = Random(77);
     let mut bytes = [0u8; 64];
+    let mut peer = peer();
     for _ in 0..100_000 {
         for b in &mut bytes {
             *b = random.pick(b"*$0123456789\r\n\"'\\x -getsGETS\0\xff");
         }
-        let mut peer = peer();
+        peer = next(peer, false);
         let len = 1 + random.below(bytes.len());
         peer.send(&bytes[..len]);
         assert!(peer.conn.held_bytes() <= (8 << 20) + 1024);

@@ -10,7 +10,6 @@ use std::process::{Child, Command, Stdio};
 use firebrick_partition::Now;
 
 use super::replicas::Replicas;
-use super::store::Store;
 use super::{Peer, Random, command, wall_clock};
 use crate::resp::limits;
 use crate::resp::table::COMMANDS;
@@ -438,7 +437,7 @@ fn replies_are_those_of_redis_in_resp3() {
 fn arity_and_keys_of_every_command_are_those_of_redis() {
     let Some(redis) = Redis::start("command") else { return };
     let mut stream = redis.connect();
-    let mut peer = Peer::new(Store::new(wall_clock()));
+    let mut peer = Peer::new(Replicas::new(wall_clock()));
     for known in COMMANDS {
         let ask = [&b"COMMAND"[..], b"INFO", known.name.as_bytes()];
         // Name, arity, (flags;) first key, last key, step.
@@ -472,7 +471,7 @@ fn protocol_errors_are_those_of_redis() {
         stream.write_all(bytes).unwrap();
         let mut theirs = Vec::new();
         stream.read_to_end(&mut theirs).unwrap();
-        let mut peer = Peer::new(Store::new(wall_clock()));
+        let mut peer = Peer::new(Replicas::new(wall_clock()));
         assert_eq!(peer.send(bytes), crate::resp::Progress::Close);
         assert_eq!(peer.out.escape_ascii().to_string(), theirs.escape_ascii().to_string());
     }

@@ -1,12 +1,12 @@
 //! Answers that come later, from other cores: order, bounds, and steps that wait.
 
-use super::store::{Store, partition_of};
+use super::replicas::{Replicas, partition_of};
 use super::{Peer, Random, command};
 use crate::resp::{Backend, Progress, limits};
 use firebrick_partition::Now;
 
 fn peer(remote: u64) -> Peer {
-    let mut store = Store::new(Now { boot_ns: 5, unix_ms: 1_700_000_000_000 });
+    let mut store = Replicas::new(Now { boot_ns: 5, unix_ms: 1_700_000_000_000 });
     store.remote = remote;
     Peer::new(store)
 }

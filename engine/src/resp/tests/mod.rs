@@ -1,35 +1,27 @@
-//! Tests of the front against a model store, and of both against a real Redis.
+//! Tests of the front on real replicas, and of both against a real Redis.
 
 mod chunks;
 mod differential;
 mod later;
 mod replicas;
 mod speed;
-mod store;
 mod words;
 
-use super::{Backend, Conn, Progress, ReplyToken};
+use super::{Backend, Conn, Progress};
 use firebrick_partition::Now;
-use firebrick_partition::replica::OwnedAnswer;
-use store::Store;
-
-/// A data core for the tests.
-pub trait Core: Backend {
-    /// The next later answer.
-    fn deliver(&mut self) -> Option<(ReplyToken, OwnedAnswer)>;
-}
+use replicas::Replicas;
 
 /// A client with its connection and its data core.
-pub struct Peer<C = Store> {
+pub struct Peer {
     pub conn: Conn,
-    pub store: C,
+    pub store: Replicas,
     pub out: Vec<u8>,
     pub room: usize,
     pub last: Progress,
 }
 
-impl<C: Core> Peer<C> {
-    pub fn new(store: C) -> Self {
+impl Peer {
+    pub fn new(store: Replicas) -> Self {
         let conn = Conn::new(7, 42, store.now());
         Self { conn, store, out: Vec::new(), room: 1 << 20, last: Progress::Ok }
     }

@@ -1,69 +1,88 @@
-//! A data core of real replicas in heap memory: what the front will meet in a brick.
+//! A data core of real replicas in heap memory, four partitions of a table: what the front will meet in a brick. It can be
+//! told to answer later, and to fail.
 
 use std::collections::VecDeque;
 
 use firebrick_partition::log::{Durability, Log, LogConfig};
 use firebrick_partition::maps::{Leaf, Replicas as Group};
 use firebrick_partition::replica::{Action, Actions, Me, Outcome, OwnedAnswer, Replica};
-use firebrick_partition::{Answer, Now, Op, Request, Route};
+use firebrick_partition::{Answer, Failure, Now, Op, Request, Route};
 
-use super::Core;
-use crate::resp::{Backend, ReplyToken};
+use crate::resp::{Backend, ReplyToken, glob_matches, hash_key};
 
 const DEPTH: u8 = 2;
+const PARTITIONS: usize = 1 << DEPTH;
+
+/// A partition, and its answers that come later.
+struct Part {
+    replica: Replica,
+    actions: Actions,
+    waiting: VecDeque<(ReplyToken, OwnedAnswer)>,
+}
 
 pub struct Replicas {
-    all: Vec<Replica>,
+    parts: Vec<Part>,
     now: Now,
     /// Partitions whose answers come later: a bit each.
     pub remote: u64,
-    waiting: VecDeque<(ReplyToken, OwnedAnswer)>,
-    actions: Actions,
+    /// What everything is answered with.
+    pub fail: Option<Failure>,
+    pub submitted: u64,
+    turn: usize,
+}
+
+impl Part {
+    fn new(now: Now, partition: u32) -> Self {
+        let log = Log::in_heap(LogConfig {
+            table: 1,
+            partition,
+            durability: Durability::Memory,
+            bytes_max: 256 << 20,
+            segment_bytes_max: 16 << 20,
+        });
+        let leaf = Leaf { depth: DEPTH, suffix: partition, partition };
+        let (mut replica, mut actions) = (Replica::new(log, leaf), Actions::default());
+        let me = Me { brick: 1, incarnation: 1 };
+        let route = Route { table: 1, partition, epoch: 1, fingerprint: 9 };
+        assert!(replica.set_group(now, me, route, &Group::alone(1, 1, 0, 1), &mut actions));
+        Self { replica, actions, waiting: VecDeque::new() }
+    }
 }
 
 impl Replicas {
     pub fn new(now: Now) -> Self {
-        let mut actions = Actions::default();
-        let mut begun = |partition: u32| {
-            let log = Log::in_heap(LogConfig {
-                table: 1,
-                partition,
-                durability: Durability::Memory,
-                bytes_max: 256 << 20,
-                segment_bytes_max: 16 << 20,
-            });
-            let leaf = Leaf { depth: DEPTH, suffix: partition, partition };
-            let mut replica = Replica::new(log, leaf);
-            let me = Me { brick: 1, incarnation: 1 };
-            let route = Route { table: 1, partition, epoch: 1, fingerprint: 9 };
-            assert!(replica.set_group(now, me, route, &Group::alone(1, 1, 0, 1), &mut actions));
-            replica
-        };
-        let all = (0..1 << DEPTH).map(&mut begun).collect();
-        Self { all, now, remote: 0, waiting: VecDeque::new(), actions }
+        let parts = (0..PARTITIONS as u32).map(|partition| Part::new(now, partition)).collect();
+        Self { parts, now, remote: 0, fail: None, submitted: 0, turn: 0 }
     }
 
     pub fn set_now(&mut self, now: Now) {
         self.now = now;
     }
 
-    fn index(hash: u64) -> usize {
-        (hash & ((1 << DEPTH) - 1)) as usize
+    /// The next later answer: of each partition in order, of the partitions in any.
+    pub fn deliver(&mut self) -> Option<(ReplyToken, OwnedAnswer)> {
+        for Part { replica, actions, waiting } in &mut self.parts {
+            replica.poll(self.now, actions);
+            for action in actions.list.drain(..) {
+                if let Action::Reply { token, answer } = action {
+                    waiting.push_back((ReplyToken(token), answer));
+                }
+            }
+        }
+        (0..PARTITIONS).find_map(|_| {
+            self.turn = (self.turn + 3) % PARTITIONS;
+            self.parts[self.turn].waiting.pop_front()
+        })
     }
 }
 
-impl Core for Replicas {
-    fn deliver(&mut self) -> Option<(ReplyToken, OwnedAnswer)> {
-        for replica in &mut self.all {
-            replica.poll(self.now, &mut self.actions);
-        }
-        for action in self.actions.list.drain(..) {
-            if let Action::Reply { token, answer } = action {
-                self.waiting.push_back((ReplyToken(token), answer));
-            }
-        }
-        self.waiting.pop_front()
-    }
+fn index(hash: u64) -> usize {
+    hash as usize % PARTITIONS
+}
+
+/// The partition of a key.
+pub fn partition_of(key: &[u8]) -> usize {
+    index(hash_key(key))
 }
 
 impl Backend for Replicas {
@@ -72,15 +91,15 @@ impl Backend for Replicas {
     }
 
     fn is_serving(&self) -> bool {
-        self.all.iter().all(Replica::is_serving)
+        self.fail != Some(Failure::Unavailable)
     }
 
     fn prefetch_bucket(&self, hash: u64) {
-        self.all[Self::index(hash)].prefetch_bucket(hash);
+        self.parts[index(hash)].replica.prefetch_bucket(hash);
     }
 
     fn prefetch_record(&self, hash: u64) {
-        self.all[Self::index(hash)].prefetch_record(hash);
+        self.parts[index(hash)].replica.prefetch_record(hash);
     }
 
     fn submit(
@@ -90,12 +109,17 @@ impl Backend for Replicas {
         key: &[u8],
         op: Op<'_>,
     ) -> Option<Answer<'_>> {
-        let replica = &mut self.all[Self::index(hash)];
+        self.submitted += 1;
+        let Part { replica, actions, waiting } = &mut self.parts[index(hash)];
         let request = Request { route: replica.route(), numbered: None, key, op };
-        match replica.execute(self.now, token.0, hash, &request, &mut self.actions) {
+        let outcome = match self.fail {
+            Some(failure) => Outcome::Now(Answer::Failed(failure)),
+            None => replica.execute(self.now, token.0, hash, &request, actions),
+        };
+        match outcome {
             Outcome::Later => None,
-            Outcome::Now(answer) if self.remote >> Self::index(hash) & 1 == 1 => {
-                self.waiting.push_back((token, OwnedAnswer::new(&answer)));
+            Outcome::Now(answer) if self.remote >> index(hash) & 1 == 1 => {
+                waiting.push_back((token, OwnedAnswer::new(&answer)));
                 None
             }
             Outcome::Now(answer) => Some(answer),
@@ -103,14 +127,26 @@ impl Backend for Replicas {
     }
 
     fn partition_hashes(&self, out: &mut Vec<u64>) {
-        out.extend(0..self.all.len() as u64);
+        out.extend(0..PARTITIONS as u64);
     }
 
-    fn info(&mut self, _: &str, _: &mut String) {}
+    fn info(&mut self, section: &str, out: &mut String) {
+        if matches!(section, "default" | "server") {
+            out.push_str("# Server\r\nredis_mode:standalone\r\n");
+        }
+    }
 
-    fn config_get(&self, _: &[u8], _: &mut Vec<(String, String)>) {}
+    fn config_get(&self, pattern: &[u8], out: &mut Vec<(String, String)>) {
+        for (name, value) in [("appendonly", "yes"), ("save", "")] {
+            if glob_matches(pattern, name.as_bytes()) {
+                out.push((name.into(), value.into()));
+            }
+        }
+    }
 
-    fn clients(&mut self, _: u32, _: &mut String) {}
+    fn clients(&mut self, _: u32, out: &mut String) {
+        out.push_str("id=43 addr=b:2 laddr=a:1 name=\n");
+    }
 
     fn addresses(&self, _: u32) -> (String, String) {
         ("b:1".into(), "a:1".into())

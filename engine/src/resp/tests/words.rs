@@ -1,12 +1,12 @@
 //! What a person sees at redis-cli: the words of replies and errors.
 
-use super::store::Store;
+use super::replicas::Replicas;
 use super::{Peer, command};
 use crate::resp::{Progress, limits};
 use firebrick_partition::{Failure, Now};
 
 fn peer() -> Peer {
-    Peer::new(Store::new(Now { boot_ns: 5, unix_ms: 1_700_000_000_000 }))
+    Peer::new(Replicas::new(Now { boot_ns: 5, unix_ms: 1_700_000_000_000 }))
 }
 
 #[test]
