@@ -22,7 +22,9 @@ impl Shared {
         let (jobs, next) = mpsc::channel::<Job>();
         std::thread::spawn(move || {
             let mut store = Store::new(partitions);
-            next.into_iter().for_each(|job| job(&mut store));
+            for job in next {
+                job(&mut store);
+            }
         });
         Self(jobs)
     }

@@ -215,13 +215,6 @@ impl World {
         CLIENTS..CLIENTS + self.clients.len() + self.redis.len()
     }
 
-    pub fn fail(&mut self, what: String) {
-        if self.sim.failure.is_none() {
-            self.sim.trace.line(self.sim.now, format_args!("WRONG: {what}"));
-            self.sim.failure = Some(what);
-        }
-    }
-
     fn handle(&mut self, event: Event) {
         match event {
             Event::Register { at, incarnation } => self.register(at, incarnation),
