@@ -219,7 +219,9 @@ pub(super) fn memory_dir(
         found.push(refuse(cannot_write("memory_dir", place, errno)));
         return found;
     }
-    if place.room() < wanted {
+    if place.room() < wanted && place.is_home_of(wanted) {
+        found.push(warn(less_room(place, wanted)));
+    } else if place.room() < wanted {
         found.push(refuse(no_room(place, wanted, host)));
     }
     match place.kind {
@@ -265,6 +267,16 @@ fn no_room(place: &Place, wanted: u64, host: &Host) -> String {
     format!(
         "memory_dir {} has room for {}, and memory = {}{docker}: lower memory (--memory), make room, \
          or choose another memory_dir",
+        place.path.display(),
+        bytes_text(place.room()),
+        bytes_text(wanted)
+    )
+}
+
+fn less_room(place: &Place, wanted: u64) -> String {
+    format!(
+        "memory_dir {} has room for {} now, because others have filled its file system, and memory = {}: writes will be \
+         refused when that is used up; make room there",
         place.path.display(),
         bytes_text(place.room()),
         bytes_text(wanted)

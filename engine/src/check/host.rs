@@ -53,6 +53,11 @@ impl Place {
     pub fn room(&self) -> u64 {
         self.available + self.own_bytes
     }
+
+    /// A brick has memory here already, and the file system is large enough, if not others have filled it.
+    pub fn is_home_of(&self, wanted: u64) -> bool {
+        self.own_bytes > 0 && self.size >= wanted
+    }
 }
 
 /// The facts.

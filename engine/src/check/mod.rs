@@ -99,11 +99,13 @@ fn auto_memory_dir(data_dir: &Path, wanted: u64, host: &Host) -> PathBuf {
     let shm = shm_folder(data_dir, host.uid);
     let place = host.place(&shm);
     let beside = beside_folder(data_dir);
-    // A brick stays with the memory that it has: leaving it would mean loading from the disk.
+    // A brick stays with the memory that it has, also when others have filled the file system since: the disk that it
+    // would have to be loaded from has not all that was acknowledged, and of `memory` tables nothing.
     if host.place(&beside).own_bytes > 0 && place.own_bytes == 0 {
         return beside;
     }
-    if place.refused.is_none() && place.kind == FsKind::Tmpfs && place.room() >= wanted {
+    let fits = place.room() >= wanted || place.is_home_of(wanted);
+    if place.refused.is_none() && place.kind == FsKind::Tmpfs && fits {
         return shm;
     }
     beside

@@ -128,6 +128,29 @@ fn memory_that_does_not_fit_dev_shm_goes_beside_the_disk_with_a_warning() {
     assert!(plan.memory_dir.starts_with(SHM));
 }
 
+/// It was killed, and what it acknowledged last is nowhere else.
+#[test]
+fn a_brick_stays_with_its_memory_when_others_have_taken_the_room() {
+    let mut full = host();
+    with_shm(&mut full, |shm| {
+        (shm.available, shm.own_bytes, shm.size) = (GIB, 2 * GIB, 6 * GIB);
+    });
+    for text in ["memory = \"4GiB\"", "memory = \"4GiB\"\nmemory_dir = \"/dev/shm/x\""] {
+        let plan = settled(text, &full);
+        assert!(plan.memory_dir.starts_with(SHM), "{text}: {}", plan.memory_dir.display());
+        let told = plan.warnings.join("\n");
+        assert!(
+            told.contains("has room for 3 GiB now") && told.contains("memory = 4 GiB"),
+            "{told}"
+        );
+    }
+    // What the whole file system has no room for is a mistake of whoever asks for it.
+    let told = refused("memory = \"7GiB\"\nmemory_dir = \"/dev/shm/x\"", &full);
+    assert!(told.contains("has room for 3 GiB, and memory = 7 GiB"), "{told}");
+    let plan = settled("memory = \"7GiB\"\ndata_dir = \"/srv/b\"", &full);
+    assert_eq!(plan.memory_dir, Path::new("/srv/b-memory"));
+}
+
 #[test]
 fn the_small_dev_shm_of_a_container_is_explained() {
     let mut docker = host();
