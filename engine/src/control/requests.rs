@@ -305,7 +305,8 @@ impl Office {
             Ask::LeadAnyway { partition, brick } => Admin::LeadAnyway { partition, brick },
         };
         if self.shared.board.is_stopping() {
-            return Err("the brick is stopping; try again once it is back".into());
+            let text = "the brick is stopping; try again once it is back";
+            return Ok(Asked::Answered(failure(Why::NotNow, text)));
         }
         Ok(Asked::For(Doing::Change(admin)))
     }
