@@ -14,7 +14,9 @@ pub enum BenchError {
     Pin(usize, io::Error),
     /// The brick cannot be reached, or the first requests failed.
     Client(Error),
-    /// The server of [`redis`](crate::redis) cannot be reached, or is none.
+    /// The server of [`redis`](crate::redis) cannot be reached.
+    Unreachable(String),
+    /// It is none, or went away in the middle.
     Server(String),
     /// The load's own ring failed.
     Ring(String),
@@ -23,7 +25,10 @@ pub enum BenchError {
 impl fmt::Display for BenchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Option(text) | Self::Server(text) | Self::Ring(text) => f.write_str(text),
+            Self::Option(text)
+            | Self::Unreachable(text)
+            | Self::Server(text)
+            | Self::Ring(text) => f.write_str(text),
             Self::Pin(cpu, error) => {
                 write!(f, "cannot run on CPU {cpu}: {error}; choose another with --core")
             }

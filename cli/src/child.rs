@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -110,7 +111,8 @@ impl BrickProcess {
         }
         if let Ok(status) = tokio::time::timeout(patience, self.child.wait()).await {
             let status = status.map_err(|e| CliError::io("cannot wait for the brick", &e))?;
-            return Ok(status.success());
+            // One that the signal ended as it ends any program had not begun: before it serves it catches it.
+            return Ok(status.success() || status.signal() == Some(libc::SIGTERM));
         }
         self.kill().await?;
         Ok(false)
@@ -155,7 +157,6 @@ fn die_with_parent(command: &mut Command, orphan: Orphan) {
 
 /// `exit code 1`, `signal 9`.
 pub fn describe(status: ExitStatus) -> String {
-    use std::os::unix::process::ExitStatusExt as _;
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit code {code}"),
         (None, Some(signal)) => format!("signal {signal}"),

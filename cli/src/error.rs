@@ -98,9 +98,6 @@ impl CliError {
 
     /// An error of reading or writing `what`.
     pub fn io(what: &str, error: &io::Error) -> Self {
-        if error.kind() == io::ErrorKind::BrokenPipe {
-            return Self::BrokenPipe;
-        }
         Self::Failed(format!("{what}: {}", plain(error)))
     }
 }
@@ -125,7 +122,11 @@ impl std::error::Error for CliError {}
 
 /// An I/O error in a sentence.
 pub fn plain(error: &io::Error) -> String {
-    without_os_error(&error.to_string()).to_lowercase()
+    let text = error.to_string();
+    let mut rest = text.chars();
+    // The kernel's words begin as a sentence does; what they name stays as it is written.
+    let first = rest.next().map(|c| c.to_ascii_lowercase());
+    without_os_error(&first.into_iter().chain(rest).collect::<String>()).into_owned()
 }
 
 /// A text without the " (os error 2)" that tells a user nothing.
@@ -133,4 +134,23 @@ fn without_os_error(text: &str) -> Cow<'_, str> {
     let Some((before, rest)) = text.split_once(" (os error ") else { return text.into() };
     let Some((_, after)) = rest.split_once(')') else { return text.into() };
     format!("{before}{after}").into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_kernel_is_part_of_a_sentence_and_names_stay_as_they_are() {
+        assert_eq!(plain(&io::Error::from_raw_os_error(libc::ENOENT)), "no such file or directory");
+        assert_eq!(plain(&io::Error::other("Cannot open /Home/Kim")), "cannot open /Home/Kim");
+    }
+
+    /// A brick that hangs up is no reader of ours: that is told.
+    #[test]
+    fn only_a_reader_of_our_output_goes_without_a_word() {
+        let gone = io::Error::from_raw_os_error(libc::EPIPE);
+        let told = CliError::io("the RESP connection failed", &gone);
+        assert_eq!(told, CliError::Failed("the RESP connection failed: broken pipe".to_owned()));
+    }
 }

@@ -129,6 +129,13 @@ impl Out {
     }
 }
 
+/// What goes wrong while a command goes on, on standard error: also when programs read, whose one object is printed by
+/// then or says something else.
+pub fn warn(text: &str) {
+    // A closed standard error is nobody's loss.
+    let _ = writeln!(io::stderr(), "firebrick: {text}");
+}
+
 /// Says an error to a person and gives its exit code. A reader that left is told nothing.
 pub fn report(error: &CliError) -> u8 {
     if *error != CliError::BrokenPipe {
@@ -139,10 +146,10 @@ pub fn report(error: &CliError) -> u8 {
 
 fn write_all(bytes: &[u8]) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
-    stdout
-        .write_all(bytes)
-        .and_then(|()| stdout.flush())
-        .map_err(|e| CliError::io("cannot write to standard output", &e))
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(|e| match e.kind() {
+        io::ErrorKind::BrokenPipe => CliError::BrokenPipe,
+        _ => CliError::io("cannot write to standard output", &e),
+    })
 }
 
 /// Adds bytes to an object: as text when they are UTF-8, else in base64 under `NAME_base64`.

@@ -77,6 +77,17 @@ pub fn from_client(error: Error) -> CliError {
     }
 }
 
+/// As [`from_client`], for a change of tables or of the cluster: what is in doubt is not a key.
+pub fn from_change(error: Error) -> CliError {
+    match error {
+        Error::InDoubt => CliError::InDoubt(
+            "there was no answer in time, so it is not known whether this was done: `firebrick status` tells"
+                .to_owned(),
+        ),
+        error => from_client(error),
+    }
+}
+
 /// What a brick answered to a request about itself.
 pub fn parse_answer(answer: &str) -> Result<Value, CliError> {
     serde_json::from_str(answer).map_err(|e| {
@@ -115,5 +126,14 @@ mod tests {
             assert_eq!(ours.exit_code(), code, "{said}");
             assert_eq!(ours.to_string(), said.replace(" (os error 9)", ""));
         }
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_a_key_or_the_cluster() {
+        let (write, change) = (from_client(Error::InDoubt), from_change(Error::InDoubt));
+        assert_eq!((write.exit_code(), change.exit_code()), (5, 5));
+        assert!(write.to_string().contains("read the key"), "{write}");
+        assert!(change.to_string().contains("firebrick status"), "{change}");
+        assert!(!change.to_string().contains("key"), "{change}");
     }
 }

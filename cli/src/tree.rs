@@ -85,7 +85,7 @@ impl Walk {
     pub fn new(root: &Path, limits: Limits) -> Result<Self, CliError> {
         let level = read_level(root).map_err(|e| {
             CliError::Failed(format!(
-                "cannot read the folder {}: {}; give one that this user may read",
+                "cannot read {}: {}; give a folder that this user may read",
                 root.display(),
                 plain(&e)
             ))

@@ -20,7 +20,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1_000,
         "m" | "min" => 60_000,
         "h" => 3_600_000,
-        other => return Err(format!("`{other}` is not a unit of time: use ms, s, m or h")),
+        _ => return Err(format!("`{text}` is not a duration: a whole number and ms, s, m or h")),
     };
     number
         .checked_mul(scale_ms)
@@ -82,7 +82,9 @@ mod tests {
         assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
         assert_eq!(parse_duration("3"), Ok(Duration::from_secs(3)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_mins(2)));
-        assert!(parse_duration("2 weeks").is_err());
+        for text in ["2 weeks", "1.5s"] {
+            assert!(parse_duration(text).unwrap_err().starts_with(&format!("`{text}` is not a")));
+        }
         assert!(parse_duration("99999999999999999h").is_err());
     }
 

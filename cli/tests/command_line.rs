@@ -132,4 +132,25 @@ fn a_demo_without_files_fails_before_anything_is_started() {
     let demo = run(&["demo", "--json", "--tree", "/nowhere/at/all"]);
     let said = error(&demo);
     assert!(said["message"].as_str().unwrap().contains("/nowhere/at/all"), "{said}");
+    let empty = tempfile::tempdir().unwrap();
+    let said = error(&run(&["demo", "--json", "--tree", empty.path().to_str().unwrap()]));
+    assert!(said["message"].as_str().unwrap().contains("has no file of up to 1.0 MiB"), "{said}");
+}
+
+/// No port is left for the bricks behind the first.
+#[test]
+fn ports_that_are_too_high_are_refused_with_their_flag() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = ["--dir", dir.path().to_str().unwrap()];
+    let words = [&["up", "--bricks", "3", "--http-port", "65530", "--json"][..], &place].concat();
+    let said = error(&run(&words));
+    assert_eq!(said["exit"], 2);
+    assert!(said["message"].as_str().unwrap().starts_with("--http-port 65530 leaves no"), "{said}");
+}
+
+#[test]
+fn a_server_that_is_not_there_is_unavailable_to_the_bench_of_redis_too() {
+    let said = error(&run(&["bench", "redis", "--connect", "127.0.0.1:1", "--json"]));
+    assert_eq!(said["kind"], "unavailable", "{said}");
+    assert!(said["message"].as_str().unwrap().contains("127.0.0.1:1"), "{said}");
 }

@@ -5,7 +5,9 @@
 mod tool;
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
+use std::process::Stdio;
 
 use tool::{Up, firebrick, json};
 
@@ -181,6 +183,42 @@ fn up_starts_a_brick_that_died_again_and_finds_what_was_acknowledged() {
     up.wait_ready();
     assert_eq!(run(&up, &["get", "k"]).stdout, b"v");
     assert_eq!(up.stop(), Some(0), "SIGTERM is passed on and ends with 0");
+    // Its one object was printed long before.
+    let said = up.said();
+    let died = "firebrick: brick-1 ended (signal 9); starting it again in 200 ms\n";
+    assert!(said.contains(died), "{said}");
+}
+
+#[test]
+fn a_brick_that_is_stopped_while_it_waits_for_its_keepers_ends_with_0() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut brick = firebrick()
+        .args(["brick", "--join", "127.0.0.1:1", "--listen", "127.0.0.1:0", "--memory", "64MiB"])
+        .args(["--control", "127.0.0.1:0", "--resp", "off", "--http", "off", "--memory-dir"])
+        .arg(dir.path().join("memory"))
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(brick.stderr.take().unwrap());
+    let waits = |line: std::io::Result<String>| line.unwrap().contains("waits for its keepers");
+    assert!(said.lines().any(waits));
+    // SAFETY: kill takes no pointers; the child has not been waited for.
+    assert_eq!(unsafe { libc::kill(brick.id() as i32, libc::SIGTERM) }, 0);
+    assert_eq!(brick.wait().unwrap().code(), Some(0));
+}
+
+/// A brick that has not begun, or waits for its keeper, has nothing to lose.
+#[test]
+fn up_that_is_stopped_while_its_brick_starts_ends_with_0() {
+    for ms in [10, 30, 60, 100, 150, 250] {
+        let mut up = Up::begin();
+        std::thread::sleep(std::time::Duration::from_millis(ms));
+        let code = up.stop();
+        // (No code: the signal came before it was caught.)
+        assert!(code.is_none_or(|code| code == 0), "after {ms} ms: {code:?}, {}", up.said());
+    }
 }
 
 #[test]

@@ -210,9 +210,7 @@ fn await_keepers(
             Some(Ok(started)) => return Ok((control, started)),
             Some(Err(error)) => error,
             None if !board.is_stopping() => continue,
-            None => {
-                BrickError::Core("the brick was stopped while it waited for its keepers".into())
-            }
+            None => BrickError::Stopped,
         };
         // What it was told first says more than how it ended.
         let _ = control.finish();

@@ -77,6 +77,8 @@ pub enum BrickError {
     Cluster(String),
     /// The brick was removed from its cluster; the sentence says what to do.
     Removed(String),
+    /// It was told to stop before its keepers knew it: nothing is wrong.
+    Stopped,
     /// A table request cannot be done; the sentence says why.
     Table(String),
     /// The kernel gives no io_uring; the sentence says why.
@@ -163,6 +165,7 @@ impl fmt::Display for BrickError {
             Self::Table(sentence) | Self::Cluster(sentence) | Self::Removed(sentence) => {
                 f.write_str(sentence)
             }
+            Self::Stopped => f.write_str("the brick was stopped while it waited for its keepers"),
             Self::Ring(error) => write!(f, "{error}"),
             Self::Storage(error) => write!(f, "{error}"),
             Self::Core(what) => f.write_str(what),

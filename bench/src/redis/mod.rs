@@ -58,7 +58,10 @@ pub fn run(options: &RedisOptions, progress: &mut dyn FnMut(f64)) -> Result<Repo
     check(options)?;
     options.load.pin()?;
     let mut load = Load::new(options)?;
-    load.connect()?;
+    load.connect().map_err(|error| match error {
+        BenchError::Server(why) => BenchError::Unreachable(why),
+        other => other,
+    })?;
     if options.load.read_share > 0.0 {
         load.phase = Phase::Preload { next: 0 };
         load.drive(Duration::MAX, &mut |_| {})?;

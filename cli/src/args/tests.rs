@@ -154,6 +154,8 @@ fn nonsense_is_refused_with_the_value_and_the_remedy() {
         ("firebrick status --every never", "250ms"),
         ("firebrick load", "--tree"),
         ("firebrick load --tree d --in-flight 0", "1..=1024"),
+        ("firebrick up --http-port 0", "1..=65535"),
+        ("firebrick up --port 0 --bricks 3", "1..=65535"),
         ("firebrick frobnicate", "frobnicate"),
     ] {
         let error = refused(line);

@@ -248,6 +248,7 @@ fn from_bench(error: BenchError) -> CliError {
     match error {
         BenchError::Client(error) => from_client(error),
         BenchError::Option(text) => CliError::Usage(text),
+        BenchError::Unreachable(text) => CliError::Unavailable(text),
         BenchError::Pin(..) | BenchError::Server(_) | BenchError::Ring(_) => {
             CliError::Failed(error.to_string())
         }

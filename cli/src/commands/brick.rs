@@ -10,7 +10,7 @@ use firebrick_engine::{Brick, BrickConfig, BrickError};
 use serde_json::json;
 
 use crate::error::CliError;
-use crate::output::{Out, Output};
+use crate::output::{Out, Output, warn};
 
 /// Flags of `brick`. Every one overrides the same key of the configuration file; the engine checks
 /// both, so that both are refused with the same sentence.
@@ -176,9 +176,12 @@ impl BrickArgs {
 pub fn run(args: &BrickArgs, out: &Out) -> Result<Output, CliError> {
     let config =
         BrickConfig::load(args.config.as_deref(), &args.overrides()).map_err(from_brick)?;
-    let brick = Brick::start(&config, true).map_err(from_brick)?;
+    let brick = match Brick::start(&config, true) {
+        Err(BrickError::Stopped) => return Ok(Output::default()),
+        started => started.map_err(from_brick)?,
+    };
     for warning in brick.warnings() {
-        out.note(&format!("firebrick: warning: {warning}"));
+        warn(&format!("warning: {warning}"));
     }
     match brick.wait_ready() {
         Ok(true) => {}

@@ -1,5 +1,6 @@
 //! What the commands about a cluster share: its status, requests that change it, waiting until they took effect.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use firebrick_client::Client;
@@ -7,7 +8,7 @@ use serde_json::Value;
 
 use crate::child;
 use crate::error::CliError;
-use crate::store::{from_client, parse_answer};
+use crate::store::{from_change, from_client, parse_answer};
 
 /// Between two looks while a command waits.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -23,7 +24,7 @@ pub async fn status(client: &Client) -> Result<Value, CliError> {
 
 /// A request that changes something. What the keepers refuse ends with the code for that.
 pub async fn change(client: &Client, request: &Value) -> Result<Value, CliError> {
-    parse_answer(&client.control(request.to_string(), true).await.map_err(from_client)?)
+    parse_answer(&client.control(request.to_string(), true).await.map_err(from_change)?)
 }
 
 /// How far what a command waits for is.
@@ -78,7 +79,8 @@ pub async fn wait(
     };
     bar.finish_and_clear();
     if result == Err(CliError::Interrupted) {
-        eprintln!("firebrick: {interrupted}");
+        // A closed standard error is nobody's loss.
+        let _ = writeln!(std::io::stderr(), "firebrick: {interrupted}");
     }
     result
 }

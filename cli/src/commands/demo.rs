@@ -17,7 +17,7 @@ use crate::progress;
 use crate::resp::Resp;
 use crate::store::Store;
 use crate::transfer::{self, Tally};
-use crate::units::parse_size;
+use crate::units::{parse_size, size};
 use report::Report;
 use stage::{BRICKS, Stage};
 use writes::{Writers, Written};
@@ -73,8 +73,16 @@ pub async fn run(args: &DemoArgs, out: &Out) -> Result<Output, CliError> {
 async fn play(args: &DemoArgs, stage: &mut Stage, out: &Out) -> Result<Report, CliError> {
     let began = SystemTime::now();
     let files = Files { args, out, began };
-    // A folder that cannot be read is said before anything is started.
-    files.tree().walk()?;
+    // A folder that cannot be read, or has nothing to show it with, is said before anything is started.
+    if files.tree().walk()?.next().is_none() {
+        return Err(CliError::Failed(format!(
+            "{} has no file of up to {} to load, or the first one is over {} in all: give another --tree, or a larger \
+             --max-file or --max-total",
+            args.tree.display(),
+            size(args.max_file),
+            size(args.max_total)
+        )));
+    }
     let mut report = Report::new(args.tree.display().to_string());
     out.note(&format!("starting {BRICKS} bricks, {}", stage.describe()));
     stage.start_all().await?;

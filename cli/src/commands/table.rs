@@ -13,7 +13,7 @@ use crate::args::Connect;
 use crate::error::CliError;
 use crate::output::{Out, Output};
 use crate::progress;
-use crate::store::{connect, from_client, parse_answer};
+use crate::store::{connect, from_change, from_client, parse_answer};
 
 /// What to do with tables.
 #[derive(Subcommand, Debug, Clone)]
@@ -82,7 +82,7 @@ pub async fn run(command: &TableCommand, out: &Out) -> Result<Output, CliError> 
                 partitions: args.partitions,
                 replicas: args.replicas,
             };
-            client.create_table(&args.name, options).await.map_err(from_client)?;
+            client.create_table(&args.name, options).await.map_err(from_change)?;
             await_served(&client, args, out).await?;
             Ok(Output::new(json!({ "table": args.name, "created": true }), ""))
         }
@@ -101,7 +101,7 @@ pub async fn run(command: &TableCommand, out: &Out) -> Result<Output, CliError> 
                 )));
             }
             let client = connect(&args.connect).await?;
-            client.drop_table(&args.name).await.map_err(from_client)?;
+            client.drop_table(&args.name).await.map_err(from_change)?;
             Ok(Output::new(json!({ "table": args.name, "dropped": true }), ""))
         }
     }

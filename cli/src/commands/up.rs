@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use crate::child;
 use crate::commands::brick::{Tuning, from_brick};
 use crate::error::CliError;
-use crate::output::{Out, Output};
+use crate::output::{Out, Output, warn};
 use keep::{Keeping, Said};
 use place::Place;
 
@@ -42,16 +42,16 @@ pub struct UpArgs {
     #[arg(long, value_name = "DIR")]
     pub memory_dir: Option<PathBuf>,
     /// Native port of the first brick.
-    #[arg(long, value_name = "PORT", default_value_t = 7400, help_heading = "Addresses")]
+    #[arg(long, value_name = "PORT", default_value_t = 7400, help_heading = "Addresses", value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// Control port of the first brick: keepers, heartbeats, joins.
-    #[arg(long, value_name = "PORT", default_value_t = 7401, help_heading = "Addresses")]
+    #[arg(long, value_name = "PORT", default_value_t = 7401, help_heading = "Addresses", value_parser = clap::value_parser!(u16).range(1..))]
     pub control_port: u16,
     /// RESP port of the first brick.
-    #[arg(long, value_name = "PORT", default_value_t = 7379, help_heading = "Addresses")]
+    #[arg(long, value_name = "PORT", default_value_t = 7379, help_heading = "Addresses", value_parser = clap::value_parser!(u16).range(1..))]
     pub resp_port: u16,
     /// HTTP port of the first brick.
-    #[arg(long, value_name = "PORT", default_value_t = 7480, help_heading = "Addresses")]
+    #[arg(long, value_name = "PORT", default_value_t = 7480, help_heading = "Addresses", value_parser = clap::value_parser!(u16).range(1..))]
     pub http_port: u16,
     /// Flags passed on to the bricks.
     #[command(flatten)]
@@ -101,13 +101,13 @@ pub async fn run(args: &UpArgs, out: &Out) -> Result<Output, CliError> {
                 Said::Ready { number, pid } => {
                     let first = waiting[number].replace(pid).is_none();
                     if !first {
-                        out.note(&format!("firebrick: {} is ready again", places[number].name()));
+                        warn(&format!("{} is ready again", places[number].name()));
                     } else if waiting.iter().all(Option::is_some) {
                         announced = true;
                         out.print(&describe(&places, &waiting))?;
                     }
                 }
-                Said::Note(text) => out.note(&format!("firebrick: {text}")),
+                Said::Note(text) => warn(&text),
             },
         }
     }
@@ -125,7 +125,11 @@ fn places(args: &UpArgs) -> Result<Vec<Place>, CliError> {
         Some(dir) => dir.clone(),
         None => place::default_dir()?,
     };
-    (0..args.bricks).map(|number| Place::new(args, &root, number)).collect()
+    let places = (0..args.bricks).map(|number| Place::new(args, &root, number)).collect();
+    if let Some(warning) = place::left_out(&root, args.bricks, BRICKS_MAX) {
+        warn(&warning);
+    }
+    places
 }
 
 fn describe(places: &[Place], pids: &[Option<u32>]) -> Output {

@@ -1,5 +1,6 @@
 //! The command as a process, and a brick started by `firebrick up` with ports and folders of its own.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -38,12 +39,24 @@ pub struct Up {
 impl Up {
     /// Starts one and waits until it says that the brick is ready.
     pub fn start() -> Self {
+        let mut up = Self::begin();
+        let mut line = String::new();
+        let stdout = up.child.stdout.take().unwrap();
+        BufReader::new(stdout).read_line(&mut line).unwrap();
+        let said: serde_json::Value =
+            serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {}", up.said()));
+        up.brick = said["bricks"][0]["pid"].as_u64().unwrap() as u32;
+        up
+    }
+
+    /// Starts one.
+    pub fn begin() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let shm = Path::new("/dev/shm");
         let memory = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
         let memory = memory.unwrap();
         let ports = free_ports();
-        let mut child = firebrick()
+        let child = firebrick()
             .args(["up", "--json", "--memory", "64MiB", "--poll", "park", "--dir"])
             .arg(dir.path().join("data"))
             .arg("--memory-dir")
@@ -51,13 +64,10 @@ impl Up {
             .args(["--port", &ports[0].to_string(), "--resp-port", &ports[1].to_string()])
             .args(["--http-port", &ports[2].to_string(), "--control-port", &ports[3].to_string()])
             .stdout(Stdio::piped())
+            .stderr(File::create(dir.path().join("said")).unwrap())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
-        let brick = said["bricks"][0]["pid"].as_u64().unwrap() as u32;
-        Self { child, brick, ports, dir, _memory: memory }
+        Self { child, brick: 0, ports, dir, _memory: memory }
     }
 
     /// The flags that lead to it.
@@ -68,6 +78,11 @@ impl Up {
     /// A folder for the test's files.
     pub fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// What it said on standard error.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("said")).unwrap()
     }
 
     /// `kill -9` of the brick, not of its keeper.

@@ -1,6 +1,7 @@
 //! The demo's bricks: their folders, ports and processes.
 
 use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Stdio;
@@ -54,13 +55,18 @@ pub struct Stage {
 impl Stage {
     /// Folders with room for `bytes` of files and the write load, on each brick.
     pub fn new(bytes: u64) -> Result<Self, CliError> {
-        let memory = bytes * 3 / 2 + (192 << 20);
-        let all = memory * BRICKS as u64;
+        // (What is asked for may be more than there is anywhere.)
+        let memory = bytes.saturating_add(bytes / 2).saturating_add(192 << 20);
+        let all = memory.saturating_mul(BRICKS as u64);
         let temp = std::env::temp_dir();
         let shm = Path::new("/dev/shm");
-        let memory_dir = if free_bytes(shm) >= all + SPARE { folder_in(shm).ok() } else { None };
+        let memory_dir =
+            if free_bytes(shm) >= all.saturating_add(SPARE) { folder_in(shm).ok() } else { None };
         // Without tmpfs, both the mapped segments and what is written behind are on the disk.
-        let needed = all * if memory_dir.is_some() { 1 } else { 2 } + SPARE;
+        let sides = if memory_dir.is_some() { 1 } else { 2 };
+        let needed = all.saturating_mul(sides).saturating_add(SPARE);
+        // First: of a folder that is not there nobody can say how much is free.
+        let dir = folder_in(&temp)?;
         if free_bytes(&temp) < needed {
             return Err(CliError::NoSpace(format!(
                 "the demo needs {} in {} and there are {}: make room, set TMPDIR to another folder, \
@@ -70,7 +76,6 @@ impl Stage {
                 size(free_bytes(&temp))
             )));
         }
-        let dir = folder_in(&temp)?;
         let ports: [SocketAddr; 4 * BRICKS] = free_ports()?;
         let ports = std::array::from_fn(|at| {
             let [listen, control, resp, http] = std::array::from_fn(|n| ports[4 * at + n]);
@@ -248,7 +253,11 @@ fn is_whole(status: &Value) -> bool {
 
 fn folder_in(parent: &Path) -> Result<TempDir, CliError> {
     tempfile::Builder::new().prefix("firebrick-demo-").tempdir_in(parent).map_err(|e| {
-        CliError::io(&format!("cannot make a temporary folder in {}", parent.display()), &e)
+        CliError::Failed(format!(
+            "cannot make a temporary folder in {}: {}; set TMPDIR to another folder",
+            parent.display(),
+            io::Error::from(e.kind())
+        ))
     })
 }
 
@@ -276,8 +285,12 @@ mod tests {
     fn room_is_asked_of_the_file_system() {
         assert!(free_bytes(&std::env::temp_dir()) > 0);
         assert_eq!(free_bytes(Path::new("/nowhere/at/all")), 0);
-        let Err(error) = Stage::new(1 << 50) else { panic!("nobody has 5 PiB") };
-        assert_eq!(error.exit_code(), 6);
-        assert!(error.to_string().contains("--max-total"), "{error}");
+        for bytes in [1 << 50, u64::MAX] {
+            let Err(error) = Stage::new(bytes) else { panic!("nobody has 5 PiB") };
+            assert_eq!(error.exit_code(), 6);
+            assert!(error.to_string().contains("--max-total"), "{error}");
+        }
+        let told = folder_in(Path::new("/nowhere/At/all")).unwrap_err().to_string();
+        assert!(told.contains("in /nowhere/At/all: ") && told.contains("TMPDIR"), "{told}");
     }
 }

@@ -52,10 +52,15 @@ fn headline(status: &Value) -> String {
     let mut out = format!("{name} is {state}; version {}\n", word(&status["version"]));
     let cluster = &status["cluster"];
     if let Some(id) = cluster["id"].as_str() {
-        let bricks = items(&status["bricks"]).len();
+        let leads =
+            if cluster["answered"] == false { "led the keepers last" } else { "leads the keepers" };
         let leader = word(&cluster["leader"]);
-        let bricks = if bricks == 1 { "1 brick".to_owned() } else { format!("{bricks} bricks") };
-        let _ = writeln!(out, "cluster {id}: {bricks}; {leader} leads the keepers");
+        let _ = match items(&status["bricks"]).len() {
+            // Who is no keeper knows only what keepers tell.
+            0 => writeln!(out, "cluster {id}"),
+            1 => writeln!(out, "cluster {id}: 1 brick; {leader} {leads}"),
+            bricks => writeln!(out, "cluster {id}: {bricks} bricks; {leader} {leads}"),
+        };
     }
     if cluster["answered"] == false {
         let why = word(&cluster["not_answered_because"]);
@@ -451,8 +456,15 @@ mod tests {
             }
         }
         let text = of(&status, false);
-        assert!(text.contains("! the keepers have no leader now"), "{text}");
+        assert!(
+            text.contains("a led the keepers last\n! the keepers have no leader now"),
+            "{text}"
+        );
         assert!(text.contains("a      ?               ?  leads"), "{text}");
         assert!(!text.contains("alive") && !text.contains("DOWN"), "{text}");
+        // A brick that is no keeper knows none of them then.
+        status["bricks"] = serde_json::json!([]);
+        let text = of(&status, false);
+        assert!(text.contains("\ncluster 07\n! the keepers have no leader now"), "{text}");
     }
 }

@@ -51,7 +51,8 @@ impl Keeping {
     /// Runs the brick until told to stop. A first start that fails is an error.
     pub async fn run(mut self) -> Result<(), CliError> {
         let mut brick = self.place.start()?;
-        if !self.is_ready(&mut brick).await.map_err(say_where)? {
+        let ready = self.is_ready(&mut brick).await;
+        if !ready.map_err(|error| say_where(error.about(self.place.name())))? {
             return self.stop(brick).await;
         }
         let mut back_off = BACK_OFF_MIN;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::UpArgs;
 use crate::child::{BrickProcess, Orphan};
 use crate::commands::brick::BrickArgs;
-use crate::error::CliError;
+use crate::error::{CliError, plain};
 
 /// Between the ports of two bricks.
 const PORTS_APART: u16 = 10;
@@ -32,25 +32,30 @@ pub struct Place {
 impl Place {
     /// That of the brick with this number, from 0; makes its folder.
     pub fn new(args: &UpArgs, root: &Path, number: u32) -> Result<Self, CliError> {
-        let name = format!("brick-{}", number + 1);
+        let name = name(number);
         let dir = root.join(&name);
         std::fs::create_dir_all(&dir).map_err(|e| {
-            CliError::io(&format!("cannot make {}; give another with --dir", dir.display()), &e)
+            CliError::Failed(format!(
+                "cannot make the folder {}: {}; give another with --dir",
+                dir.display(),
+                plain(&e)
+            ))
         })?;
         let ports = |number: u32| {
-            let at = |first: u16| {
+            let at = |flag: &str, first: u16| {
                 let port = first.checked_add(PORTS_APART * number as u16).ok_or_else(|| {
                     CliError::Usage(format!(
-                        "there is no port {PORTS_APART} x {number} above {first}"
+                        "{flag} {first} leaves no port for {} bricks, each {PORTS_APART} higher: give a lower one",
+                        args.bricks
                     ))
                 })?;
                 Ok::<_, CliError>(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
             };
             Ok::<_, CliError>([
-                at(args.port)?,
-                at(args.control_port)?,
-                at(args.resp_port)?,
-                at(args.http_port)?,
+                at("--port", args.port)?,
+                at("--control-port", args.control_port)?,
+                at("--resp-port", args.resp_port)?,
+                at("--http-port", args.http_port)?,
             ])
         };
         let [listen, control, resp, http] = ports(number)?;
@@ -117,6 +122,23 @@ impl Place {
     }
 }
 
+fn name(number: u32) -> String {
+    format!("brick-{}", number + 1)
+}
+
+/// What to say when there are bricks of an earlier `up` that this one does not start: the others may need them.
+pub fn left_out(root: &Path, bricks: u32, most: u32) -> Option<String> {
+    let is_there = |number: &u32| root.join(name(*number)).join("keeper").exists();
+    let last = (bricks..most).rev().find(is_there)?;
+    Some(format!(
+        "warning: {} has the folder of {} too, which is not started: bricks of one cluster wait for each other, so give \
+         --bricks {} or another --dir, or delete that folder if the brick was removed",
+        root.display(),
+        name(last),
+        last + 1
+    ))
+}
+
 /// `$XDG_DATA_HOME/firebrick`, else `~/.local/share/firebrick`.
 pub fn default_dir() -> Result<PathBuf, CliError> {
     let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
@@ -134,6 +156,20 @@ mod tests {
 
     use super::*;
     use crate::args::{Cli, Command};
+
+    #[test]
+    fn bricks_of_an_earlier_up_that_are_left_out_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("brick-1/keeper")).unwrap();
+        assert_eq!(left_out(dir.path(), 1, 16), None);
+        // A start that was refused leaves an empty folder.
+        std::fs::create_dir_all(dir.path().join("brick-4")).unwrap();
+        assert_eq!(left_out(dir.path(), 1, 16), None);
+        std::fs::create_dir_all(dir.path().join("brick-3/keeper")).unwrap();
+        let told = left_out(dir.path(), 1, 16).expect("a warning");
+        assert!(told.contains("brick-3") && told.contains("--bricks 3"), "{told}");
+        assert_eq!(left_out(dir.path(), 3, 16), None);
+    }
 
     #[test]
     fn what_up_says_can_be_run() {
