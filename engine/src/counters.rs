@@ -351,6 +351,18 @@ impl Board {
         }
         Ok(())
     }
+
+    /// As [`Board::ready`], and every core has a lease: without one it answers nothing.
+    pub fn serves(&self, now_ns: u64) -> Result<(), String> {
+        self.ready()?;
+        match self.cores.iter().position(|core| core.taken().end_ns <= now_ns) {
+            None => Ok(()),
+            Some(core) => Err(format!(
+                "data core {core} has no lease, so it answers nothing: the keepers, or most of them, do not \
+                 answer this brick"
+            )),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -399,6 +411,11 @@ mod tests {
         assert_eq!(board.ready(), Err(why));
         board.set_lack(1, None);
         board.core(1).set_state(CoreState::Serving);
+        board.core(0).took(Taken { version: 1, end_ns: u64::MAX });
+        board.core(1).took(Taken { version: 1, end_ns: 50 });
+        assert_eq!(board.serves(49), Ok(()));
+        let told = board.serves(50).unwrap_err();
+        assert!(told.starts_with("data core 1 has no lease"), "{told}");
         assert!(board.begin_stop() && !board.begin_stop());
         assert_eq!(board.ready(), Err("the brick is stopping".into()));
     }

@@ -197,6 +197,8 @@ fn without_a_majority_of_the_keepers_nothing_is_served_and_nothing_diverges() {
             assert!(read.is_err(), "a brick without a lease gave {read:?}");
             assert!(short.put(&format!("key-{n}"), "nobody").is_none());
         }
+        let ready = cluster.http_get(left, "/readyz").expect("HTTP");
+        assert!(ready.starts_with("HTTP/1.1 503") && ready.contains("has no lease"), "{ready}");
         cluster.mend();
         for n in 3..24 {
             assert_eq!(hand.get(&format!("key-{n}")), Ok(Some(format!("{left}"))));

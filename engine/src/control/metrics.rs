@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Shared;
+use crate::clock::boot_ns;
 use crate::counters::{CoreState, FIGURES, Sort};
 
 /// Writing to a `String` cannot fail.
@@ -22,8 +23,13 @@ pub(super) fn text(shared: &Shared) -> String {
         shared.brick_id,
         env!("CARGO_PKG_VERSION")
     );
-    head(&mut out, "firebrick_ready", "gauge", "1 while the brick serves everything that it has.");
-    line!(out, "firebrick_ready {}", u8::from(board.ready().is_ok()));
+    head(
+        &mut out,
+        "firebrick_ready",
+        "gauge",
+        "1 while the brick serves everything that it has, and has a lease.",
+    );
+    line!(out, "firebrick_ready {}", u8::from(board.serves(boot_ns()).is_ok()));
     head(&mut out, "firebrick_tables", "gauge", "Tables.");
     line!(out, "firebrick_tables {}", shared.newest_routes().tables().len());
     head(&mut out, "process_start_time_seconds", "gauge", "When the brick was started, Unix time.");

@@ -4,6 +4,7 @@ use firebrick_partition::maps::{Member, RouteEntry, RouteTable, Routes};
 use serde_json::{Map, Value, json};
 
 use super::Shared;
+use crate::clock::boot_ns;
 use crate::counters::FIGURES;
 
 /// Everything: this brick, its data cores, tables and partitions; and the whole cluster, as the leader of the
@@ -21,7 +22,7 @@ pub(super) async fn brick(shared: &Shared) -> Value {
 
 fn own(shared: &Shared) -> Value {
     let board = &shared.board;
-    let ready = board.ready();
+    let ready = board.serves(boot_ns());
     let routes = shared.newest_routes();
     let cores: Vec<Value> = board
         .cores()
