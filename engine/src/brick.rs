@@ -227,8 +227,7 @@ impl Brick {
         let boot = boot_id()?;
         let identity = Identity::begin(&lock, &plan.config.name, &boot)?;
         let board = Arc::new(Board::new(plan.cores.len()));
-        // Before there are threads and sockets. Small pages do, where no other process may be.
-        let huge_pages = HugePages::start().ok();
+        let huge_pages = HugePages::start();
         let notices = Notices::start();
 
         let waiting = start_cores(&plan)?;

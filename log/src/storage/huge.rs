@@ -9,7 +9,7 @@
 //! All of it is a wish: without the process, or when it is late, pages are small ones.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -34,21 +34,21 @@ pub struct HugePages {
 }
 
 impl HugePages {
-    /// Forks the process; best before there are threads and much memory.
-    pub fn start() -> io::Result<Self> {
-        let (socket, theirs) = UnixStream::pair()?;
-        socket.set_read_timeout(Some(PATIENCE))?;
+    /// Forks the process: before there are threads, sockets and much memory. `None`: it may not be; small pages do.
+    pub fn start() -> Option<Self> {
+        let (socket, theirs) = UnixStream::pair().ok()?;
+        socket.set_read_timeout(Some(PATIENCE)).ok()?;
         // SAFETY: the child calls `serve`, which makes system calls and takes no lock and no memory that another thread
         // of this process may have held, and never returns.
         match unsafe { libc::fork() } {
-            -1 => return Err(io::Error::last_os_error()),
+            -1 => return None,
             0 => serve(theirs.as_raw_fd()),
             child => {
                 // SAFETY: plain numbers; the child that was just made, which ends at once (its own child is what stays).
                 unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
             }
         }
-        Ok(Self { socket, owes: false })
+        Some(Self { socket, owes: false })
     }
 
     /// Fills a file with huge pages, as far as it comes to within the patience there is.
