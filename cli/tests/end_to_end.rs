@@ -8,8 +8,12 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::ffi::OsStrExt as _;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tool::{Up, firebrick, json};
+
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[test]
 fn a_value_is_put_read_and_removed_byte_for_byte() {
@@ -214,7 +218,7 @@ fn a_brick_that_is_stopped_while_it_waits_for_its_keepers_ends_with_0() {
 fn up_that_is_stopped_while_its_brick_starts_ends_with_0() {
     for ms in [10, 30, 60, 100, 150, 250] {
         let mut up = Up::begin();
-        std::thread::sleep(std::time::Duration::from_millis(ms));
+        std::thread::sleep(Duration::from_millis(ms));
         let code = up.stop();
         // (No code: the signal came before it was caught.)
         assert!(code.is_none_or(|code| code == 0), "after {ms} ms: {code:?}, {}", up.said());
@@ -244,4 +248,76 @@ fn demo_holds_and_leaves_nothing_behind() {
         assert!(report[figure].as_f64().unwrap() > 0.0, "{figure}: {report}");
     }
     assert_eq!(fs::read_dir(&temp).unwrap().count(), 0, "its folders are gone");
+}
+
+fn status(up: &Up) -> Value {
+    json(&firebrick().args(["status", "--json"]).args(up.connect()).output().unwrap(), 0)
+}
+
+fn brick<'a>(status: &'a Value, name: &str) -> &'a Value {
+    let bricks = status["bricks"].as_array().unwrap();
+    bricks.iter().find(|brick| brick["name"] == name).unwrap()
+}
+
+/// Waits until the first brick's status is as it should be.
+fn wait_for(up: &Up, what: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+    let begin = Instant::now();
+    loop {
+        let status = status(up);
+        if is_so(&status) {
+            return status;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{what}: {status}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn is_whole(status: &Value) -> bool {
+    let partitions = status["partitions"].as_array().unwrap();
+    !partitions.is_empty()
+        && partitions.iter().all(|p| {
+            p["members"].as_array().unwrap().len() == 3 && p["learners"] == Value::Array(vec![])
+        })
+}
+
+fn kill(brick: &Value) {
+    let pid = brick["pid"].as_i64().unwrap() as i32;
+    // SAFETY: kill takes no pointers; `up` waits for this child only after it has died.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+}
+
+fn run(up: &Up, words: &[&str]) -> String {
+    let output = firebrick().args(words).args(up.connect()).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn three_bricks_are_one_cluster_and_one_that_dies_is_started_again() {
+    let mut up = Up::start_with(3, &[]);
+    let before = wait_for(&up, "three replicas of each", is_whole);
+    assert_eq!(before["cluster"]["voters"].as_array().unwrap().len(), 3, "{before}");
+    run(&up, &["put", "key", "value"]);
+    let died = brick(&before, "brick-3");
+    kill(died);
+    let after = wait_for(&up, "the brick is back in all groups", |status| {
+        let now = brick(status, "brick-3");
+        now["pid"] != died["pid"] && now["live"] == true && is_whole(status)
+    });
+    assert!(brick(&after, "brick-3")["lease_ms"].as_u64().unwrap() > 0, "{after}");
+    assert_eq!(run(&up, &["get", "key"]).trim_end(), "value");
+    assert_eq!(up.stop(), Some(0));
+}
+
+#[test]
+fn without_restarts_a_brick_that_dies_stays_down_and_the_others_serve() {
+    let mut up = Up::start_with(3, &["--no-restart"]);
+    let before = wait_for(&up, "three replicas of each", is_whole);
+    kill(brick(&before, "brick-3"));
+    wait_for(&up, "the brick is missed", |status| brick(status, "brick-3")["live"] == false);
+    run(&up, &["put", "key", "value"]);
+    std::thread::sleep(Duration::from_secs(1));
+    assert_eq!(brick(&status(&up), "brick-3")["live"], false);
+    assert_eq!(run(&up, &["get", "key"]).trim_end(), "value");
+    assert_eq!(up.stop(), Some(0));
 }

@@ -39,7 +39,12 @@ pub struct Up {
 impl Up {
     /// Starts one and waits until it says that the brick is ready.
     pub fn start() -> Self {
-        let mut up = Self::begin();
+        Self::start_with(1, &[])
+    }
+
+    /// The same with so many bricks, and more flags.
+    pub fn start_with(bricks: u16, flags: &[&str]) -> Self {
+        let mut up = Self::begin_with(bricks, flags);
         let mut line = String::new();
         let stdout = up.child.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut line).unwrap();
@@ -51,13 +56,20 @@ impl Up {
 
     /// Starts one.
     pub fn begin() -> Self {
+        Self::begin_with(1, &[])
+    }
+
+    fn begin_with(bricks: u16, flags: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let shm = Path::new("/dev/shm");
         let memory = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() };
         let memory = memory.unwrap();
-        let ports = free_ports();
+        let ports = free_ports(bricks);
         let child = firebrick()
-            .args(["up", "--json", "--memory", "64MiB", "--poll", "park", "--dir"])
+            .args(["up", "--json", "--memory", "64MiB", "--poll", "park"])
+            .args(["--bricks", &bricks.to_string()])
+            .args(flags)
+            .arg("--dir")
             .arg(dir.path().join("data"))
             .arg("--memory-dir")
             .arg(memory.path())
@@ -129,16 +141,17 @@ impl Drop for Up {
 
 /// Below the ports of outgoing connections, one of which could else take a port while its brick is
 /// started again.
-fn free_ports() -> [u16; 4] {
+fn free_ports(bricks: u16) -> [u16; 4] {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let base = 10_000 + (std::process::id() % 100) as u16 * 80;
-    [(); 4].map(|()| {
-        loop {
-            let port = base + NEXT.fetch_add(1, Ordering::Relaxed);
-            if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-                return port;
-            }
+    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    loop {
+        // The ports of each further brick are 10 higher.
+        let first = base + NEXT.fetch_add(bricks * 10, Ordering::Relaxed);
+        let ports = [first, first + 1, first + 2, first + 3];
+        if (0..bricks).all(|brick| ports.iter().all(|port| is_free(port + brick * 10))) {
+            return ports;
         }
-    })
+    }
 }
