@@ -70,8 +70,8 @@ impl Keepers {
         let found = self.bricks.get(&brick).ok_or_else(|| format!("there is no brick {brick}"))?;
         if found.incarnation != incarnation {
             return Err(format!(
-                "brick {brick} is process {:x} now, this was decided for {incarnation:x}",
-                found.incarnation
+                "brick \"{}\" is process {:x} now, this was decided for {incarnation:x}",
+                found.name, found.incarnation
             ));
         }
         Ok(found)

@@ -122,13 +122,15 @@ impl Keepers {
         let group = self.group_at(partition, epoch)?;
         let leads = |m: &Member| m.is(brick, incarnation);
         if group.replicas.members.len() == 1 && group.replicas.members.iter().all(leads) {
-            return Err(format!("brick {brick} leads partition {partition} already"));
+            let name = self.name_of(brick);
+            return Err(format!("brick \"{name}\" leads partition {partition} already"));
         }
         let kept = group.kept.iter().find(|kept| kept.brick == brick).copied();
         let whole = group.kept.is_empty() || kept.is_some_and(|kept| kept.intact);
         if !whole && !accept_loss {
             return Err(format!(
-                "brick {brick} does not have everything that partition {partition} acknowledged"
+                "brick \"{}\" does not have everything that partition {partition} acknowledged",
+                self.name_of(brick)
             ));
         }
         let loss = (!whole).then(|| self.loss_of(partition, brick, group));

@@ -75,8 +75,8 @@ pub fn lead_anyway(
     });
     if let Some(member) = running {
         return Err(format!(
-            "partition {partition} has not stopped: brick {} may hold a lease; nothing was changed",
-            member.brick
+            "partition {partition} has not stopped: brick \"{}\" may hold a lease; nothing was changed",
+            keepers.name_of(member.brick)
         ));
     }
     let live = |brick: &&crate::keeper::Brick| leases.is_live(now, keepers, brick.id);

@@ -104,7 +104,7 @@ fn who_leads_a_stopped_group_waits_for_the_leases_of_all_others_in_it() {
     };
     assert_eq!(leases.proposed(at, &keepers, &lead(3)), None, "2 is in the present map");
     let told = lead_anyway(at, &keepers, &leases, 1, None).unwrap_err();
-    assert!(told.contains("has not stopped: brick 2 may hold a lease"), "{told}");
+    assert!(told.contains("has not stopped: brick \"b2\" may hold a lease"), "{told}");
     // 2 falls silent; 3 stays.
     for after in (50..=600).step_by(50) {
         beat(&mut leases, at + after * MS, &keepers, 3);
