@@ -125,6 +125,44 @@ fn the_brick_that_leads_the_keepers_dies_and_writes_go_on() {
     recorder.judge();
 }
 
+/// A brick does not reach the leader of the keepers, and everybody else does, and is reached: it keeps its lease through
+/// another keeper, and its partitions with the others.
+#[test]
+fn a_brick_that_alone_does_not_reach_the_leader_of_the_keepers_keeps_its_lease() {
+    let test = "a_brick_that_alone_does_not_reach_the_leader_of_the_keepers_keeps_its_lease";
+    let Some(mut cluster) = Cluster::for_test(test, &Shape::default()) else { return };
+    let recorder = Recorder::default();
+    let hand = Hand::new(&recorder, 1, &cluster.seeds(), DEADLINE);
+    let leader = cluster.keepers_leader().expect("a leader");
+    let (far, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.network.part(far, leader);
+    let begin = Instant::now();
+    let (mut looks, mut live) = (0, 0);
+    for round in 0.. {
+        assert!(hand.put(&format!("key-{}", round % 24), &format!("{round}")).is_some());
+        let status = cluster.status(other).unwrap_or_default();
+        if status["cluster"]["leader"] != format!("brick-{leader}") {
+            eprintln!("another leader after {:?}", begin.elapsed());
+            break; // (On a busy machine there may be an election.)
+        }
+        let bricks = status["bricks"].as_array().map_or(&[][..], Vec::as_slice);
+        let there = bricks.iter().find(|b| b["name"] == format!("brick-{far}"));
+        looks += 1;
+        live += u32::from(there.is_some_and(|brick| brick["live"] == true));
+        if begin.elapsed() > Duration::from_secs(5) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    eprintln!("it was there in {live} of {looks} looks");
+    assert!(live * 10 > looks * 8, "it was there in {live} of {looks} looks");
+    // It says what the leader sees, too.
+    let status = cluster.status(far).expect("a status");
+    assert_eq!(status["cluster"]["answered"], true, "{}", status["cluster"]);
+    cluster.mend();
+    recorder.judge();
+}
+
 /// Redis clients of one brick ask for what another one leads; that one stands still past its lease, with what they
 /// asked. It is alive to the kernels, and says nothing until all of them are done.
 #[test]

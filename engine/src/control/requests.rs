@@ -380,13 +380,12 @@ impl Change {
     /// Asks the keepers; what came of it, and the version of the maps that shows it. An election is waited for.
     async fn decide(&self, admin: Admin) -> Result<(Applied, u64), Refusal> {
         let ends = matches!(admin, Admin::DropTable { .. } | Admin::RemoveBrick { .. });
-        let mut finder = self.finder.clone();
         let question = Question::Admin(admin);
         let end = Instant::now() + CHANGE_TIMEOUT;
         // An earlier try may have been agreed on, although its answer was lost.
         let mut doubt = false;
         loop {
-            let now = match timeout_at(end, finder.ask(&question, CHANGE_TIMEOUT)).await {
+            let now = match timeout_at(end, self.finder.ask(&question, CHANGE_TIMEOUT)).await {
                 Ok(Ok(Answer::Applied { applied, version })) => return Ok((applied, version)),
                 Ok(Ok(Answer::Declined(refusal)) | Err(refusal)) => refusal,
                 Ok(Ok(_)) => {

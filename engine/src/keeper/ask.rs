@@ -1,7 +1,11 @@
 //! Asking whoever leads the keepers: this brick's own keeper first, then where it points, then everybody known.
+//!
+//! Who leads may be out of this brick's reach alone. So when it did not answer, whoever is asked instead passes the
+//! question on. That is safe for leases: they count from when the question was sent, and the leader answers after a
+//! check that began when it came, with the maps as they are then, whichever way it came.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::net::{Answer, Ask, Lane, Links, Refusal, Why};
@@ -9,15 +13,23 @@ use super::node::Node;
 
 /// Addresses that are remembered.
 const PLACES_MAX: usize = 64;
-/// An answer points elsewhere at most so often before somebody else is asked.
-const HOPS_MAX: usize = 3;
+/// Bricks that are asked for one answer, as long as they say at once that they do not lead. (Of a large cluster few are
+/// keepers, and the others know nothing.)
+const HOPS_MAX: usize = 8;
 
-/// Where keepers may be; the best guess first.
+/// Where keepers may be. Clones share what they learn.
 #[derive(Clone)]
 pub(crate) struct Finder {
     links: Links,
     /// This brick's own keeper, once it runs.
     own: Option<Arc<Node>>,
+    own_at: String,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// The best guess first.
     places: VecDeque<String>,
     /// Who did not answer as the leader when asked last. The own keeper may name it for ever: when it is a keeper no
     /// more, nobody tells it who leads.
@@ -26,30 +38,39 @@ pub(crate) struct Finder {
 
 impl Finder {
     pub(crate) fn new(links: Links, places: impl IntoIterator<Item = String>) -> Self {
-        let places = places.into_iter().take(PLACES_MAX).collect();
-        Self { links, own: None, places, doubted: None }
+        let finder = Self { links, own: None, own_at: String::new(), known: Arc::default() };
+        finder.add(places);
+        finder
     }
 
-    /// From now on the own keeper is asked first.
-    pub(crate) fn set_own(&mut self, own: Arc<Node>) {
+    /// From now on the own keeper, which is at this address, is asked first.
+    pub(crate) fn set_own(&mut self, own: Arc<Node>, at: &str) {
         self.own = Some(own);
+        at.clone_into(&mut self.own_at);
+        self.known().places.retain(|place| place != at);
     }
 
     /// Remembers more places.
-    pub(crate) fn add(&mut self, places: impl IntoIterator<Item = String>) {
+    pub(crate) fn add(&self, places: impl IntoIterator<Item = String>) {
+        let mut known = self.known();
         for place in places {
-            if !place.is_empty() && !self.places.contains(&place) {
-                self.places.push_back(place);
+            if !place.is_empty() && place != self.own_at && !known.places.contains(&place) {
+                known.places.push_back(place);
             }
         }
-        self.places.truncate(PLACES_MAX);
+        known.places.truncate(PLACES_MAX);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks once, following who points to the leader. `Err` says what went wrong, and whether it may have been done all the
     /// same; ask again later.
-    pub(crate) async fn ask(&mut self, ask: &Ask, within: Duration) -> Result<Answer, Refusal> {
+    pub(crate) async fn ask(&self, ask: &Ask, within: Duration) -> Result<Answer, Refusal> {
         let not_now = |text: String| Err(Refusal::new(Why::NotNow, text));
         let in_doubt = |text: String| Err(Refusal::new(Why::InDoubt, text));
+        let doubted = self.known().doubted.clone();
         let mut next = match &self.own {
             Some(own) if own.leads() => {
                 let answered =
@@ -60,37 +81,53 @@ impl Finder {
                     Err(_) => return in_doubt("this brick's keeper gave no answer in time".into()),
                 }
             }
-            Some(own) => {
-                let told = own.leader().filter(|(id, _)| *id != own.brick());
-                told.map(|(_, at)| at).filter(|at| Some(at) != self.doubted.as_ref())
-            }
+            Some(own) => own.leader().filter(|(id, _)| *id != own.brick()).map(|(_, at)| at),
             None => None,
         };
+        next.take_if(|at| Some(&*at) == doubted.as_ref());
+        if let (None, Some(doubted), Ask::Heartbeat(_)) = (&next, &doubted, ask) {
+            self.look_again(doubted, ask, within);
+        }
+        let mut said = "no keeper is known, and this brick's own does not lead".to_owned();
         for _ in 0..HOPS_MAX {
-            let Some(at) = next.take().or_else(|| self.places.front().cloned()) else {
-                return not_now("no keeper is known, and this brick's own does not lead".into());
+            let named = next.is_some();
+            let Some(at) = next.take().or_else(|| self.known().places.front().cloned()) else {
+                break;
             };
-            let asked = self.links.ask(&at, 0, Lane::Asks, (true, ask.clone()), &[], within).await;
-            match asked {
-                Ok(Answer::NotLeader { leader: Some(leader) }) if leader != at => {
+            // It passes the question on, unless it is asked as the one who leads.
+            let leads = named || doubted.as_ref().is_none_or(|doubted| *doubted == at);
+            let question = (leads, ask.clone());
+            match self.links.ask(&at, 0, Lane::Asks, question, &[], within).await {
+                Ok(Answer::NotLeader { leader: Some(leader) })
+                    if leader != at && Some(&leader) != doubted.as_ref() =>
+                {
                     next = Some(leader);
                 }
                 Ok(Answer::NotLeader { .. }) => {
-                    self.distrust(&at);
-                    return not_now(format!("{at} knows no leader of the keepers"));
+                    self.distrust(&at, named);
+                    said = format!("{at} knows no leader of the keepers");
                 }
                 Ok(answer) => {
                     self.trust(at);
                     return Ok(answer);
                 }
                 Err(error) => {
-                    self.distrust(&at);
+                    self.distrust(&at, leads);
                     return if error.sent { in_doubt(error.text) } else { not_now(error.text) };
                 }
             }
         }
-        self.places.rotate_left(1);
-        not_now("each keeper points to another one as the leader".into())
+        not_now(said)
+    }
+
+    /// Asks the doubted one as well: when it answers, it is in reach again. Of heartbeats, which may come twice.
+    fn look_again(&self, at: &str, ask: &Ask, within: Duration) {
+        let (finder, at, question) = (self.clone(), at.to_owned(), (true, ask.clone()));
+        tokio::spawn(async move {
+            if finder.links.ask(&at, 0, Lane::Asks, question, &[], within).await.is_ok() {
+                finder.known().doubted.take_if(|doubted| *doubted == at);
+            }
+        });
     }
 
     /// Waits for so long, or until the own keeper leads.
@@ -103,19 +140,24 @@ impl Finder {
         }
     }
 
-    fn trust(&mut self, at: String) {
-        self.doubted.take_if(|doubted| *doubted == at);
-        if self.places.front() != Some(&at) {
-            self.places.retain(|place| *place != at);
-            self.places.push_front(at);
-            self.places.truncate(PLACES_MAX);
+    fn trust(&self, at: String) {
+        let mut known = self.known();
+        known.doubted.take_if(|doubted| *doubted == at);
+        if at != self.own_at && known.places.front() != Some(&at) {
+            known.places.retain(|place| *place != at);
+            known.places.push_front(at);
+            known.places.truncate(PLACES_MAX);
         }
     }
 
-    fn distrust(&mut self, at: &str) {
-        self.doubted = Some(at.to_owned());
-        if self.places.front().is_some_and(|place| place == at) {
-            self.places.rotate_left(1);
+    /// `led`: as far as anybody knew.
+    fn distrust(&self, at: &str, led: bool) {
+        let mut known = self.known();
+        if led {
+            known.doubted = Some(at.to_owned());
+        }
+        if known.places.front().is_some_and(|place| place == at) {
+            known.places.rotate_left(1);
         }
     }
 }

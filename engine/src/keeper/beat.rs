@@ -140,7 +140,7 @@ impl Beats {
 
     /// One heartbeat and what its answer says.
     async fn ask(&mut self) -> Result<Option<Ended>, String> {
-        let setup = &mut self.setup;
+        let setup = &self.setup;
         let sender = Sender {
             brick: setup.node.brick,
             incarnation: setup.node.incarnation,

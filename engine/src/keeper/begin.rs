@@ -79,7 +79,7 @@ pub(crate) async fn begin(setup: KeeperSetup) -> Result<Begun, BrickError> {
             Member { cluster: random()?, brick: FIRST_BRICK, founder: true, keepers: Vec::new() }
         }
         None => {
-            let there = register(&mut finder, &registration, false, &notices).await?;
+            let there = register(&finder, &registration, false, &notices).await?;
             let (cluster, brick) = (there.cluster, there.brick);
             joined = Some(there);
             Member { cluster, brick, founder: false, keepers: Vec::new() }
@@ -106,10 +106,10 @@ pub(crate) async fn begin(setup: KeeperSetup) -> Result<Begun, BrickError> {
     let listener = tokio::net::TcpListener::from_std(listener)
         .map_err(|error| BrickError::Thread { name: "control".into(), what: error.to_string() })?;
     let serving = tokio::spawn(serve(listener, Arc::new(Port(Arc::clone(&node))))).abort_handle();
-    finder.set_own(Arc::clone(&node));
+    finder.set_own(Arc::clone(&node), &registration.control);
     let there = match joined {
         Some(there) => there,
-        None => register(&mut finder, &registration, true, &notices).await?,
+        None => register(&finder, &registration, true, &notices).await?,
     };
     check_same(&folder, &member, &there)?;
     if !there.keepers.is_empty() && there.keepers != member.keepers {
@@ -151,7 +151,7 @@ struct Registered {
 
 /// Asks until this process acts for the brick.
 async fn register(
-    finder: &mut Finder,
+    finder: &Finder,
     registration: &Registration,
     has_log: bool,
     notices: &Notices,

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use super::disk::{DiskThread, LogStore};
 use super::machine::{Machine, Shown};
-use super::net::{Answer, Ask, Handler, Hello, Lane, Links};
+use super::net::{Answer, Ask, Handler, Hello, Lane, Links, Refusal, Why};
 use super::network::Network;
 use super::types::{NodeId, Raft, Term};
 use crate::error::BrickError;
@@ -238,8 +238,7 @@ impl Node {
         let Some((to, at)) = leader.filter(|_| !relayed) else {
             return Answer::NotLeader { leader: self.leader().map(|(_, at)| at) };
         };
-        let asked = self.links.ask(&at, to, Lane::Asks, (true, ask), &[], RELAY_TIMEOUT).await;
-        asked.unwrap_or(Answer::NotLeader { leader: Some(at) })
+        pass_on(&self.links, (to, at), ask).await
     }
 
     async fn take_snapshot_part(
@@ -274,6 +273,19 @@ impl Node {
             Ok(response) => Answer::Snapshot(Some(response)),
             Err(error) => Answer::Refused(error.to_string()),
         }
+    }
+}
+
+/// Passes a question on to who leads.
+pub(super) async fn pass_on(links: &Links, (to, at): (u32, String), ask: Ask) -> Answer {
+    let changes = matches!(ask, Ask::Admin(_));
+    match links.ask(&at, to, Lane::Asks, (true, ask), &[], RELAY_TIMEOUT).await {
+        Ok(answer) => answer,
+        // It may be done all the same.
+        Err(error) if changes && error.sent => {
+            Answer::Declined(Refusal::new(Why::InDoubt, error.text))
+        }
+        Err(_) => Answer::NotLeader { leader: Some(at) },
     }
 }
 

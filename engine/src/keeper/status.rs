@@ -23,7 +23,7 @@ pub(super) struct Seen {
 impl Node {
     /// The fields of a status that are about the whole cluster.
     pub(crate) async fn cluster_status(&self, finder: &Finder) -> Value {
-        let asked = finder.clone().ask(&Ask::Overview, OVERVIEW_TIMEOUT).await;
+        let asked = finder.ask(&Ask::Overview, OVERVIEW_TIMEOUT).await;
         let (seen, why) = match asked {
             Ok(Answer::Overview { overview, leader, term }) => {
                 (Some(Seen { overview: *overview, leader, term }), None)

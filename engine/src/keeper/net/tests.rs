@@ -100,7 +100,7 @@ fn only_what_may_have_arrived_is_in_doubt() {
         for (at, why) in [(nobody, Why::NotNow), (at, Why::InDoubt)] {
             let links = Links::default();
             links.set_me(77, 9);
-            let mut finder = Finder::new(links, [at.to_string()]);
+            let finder = Finder::new(links, [at.to_string()]);
             let asked = finder.ask(&Ask::Maps { since: 1 }, Duration::from_millis(200)).await;
             assert_eq!(asked.unwrap_err().why, why);
         }

@@ -1,3 +1,4 @@
+mod ask;
 mod cluster;
 mod grants;
 mod lone;
