@@ -8,7 +8,8 @@ use openraft::network::{Backoff, RPCOption, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
 };
-use openraft::{BasicNode, OptionalSend, Snapshot, Vote};
+use openraft::{BasicNode, LogId, OptionalSend, Snapshot, Vote};
+use tokio::task::JoinHandle;
 
 use super::machine::Shown;
 use super::net::{Answer, Ask, Lane, LinkError, Links};
@@ -16,6 +17,8 @@ use super::types::{Keeping, NodeId};
 
 /// One part of a snapshot that travels.
 const PART_BYTES: usize = 1 << 20;
+/// For entries to be answered. Then they are sent again, on a new connection if this one has been silent.
+const ENTRIES_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Before a keeper that cannot be reached is tried again.
 const BACKOFF: Duration = Duration::from_millis(50);
 
@@ -40,6 +43,22 @@ pub(crate) struct Peer {
     target: NodeId,
     /// Where it was when it became a keeper.
     first_at: String,
+    sending: Option<Sending>,
+}
+
+/// Entries on their way. Openraft gives each try the time between two heartbeats, and then tries again: on a slow link, or
+/// to a slow disk, large ones would never arrive if each try sent them anew. So the next try waits for those of the one before.
+struct Sending {
+    vote: Vote<NodeId>,
+    behind: Option<LogId<NodeId>>,
+    last: LogId<NodeId>,
+    answer: JoinHandle<Result<Answer, LinkError>>,
+}
+
+impl Drop for Sending {
+    fn drop(&mut self) {
+        self.answer.abort();
+    }
 }
 
 impl RaftNetworkFactory<Keeping> for Network {
@@ -47,7 +66,7 @@ impl RaftNetworkFactory<Keeping> for Network {
 
     async fn new_client(&mut self, target: NodeId, node: &BasicNode) -> Peer {
         let (links, shown) = (self.links.clone(), self.shown.clone());
-        Peer { links, shown, target, first_at: node.addr.clone() }
+        Peer { links, shown, target, first_at: node.addr.clone(), sending: None }
     }
 }
 
@@ -87,9 +106,27 @@ impl RaftNetwork<Keeping> for Peer {
         rpc: AppendEntriesRequest<Keeping>,
         option: RPCOption,
     ) -> Rpc<AppendEntriesResponse<NodeId>> {
-        match self.ask(Lane::Raft, Ask::Append(rpc), &[], option.hard_ttl()).await? {
-            Answer::Append(response) => Ok(response),
-            other => Err(unexpected(&other).into()),
+        let Some(last) = rpc.entries.last().map(|entry| entry.log_id) else {
+            let asked = self.ask(Lane::Raft, Ask::Append(rpc), &[], option.hard_ttl());
+            return Ok(append_response(asked.await?)?);
+        };
+        let is_it =
+            |s: &Sending| (s.vote, s.behind) == (rpc.vote, rpc.prev_log_id) && s.last <= last;
+        let sending = match self.sending.take_if(|sending| is_it(sending)) {
+            Some(sending) => sending,
+            None => self.send(last, rpc),
+        };
+        let sending = self.sending.insert(sending);
+        let answer = (&mut sending.answer).await;
+        let sent = sending.last;
+        self.sending = None;
+        let answer = answer.map_err(|error| Unreachable::new(&error))?;
+        match append_response(answer.map_err(|error| Unreachable::new(&error))?)? {
+            // More has come behind them meanwhile.
+            AppendEntriesResponse::Success if sent < last => {
+                Ok(AppendEntriesResponse::PartialSuccess(Some(sent)))
+            }
+            response => Ok(response),
         }
     }
 
@@ -123,7 +160,26 @@ impl RaftNetwork<Keeping> for Peer {
     }
 }
 
+/// What a keeper answers to entries, or to a heartbeat.
+fn append_response(answer: Answer) -> Result<AppendEntriesResponse<NodeId>, Unreachable> {
+    match answer {
+        Answer::Append(response) => Ok(response),
+        other => Err(unexpected(&other)),
+    }
+}
+
 impl Peer {
+    /// Heartbeats, votes and checks of the leadership do not wait behind entries: those have another lane.
+    fn send(&self, last: LogId<NodeId>, rpc: AppendEntriesRequest<Keeping>) -> Sending {
+        let (links, at, to) = (self.links.clone(), self.at(), self.target as u32);
+        let (vote, behind) = (rpc.vote, rpc.prev_log_id);
+        let answer = tokio::spawn(async move {
+            let question = (false, Ask::Append(rpc));
+            links.ask(&at, to, Lane::Bulk, question, &[], ENTRIES_TIMEOUT).await
+        });
+        Sending { vote, behind, last, answer }
+    }
+
     async fn send_parts(
         &self,
         vote: Vote<NodeId>,

@@ -1,7 +1,7 @@
 //! Asking other bricks: one connection for each brick and lane, made when it is needed, shared by all who ask.
 //!
-//! Lanes keep what must be quick from what is large: a snapshot that is sent does not delay Raft's heartbeats, and
-//! neither delays the bricks' leases.
+//! Lanes keep what must be quick from what is large: entries or a snapshot that are sent do not delay Raft's heartbeats,
+//! and neither delays the bricks' leases.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -34,9 +34,9 @@ const LINKS_MAX: usize = 1024;
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Lane {
-    /// Raft's entries, heartbeats and votes.
+    /// Raft's heartbeats, checks and votes.
     Raft,
-    /// Snapshots.
+    /// Its entries, and snapshots.
     Bulk,
     /// Leases and all the rest.
     Asks,

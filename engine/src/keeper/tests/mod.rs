@@ -2,5 +2,6 @@ mod ask;
 mod cluster;
 mod grants;
 mod lone;
+mod network;
 mod removal;
 pub(crate) mod rig;
