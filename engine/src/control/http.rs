@@ -13,7 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -56,7 +56,8 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn status_json(State(shared): State<Arc<Shared>>) -> Response {
-    Json(status::brick(&shared).await).into_response()
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (kind, status::brick(&shared).await).into_response()
 }
 
 pub(super) async fn serve(listener: TcpListener, connections_max: usize, shared: Arc<Shared>) {

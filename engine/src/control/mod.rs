@@ -104,6 +104,8 @@ struct Shared {
     node: OnceLock<Arc<Node>>,
     /// For whoever leads the keepers, likewise.
     finder: OnceLock<Finder>,
+    /// To who makes statuses.
+    statuses: mpsc::Sender<status::Waits>,
 }
 
 impl Shared {
@@ -187,7 +189,7 @@ impl ControlThread {
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
-            .max_blocking_threads(2)
+            .max_blocking_threads(3)
             .thread_name("control-files")
             .build()
             .map_err(thread_error)?;
@@ -257,6 +259,7 @@ async fn run(
     ends: Ends,
 ) -> Result<(), BrickError> {
     let Ends { requests, mut ended, started } = ends;
+    let (statuses, asked) = mpsc::channel(status::ASKED_MAX);
     let shared = Arc::new(Shared {
         name: setup.name.clone(),
         brick_id: setup.brick_id,
@@ -267,7 +270,9 @@ async fn run(
         routes: Mutex::default(),
         node: OnceLock::new(),
         finder: OnceLock::new(),
+        statuses,
     });
+    tokio::spawn(status::serve(Arc::clone(&shared), asked));
     if let Some(listener) = listener {
         tokio::spawn(http::serve(listener, setup.http_connections_max, Arc::clone(&shared)));
     }
@@ -293,20 +298,22 @@ async fn run(
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(office.serve(requests));
-    let fails = Arc::clone(&shared);
     let (say_removed, removed) = watch::channel(false);
-    tasks.spawn(async move {
-        match beats.run().await {
-            keeper::Ended::Superseded => fails.board.fail(keeper::superseded().to_string()),
-            keeper::Ended::Removed => _ = say_removed.send(true),
-        }
-        fails.begin_stop();
-    });
+    tasks.spawn(beat(beats, Arc::clone(&shared), say_removed));
     let _ = ended.wait_for(|ended| *ended).await;
     tasks.shutdown().await;
     begun.serving.abort();
     begun.node.stop(begun.running).await?;
     if *removed.borrow() { Err(keeper::removed()) } else { Ok(()) }
+}
+
+/// Beats until this process is not its brick's any more, and stops the brick then.
+async fn beat(beats: Beats, shared: Arc<Shared>, say_removed: watch::Sender<bool>) {
+    match beats.run().await {
+        keeper::Ended::Superseded => shared.board.fail(keeper::superseded().to_string()),
+        keeper::Ended::Removed => _ = say_removed.send(true),
+    }
+    shared.begin_stop();
 }
 
 /// What is there once the keepers know this brick.

@@ -234,14 +234,15 @@ impl Office {
                 shown: self.shown.clone(),
             };
             tasks.spawn(async move {
-                let answer = match doing {
+                let json = match doing {
                     Doing::Look => {
-                        json!({ "ok": true, "status": status::brick(&change.shared).await })
+                        let status = status::brick(&change.shared).await;
+                        format!("{{\"ok\":true,\"status\":{}}}", String::from_utf8_lossy(&status))
                     }
-                    Doing::Change(admin) => change.perform(admin).await,
+                    Doing::Change(admin) => change.perform(admin).await.to_string(),
                 };
                 if let Some((core, token)) = asker {
-                    let answer = ControlAnswer { token, json: answer.to_string() };
+                    let answer = ControlAnswer { token, json };
                     change.shared.cores.answer(core, answer);
                 }
                 drop(place);

@@ -1,23 +1,63 @@
 //! The brick in JSON, for `firebrick status` and `/status`.
+//!
+//! On a large cluster it is long, and leases are given on the same thread: so it is written on another one, once for all
+//! who asked before it was begun, and never for more than a part of the time.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
 use firebrick_partition::maps::{Member, RouteEntry, RouteTable, Routes};
 use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep;
 
 use super::Shared;
 use crate::clock::boot_ns;
 use crate::counters::FIGURES;
 
+/// Who waits for the next status; more wait to be let in.
+pub(super) const ASKED_MAX: usize = 1024;
+/// After one, in times of how long it took.
+const REST: u32 = 4;
+/// The longest rest.
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// Who waits for a status.
+pub(super) type Waits = oneshot::Sender<Bytes>;
+
 /// Everything: this brick, its data cores, tables and partitions; and the whole cluster, as the leader of the
 /// keepers sees it.
-pub(super) async fn brick(shared: &Shared) -> Value {
-    let mut status = own(shared);
-    if let (Some(node), Some(finder)) = (shared.node.get(), shared.finder.get())
-        && let (Value::Object(fields), Value::Object(cluster)) =
-            (&mut status, node.cluster_status(finder).await)
-    {
-        fields.extend(cluster);
+pub(super) async fn brick(shared: &Shared) -> Bytes {
+    let (waits, made) = oneshot::channel();
+    // (It fails when the brick has ended.)
+    let _ = shared.statuses.send(waits).await;
+    made.await.unwrap_or_default()
+}
+
+/// Makes them; see the module's text.
+pub(super) async fn serve(shared: Arc<Shared>, mut asked: mpsc::Receiver<Waits>) {
+    let mut waiting = Vec::new();
+    while asked.recv_many(&mut waiting, ASKED_MAX).await > 0 {
+        let cluster = match (shared.node.get(), shared.finder.get()) {
+            (Some(node), Some(finder)) => node.cluster_status(finder).await,
+            _ => Value::Null,
+        };
+        let own_of = Arc::clone(&shared);
+        let write = move || {
+            let began = Instant::now();
+            let mut status = own(&own_of);
+            if let (Value::Object(fields), Value::Object(cluster)) = (&mut status, cluster) {
+                fields.extend(cluster);
+            }
+            (Bytes::from(status.to_string()), began.elapsed())
+        };
+        let (text, took) = tokio::task::spawn_blocking(write).await.unwrap_or_default();
+        for waits in waiting.drain(..) {
+            let _ = waits.send(text.clone());
+        }
+        sleep((took * REST).min(REST_MAX)).await;
     }
-    status
 }
 
 fn own(shared: &Shared) -> Value {

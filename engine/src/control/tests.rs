@@ -1,6 +1,7 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -316,6 +317,45 @@ fn clients_that_hold_connections_open_keep_nobody_out() {
         })
         .count();
     assert!(closed >= 36, "{closed} of 40 closed");
+}
+
+/// Leases are given on the thread that answers them.
+#[test]
+fn a_flood_of_statuses_of_many_partitions_keeps_nothing_else_waiting() {
+    let rig = rig(256, false);
+    for n in 0..16 {
+        rig.ask(&format!("{{\"do\":\"table-create\",\"name\":\"t{n}\",\"partitions\":64}}"));
+        while !matches!(rig.told(), Told::Answer(..)) {}
+    }
+    let (over, served) = (AtomicBool::new(false), AtomicU64::new(0));
+    let http = rig.http;
+    let flood = || {
+        while !over.load(Ordering::Relaxed) {
+            let mut stream = TcpStream::connect(http).unwrap();
+            write!(stream, "GET /status HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            let bytes = std::io::copy(&mut stream, &mut std::io::sink()).unwrap();
+            served.fetch_add(u64::from(bytes > 100_000), Ordering::Relaxed);
+        }
+    };
+    let worst = std::thread::scope(|scope| {
+        for _ in 0..50 {
+            scope.spawn(flood);
+        }
+        std::thread::sleep(SECOND);
+        let mut worst = Duration::ZERO;
+        let end = Instant::now() + 3 * SECOND;
+        while Instant::now() < end {
+            let began = Instant::now();
+            assert_eq!(rig.get("/healthz").0, 200);
+            worst = worst.max(began.elapsed());
+        }
+        over.store(true, Ordering::Relaxed);
+        worst
+    });
+    let served = served.into_inner();
+    eprintln!("{served} statuses; something else waited {worst:?} at most");
+    assert!(served >= 50, "{served} were served");
+    assert!(worst < SECOND / 2, "{worst:?} is longer than a lease");
 }
 
 #[test]
