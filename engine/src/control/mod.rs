@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use firebrick_partition::maps::{Durability, Routes, TableOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::partitions_per_core;
@@ -30,6 +30,8 @@ pub use requests::{ControlAnswer, ControlPort, ControlRequest};
 
 /// Requests to the control thread that may wait.
 const REQUESTS_MAX: usize = 256;
+/// For those who asked for changes to be told, when the brick has been removed: one of them may have asked for that.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 
 /// The data cores as the control thread sees them. Called on the control thread alone; may not block
 /// for longer than it takes a core to drain its ring.
@@ -297,9 +299,10 @@ async fn run(
         }
     };
     let mut tasks = JoinSet::new();
+    let changes = Arc::clone(&office.changes);
     tasks.spawn(office.serve(requests));
     let (say_removed, removed) = watch::channel(false);
-    tasks.spawn(beat(beats, Arc::clone(&shared), say_removed));
+    tasks.spawn(beat(beats, Arc::clone(&shared), changes, say_removed));
     let _ = ended.wait_for(|ended| *ended).await;
     tasks.shutdown().await;
     begun.serving.abort();
@@ -308,10 +311,19 @@ async fn run(
 }
 
 /// Beats until this process is not its brick's any more, and stops the brick then.
-async fn beat(beats: Beats, shared: Arc<Shared>, say_removed: watch::Sender<bool>) {
+async fn beat(
+    beats: Beats,
+    shared: Arc<Shared>,
+    changes: Arc<Semaphore>,
+    say_removed: watch::Sender<bool>,
+) {
     match beats.run().await {
         keeper::Ended::Superseded => shared.board.fail(keeper::superseded().to_string()),
-        keeper::Ended::Removed => _ = say_removed.send(true),
+        keeper::Ended::Removed => {
+            let all = changes.acquire_many(requests::CHANGES_MAX as u32);
+            let _ = tokio::time::timeout(LAST_ANSWERS, all).await;
+            let _ = say_removed.send(true);
+        }
     }
     shared.begin_stop();
 }
@@ -351,6 +363,7 @@ async fn begin(
         news: Arc::clone(news),
         finder: begun.finder.clone(),
         shown: beats.shown(),
+        changes: Arc::new(Semaphore::new(requests::CHANGES_MAX)),
         brick: begun.node.brick(),
     };
     let first = Started {

@@ -35,8 +35,10 @@ use crate::keeper::{Admin, Answer, Ask as Question, Finder, News, Refusal, Why};
 
 /// Longest request.
 const REQUEST_BYTES_MAX: usize = 4096;
-/// Changes that are under way; more wait in the queue.
-const CHANGES_MAX: usize = 16;
+/// Changes that clients may have asked for and not been answered yet.
+pub(super) const CHANGES_MAX: usize = 256;
+/// Of those, how many are under way; the others wait their turn.
+const TURNS_MAX: usize = 16;
 /// Looks at the cluster that are under way.
 const LOOKS_MAX: usize = 64;
 /// For the keepers to agree, and for the maps to come here.
@@ -204,23 +206,23 @@ pub(super) struct Office {
     pub(super) finder: Finder,
     /// Version of the maps that the cores have been given.
     pub(super) shown: watch::Receiver<u64>,
+    /// Room for changes.
+    pub(super) changes: Arc<Semaphore>,
     pub(super) brick: u32,
 }
 
 impl Office {
     pub(super) async fn serve(self, mut requests: mpsc::Receiver<ControlRequest>) {
-        let places = Arc::new(Semaphore::new(CHANGES_MAX));
+        let turns = Arc::new(Semaphore::new(TURNS_MAX));
         let looks = Arc::new(Semaphore::new(LOOKS_MAX));
         // They end with this one.
         let mut tasks = JoinSet::new();
         while let Some(request) = requests.recv().await {
             while tasks.try_join_next().is_some() {}
             let Some((asker, doing)) = self.sort(request) else { continue };
-            let place = match doing {
-                Doing::Look => Arc::clone(&looks).try_acquire_owned().ok(),
-                Doing::Change(_) => Arc::clone(&places).acquire_owned().await.ok(),
-            };
-            let Some(place) = place else {
+            // Nothing waits here: what replicas report comes through the same queue.
+            let places = if matches!(doing, Doing::Look) { &looks } else { &self.changes };
+            let Ok(place) = Arc::clone(places).try_acquire_owned() else {
                 let text = "too many others ask as well; try again";
                 let answer = failure(Why::NotNow, text);
                 if let Some((core, token)) = asker {
@@ -232,6 +234,7 @@ impl Office {
                 shared: Arc::clone(&self.shared),
                 finder: self.finder.clone(),
                 shown: self.shown.clone(),
+                turns: Arc::clone(&turns),
             };
             tasks.spawn(async move {
                 let json = match doing {
@@ -348,10 +351,12 @@ struct Change {
     shared: Arc<Shared>,
     finder: Finder,
     shown: watch::Receiver<u64>,
+    turns: Arc<Semaphore>,
 }
 
 impl Change {
     async fn perform(&self, admin: Admin) -> Value {
+        let removes = matches!(admin, Admin::RemoveBrick { .. });
         let created = match &admin {
             Admin::CreateTable { name, .. } => Some(name.clone()),
             _ => None,
@@ -362,7 +367,13 @@ impl Change {
         };
         let mut shown = self.shown.clone();
         let shows = timeout(CHANGE_TIMEOUT, shown.wait_for(|shown| *shown >= version)).await;
-        if !matches!(shows, Ok(Ok(_))) {
+        let is_told = match shows {
+            Ok(Ok(_)) => true,
+            // (A brick that was removed gets no maps any more: it was asked for its own removal.)
+            Ok(Err(_)) => removes,
+            Err(_) => false,
+        };
+        if !is_told {
             let text = "it was done, but this brick has not got the new maps yet; see status";
             return failure(Why::InDoubt, text);
         }
@@ -383,6 +394,12 @@ impl Change {
         let ends = matches!(admin, Admin::DropTable { .. } | Admin::RemoveBrick { .. });
         let question = Question::Admin(admin);
         let end = Instant::now() + CHANGE_TIMEOUT;
+        let Ok(Ok(_turn)) = timeout_at(end, self.turns.acquire()).await else {
+            let text = format!(
+                "{TURNS_MAX} changes that were asked for before are not done yet; nothing was changed: try again"
+            );
+            return Err(Refusal::new(Why::NotNow, text));
+        };
         // An earlier try may have been agreed on, although its answer was lost.
         let mut doubt = false;
         loop {
@@ -399,7 +416,11 @@ impl Change {
                 Why::InDoubt => doubt = true,
                 Why::NotNow => {}
                 // That is what was asked for.
-                Why::NotFound if doubt && ends => return Ok((Applied::Done, 0)),
+                Why::NotFound if doubt && ends => {
+                    if let Some(version) = timeout_at(end, self.version()).await.ok().flatten() {
+                        return Ok((Applied::Done, version));
+                    }
+                }
                 _ if doubt => {
                     let text = format!("{}: an earlier try may have done it, see status", now.text);
                     return Err(Refusal::new(Why::InDoubt, text));
@@ -416,6 +437,15 @@ impl Change {
                 return Err(Refusal::new(why, text));
             }
             sleep(AGAIN).await;
+        }
+    }
+
+    /// The version of the maps as the keepers have them now.
+    async fn version(&self) -> Option<u64> {
+        let since = *self.shown.borrow();
+        match self.finder.ask(&Question::Maps { since }, CHANGE_TIMEOUT).await {
+            Ok(Answer::Maps(delta)) => Some(delta.version),
+            _ => None,
         }
     }
 }
@@ -441,3 +471,6 @@ enum Doing {
 pub(super) fn failure(why: Why, sentence: &str) -> Value {
     json!({ "ok": false, "error": sentence, "kind": why })
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,6 +31,8 @@ pub use begin::KeeperSetup;
 pub(crate) use begin::{Begun, begin};
 pub use grants::{Grants, Sender};
 pub(crate) use net::{Admin, Answer, Ask, Refusal, Why};
+#[cfg(test)]
+pub(crate) use net::{Handler, Hello, Links, serve};
 pub use news::Heard;
 pub(crate) use news::News;
 pub(crate) use node::{Node, SNAPSHOT_ENTRIES, listen};

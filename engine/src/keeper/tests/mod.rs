@@ -5,3 +5,4 @@ mod lone;
 mod network;
 mod removal;
 pub(crate) mod rig;
+mod waiting;

@@ -1,3 +1,5 @@
+use std::time::{Duration, Instant};
+
 use super::rig::{Host, LONG, until};
 use crate::keeper::member::{self, Member};
 
@@ -46,6 +48,27 @@ fn a_keeper_is_not_removed_before_another_one_votes_in_its_place() {
     assert!(founder.control.finish().is_err_and(|error| error.to_string().contains("removed")));
     until("the other one leads", || other.leader() == Some(2));
     until("its lease", || other.is_leased());
+}
+
+#[test]
+fn a_brick_that_is_asked_for_its_own_removal_says_that_it_is_done_and_ends() {
+    let (mut a, mut b) = (Host::new("a"), Host::new("b"));
+    let founder = a.start(&[]);
+    let other = b.start(&[founder.at]);
+    until("leases", || founder.is_leased() && other.is_leased());
+    let drain = "{\"do\":\"brick-drain\",\"brick\":\"b\",\"on\":true,\"fewer_replicas\":true}";
+    assert_eq!(other.ask(drain)["ok"], true);
+    until("it is empty", || {
+        founder.play();
+        other.play();
+        founder.status()["bricks"][1]["counts_in"] == 0
+    });
+    let began = Instant::now();
+    let told = other.ask("{\"do\":\"brick-remove\",\"brick\":\"b\"}");
+    assert_eq!(told["ok"], true, "{told}");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    until("its end", || other.cores.is_stopped());
+    assert!(other.control.finish().is_err_and(|error| error.to_string().contains("removed")));
 }
 
 #[test]
