@@ -137,3 +137,27 @@ fn clients_that_this_brick_keeps_waiting_are_not_closed() {
     });
     assert_eq!(rig.cores[0].shard.store.counts.stalled_closed, 0);
 }
+
+/// All that a core may keep are commands that wait for it to have less: then one of them is served, and the next one.
+#[test]
+fn commands_that_fill_a_core_are_served_one_after_another() {
+    let mut rig = Rig::new(Build::new(5, 1, Durability::Memory)).serve();
+    let clients: Vec<_> = (0..40).map(|_| rig.stream(0)).collect();
+    rig.run_for(200_000);
+    rig.pace.turn_ns = 1_000_000;
+    let echo = command(&[b"ECHO", &vec![b'e'; 7 << 20]]);
+    let (most, end) = echo.split_at(echo.len() - 10);
+    clients.iter().for_each(|(_, peer)| peer.feed(rig.now, most));
+    rig.run_for(10_000_000);
+    let bytes = rig.cores[0].shard.burden.bytes;
+    assert!(bytes >= CORE_BYTES_MAX, "all of them have {bytes} bytes waiting");
+    clients.iter().for_each(|(_, peer)| peer.feed(rig.now, end));
+    let mut due = vec![b"$7340032\r\n\r\n".len() + (7 << 20); clients.len()];
+    rig.run_until(5_000_000_000, |rig| {
+        for ((_, peer), due) in clients.iter().zip(&mut due) {
+            *due -= peer.taken(rig.now).len();
+        }
+        due.iter().all(|&due| due == 0)
+    });
+    assert_eq!(rig.cores[0].shard.store.counts.stalled_closed, 0);
+}
