@@ -108,3 +108,17 @@ fn ramfs_refuses_direct_writes() {
     let mount = Mount::without_device("ramfs", "mode=0700");
     keeps_acked_writes("ramfs_refuses_direct_writes", mount, true);
 }
+
+/// As in a container: files are opened through it, and what takes direct writes is below.
+#[test]
+fn overlay() {
+    let below = tempfile::tempdir().expect("a folder");
+    let folder = |name: &str| {
+        let folder = below.path().join(name);
+        std::fs::create_dir(&folder).expect("a folder");
+        folder.display().to_string()
+    };
+    let (lower, upper, work) = (folder("lower"), folder("upper"), folder("work"));
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    keeps_acked_writes("overlay", Mount::without_device("overlay", &options), false);
+}
