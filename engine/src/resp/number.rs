@@ -28,9 +28,16 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     (!value.is_nan()).then_some(value)
 }
 
-/// A `SCAN` cursor: unsigned decimal.
+/// A `SCAN` cursor, as C's `strtoul` takes it and Redis with it: nothing is 0, and a minus goes round.
 pub fn parse_cursor(text: &[u8]) -> Option<u64> {
-    std::str::from_utf8(text).ok()?.parse().ok()
+    let parse = |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse::<u64>().ok();
+    match text {
+        [] => Some(0),
+        [b'-', digits @ ..] if digits.first() != Some(&b'+') => {
+            parse(digits).map(u64::wrapping_neg)
+        }
+        _ => parse(text),
+    }
 }
 
 /// The decimal digits of a number, without an allocation.
@@ -88,6 +95,23 @@ mod tests {
             assert_eq!(parse_i64(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(Digits::of(u64::MAX).text(), b"18446744073709551615");
+    }
+
+    #[test]
+    fn cursors_are_read_as_redis_reads_them() {
+        let good: [(&[u8], u64); 5] = [
+            (b"", 0),
+            (b"007", 7),
+            (b"+7", 7),
+            (b"-1", u64::MAX),
+            (b"18446744073709551615", u64::MAX),
+        ];
+        for (text, cursor) in good {
+            assert_eq!(parse_cursor(text), Some(cursor), "{text:?}");
+        }
+        for bad in [&b"-"[..], b"+", b"-+1", b"--1", b" 1", b"1x", b"18446744073709551616"] {
+            assert_eq!(parse_cursor(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

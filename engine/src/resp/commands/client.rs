@@ -60,9 +60,14 @@ impl Client {
         self.names.as_ref().map_or(b"", |names| &names.name)
     }
 
-    /// Sets a name; false when it has bytes that would break a line of CLIENT LIST.
+    /// A name has no bytes that would break a line of CLIENT LIST.
+    pub fn takes(value: &[u8]) -> bool {
+        value.iter().all(|b| (b'!'..=b'~').contains(b))
+    }
+
+    /// Sets a name; false when it is none.
     pub fn set(&mut self, which: Name, value: &[u8]) -> bool {
-        if !value.iter().all(|b| (b'!'..=b'~').contains(b)) {
+        if !Self::takes(value) {
             return false;
         }
         let names = self.names.get_or_insert_default();

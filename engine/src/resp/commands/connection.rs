@@ -3,7 +3,7 @@
 use super::client::Name;
 use super::server::Ask;
 use super::strings::status;
-use super::{Call, Fault, Plan, Planned, SYNTAX, c_text, is, wrong_arity};
+use super::{Call, Client, Fault, Plan, Planned, SYNTAX, c_text, integer, is, wrong_arity};
 use crate::resp::number::parse_i64;
 use crate::resp::write::{self, Protocol};
 
@@ -30,11 +30,16 @@ pub fn echo<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
 
 /// SELECT 0
 pub fn select<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
-    let index = parse_i64(call.args[1]).filter(|n| i32::try_from(*n).is_ok());
-    match index {
-        Some(0) => status(call, "OK"),
-        Some(_) => Err("ERR DB index is out of range".into()),
-        None => Err(super::NOT_INTEGER.into()),
+    let index = integer(call.args[1])?;
+    match i32::try_from(index) {
+        Ok(0) => status(call, "OK"),
+        Ok(_) => Err("ERR DB index is out of range".into()),
+        Err(_) => Err(format!(
+            "ERR value is out of range, value must between {} and {}",
+            i32::MIN,
+            i32::MAX
+        )
+        .into()),
     }
 }
 
@@ -63,10 +68,8 @@ pub fn hello<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
         };
         name = hello_options(options)?;
     }
-    if let Some(name) = name
-        && !call.client.set(Name::Connection, name)
-    {
-        return Err(bad_name());
+    if let Some(name) = name {
+        call.client.set(Name::Connection, name);
     }
     call.client.protocol = protocol;
     let out = &mut *call.out;
@@ -103,6 +106,9 @@ fn hello_options<'a>(mut options: &[&'a [u8]]) -> Result<Option<&'a [u8]>, Fault
                 rest
             }
             [word, value, rest @ ..] if is(word, "setname") => {
+                if !Client::takes(value) {
+                    return Err(bad_name());
+                }
                 name = Some(*value);
                 rest
             }
@@ -167,7 +173,7 @@ pub fn client_list<'a>(call: &mut Call<'a, '_>) -> Planned<'a> {
             (!is(kind, "normal"), &[][..])
         }
         [word, ids @ ..] if is(word, "id") && !ids.is_empty() => {
-            if !ids.iter().all(|id| parse_i64(id).is_some_and(|id| id > 0)) {
+            if !ids.iter().all(|id| parse_i64(id).is_some()) {
                 return Err("ERR Invalid client ID".into());
             }
             (false, ids)
