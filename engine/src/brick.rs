@@ -223,7 +223,7 @@ impl Brick {
     /// `signals`: stop on SIGTERM and SIGINT.
     pub fn start(config: &BrickConfig, signals: bool) -> Result<Self, BrickError> {
         let plan = check::settle(config, &Host::read())?;
-        let lock = take_folders(&plan)?;
+        let mut lock = take_folders(&plan)?;
         let boot = boot_id()?;
         let identity = Identity::begin(&lock, &plan.config.name, &boot)?;
         let board = Arc::new(Board::new(plan.cores.len()));
@@ -268,7 +268,7 @@ impl Brick {
         };
         let cores = parts.map(begin).collect();
         let addresses = Addresses { listen, resp, http: control.http(), control: control_at };
-        let warnings = plan.warnings;
+        lock.keep();
         Ok(Self {
             addresses,
             board,
@@ -279,7 +279,7 @@ impl Brick {
             identity,
             notices,
             _lock: lock,
-            warnings,
+            warnings: plan.warnings,
         })
     }
 

@@ -1,8 +1,8 @@
 //! One brick per folder, and which brick's folders these are.
 //!
 //! `brick.lock` in data_dir and memory_dir is held with flock(2) for the life of the process: the
-//! kernel drops it however the process ends, so there is no stale lock to clean up. The file is never
-//! removed (a removed one could be locked by two bricks at once).
+//! kernel drops it however the process ends, so there is no stale lock to clean up. The file is
+//! removed by whoever made it and was refused then, while it is locked; who locks it after that sees that it is gone.
 
 mod identity;
 #[cfg(test)]
@@ -30,30 +30,31 @@ const DYING_LOOK: Duration = Duration::from_millis(5);
 /// The two folders of a brick, locked until this is dropped.
 #[derive(Debug)]
 pub struct BrickLock {
-    data: File,
-    memory: File,
-    data_dir: PathBuf,
-    memory_dir: PathBuf,
+    data: Folder,
+    memory: Folder,
 }
 
 impl BrickLock {
     /// Makes the folders if they are missing and locks both, or says who holds one.
     pub fn take(name: &str, data_dir: &Path, memory_dir: &Path) -> Result<Self, BrickError> {
-        make_folder(data_dir)?;
-        make_folder(memory_dir)?;
-        let data = lock_folder(name, data_dir)?;
-        let memory = lock_folder(name, memory_dir)?;
-        Ok(Self { data, memory, data_dir: data_dir.into(), memory_dir: memory_dir.into() })
+        let data = Folder::lock(name, data_dir)?;
+        let memory = Folder::lock(name, memory_dir)?;
+        Ok(Self { data, memory })
+    }
+
+    /// The brick has started: its folders stay, whatever is in them.
+    pub fn keep(&mut self) {
+        (self.data.is_new, self.memory.is_new) = (false, false);
     }
 
     /// The folder of the disk.
     pub fn data_dir(&self) -> &Path {
-        &self.data_dir
+        &self.data.path
     }
 
     /// The folder of the mapped segments.
     pub fn memory_dir(&self) -> &Path {
-        &self.memory_dir
+        &self.memory.path
     }
 
     /// When data_dir's lock file was made, where the file system tells: Unix nanoseconds. That of a copy is another.
@@ -64,8 +65,53 @@ impl BrickLock {
 
     /// Device and inode of the two lock files: a later process that holds the same is our successor.
     pub fn lock_files(&self) -> io::Result<[(u64, u64); 2]> {
-        let id = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
-        Ok([id(&self.data)?, id(&self.memory)?])
+        Ok([inode(&self.data.file.metadata()?), inode(&self.memory.file.metadata()?)])
+    }
+}
+
+fn inode(meta: &fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
+}
+
+/// One of them. A start that is refused leaves no folder that it made and put nothing in.
+#[derive(Debug)]
+struct Folder {
+    file: File,
+    path: PathBuf,
+    is_new: bool,
+}
+
+impl Folder {
+    fn lock(name: &str, path: &Path) -> Result<Self, BrickError> {
+        loop {
+            let is_new = !path.exists();
+            make_folder(path)?;
+            let file = lock_folder(name, path)?;
+            let lock = path.join(LOCK_FILE);
+            let held = file.metadata().map_err(BrickError::file("look at", &lock))?;
+            match fs::metadata(&lock) {
+                Ok(there) if inode(&there) == inode(&held) => {
+                    return Ok(Self { file, path: path.to_owned(), is_new });
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(BrickError::file("look at", &lock)(error));
+                }
+                // Whoever had it was refused, and has taken it away meanwhile.
+                _ => {}
+            }
+        }
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let is_lock =
+            |entry: io::Result<fs::DirEntry>| entry.is_ok_and(|e| e.file_name() == LOCK_FILE);
+        if self.is_new && fs::read_dir(&self.path).is_ok_and(|mut names| names.all(is_lock)) {
+            // While it is still locked. What cannot be removed is left to the next start.
+            let _ = fs::remove_file(self.path.join(LOCK_FILE));
+            let _ = fs::remove_dir(&self.path);
+        }
     }
 }
 

@@ -17,6 +17,13 @@ fn folders() -> Folders {
 impl Folders {
     fn lock(&self) -> BrickLock {
         BrickLock::take("b", &self.data, &self.memory).unwrap()
+        let mut lock = self.lock_anew();
+        lock.keep();
+        lock
+    }
+
+    /// Of one that may be refused still.
+    fn lock_anew(&self) -> BrickLock {
     }
 
     /// One start that gets as far as `settle` and is then killed (the lock goes, the files stay).
@@ -36,7 +43,8 @@ impl Folders {
 #[test]
 fn a_second_brick_is_told_who_holds_the_folder() {
     let folders = folders();
-    let first = BrickLock::take("kiln", &folders.data, &folders.memory).unwrap();
+    let mut first = BrickLock::take("kiln", &folders.data, &folders.memory).unwrap();
+    first.keep();
     let told = BrickLock::take("other", &folders.data, &folders.memory).unwrap_err().to_string();
     let me = std::process::id();
     assert!(told.contains("is locked by brick \"kiln\", process"), "{told}");
@@ -243,4 +251,58 @@ fn damaged_and_newer_identity_files_are_named_and_kept() {
         told.contains("has format 2, but this version of firebrick knows formats up to 1"),
         "{told}"
     );
+}
+
+/// /dev/shm would fill with the folders of starts that came to nothing.
+#[test]
+fn a_refused_start_leaves_no_folder_that_it_made() {
+    let photos = folders();
+    fs::create_dir(&photos.data).unwrap();
+    fs::write(photos.data.join("cat.jpg"), "meow").unwrap();
+    let lock = photos.lock_anew();
+    assert!(Identity::begin(&lock, "b", "boot").is_err());
+    drop(lock);
+    assert!(!photos.memory.exists(), "it was made for nothing");
+    assert!(photos.data.join(LOCK_FILE).exists(), "this one was there");
+
+    // The second folder is another brick's: the first one goes, the other's lock stays.
+    let (first, second) = (folders(), folders());
+    let holds = first.lock_anew();
+    assert!(BrickLock::take("b", &second.data, &first.memory).is_err());
+    assert!(!second.data.exists() && first.memory.join(LOCK_FILE).exists());
+    drop(holds);
+
+    let used = folders();
+    let mut lock = used.lock_anew();
+    Identity::begin(&lock, "b", "boot").unwrap();
+    drop(lock);
+    assert!(used.data.join("brick.id").exists() && !used.memory.exists());
+    lock = used.lock_anew();
+    lock.keep();
+    drop(lock);
+    assert!(used.memory.exists());
+}
+
+/// A lock file that was taken away while somebody waited for it keeps nobody out.
+#[test]
+fn a_lock_is_of_the_file_that_is_there() {
+    let folders = folders();
+    let mut dead = Command::new("true").spawn().unwrap();
+    let state = format!("/proc/{}/stat", dead.id());
+    while !fs::read_to_string(&state).unwrap().contains(") Z") {
+        std::thread::yield_now();
+    }
+    let held = folders.lock_anew();
+    let path = folders.data.join(LOCK_FILE);
+    fs::write(&path, format!("{} kiln 0\n", dead.id())).unwrap();
+    let waits = {
+        let (data, memory) = (folders.data.clone(), folders.memory.clone());
+        std::thread::spawn(move || BrickLock::take("b", &data, &memory).unwrap())
+    };
+    std::thread::sleep(Duration::from_millis(100));
+    drop(held);
+    let lock = waits.join().unwrap();
+    let there = fs::metadata(&path).unwrap();
+    assert_eq!(lock.lock_files().unwrap()[0], (there.dev(), there.ino()));
+    dead.wait().unwrap();
 }
