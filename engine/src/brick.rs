@@ -364,10 +364,14 @@ impl Brick {
         }
         self.control.finish()?;
         self.storage.join()?;
-        match self.board.failure() {
-            Some(what) => Err(BrickError::Core(what)),
-            None => result,
+        if let Some(what) = self.board.failure() {
+            return Err(BrickError::Core(what));
         }
+        if result.is_ok() && self.board.cores().iter().all(Published::is_flushed) {
+            // If it cannot be written, the next start says less of what it finds on the disk than it could.
+            let _ = self.identity.say_flushed();
+        }
+        result
     }
 }
 

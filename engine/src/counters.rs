@@ -169,6 +169,7 @@ pub struct Published {
     state: AtomicU8,
     settled: AtomicBool,
     lease_end_ns: AtomicU64,
+    flushed: AtomicBool,
     maps_version: AtomicU64,
 }
 
@@ -189,6 +190,7 @@ impl Default for Published {
             state: AtomicU8::new(CoreState::Starting as u8),
             settled: AtomicBool::new(false),
             lease_end_ns: AtomicU64::new(0),
+            flushed: AtomicBool::new(false),
             maps_version: AtomicU64::new(0),
         }
     }
@@ -239,6 +241,16 @@ impl Published {
     }
 
     /// What the core is doing.
+    /// Says that the core has ended, and that the disk has all that its replicas of tables with one have.
+    pub fn set_flushed(&self) {
+        self.flushed.store(true, Ordering::Release);
+    }
+
+    /// It has said so.
+    pub fn is_flushed(&self) -> bool {
+        self.flushed.load(Ordering::Acquire)
+    }
+
     pub fn state(&self) -> CoreState {
         let byte = self.state.load(Ordering::Acquire);
         CoreState::ALL[usize::from(byte)]

@@ -61,6 +61,8 @@ fn stops_in_order(number: i32, durability: &'static str, cores: &'static str) {
         brick.lose_memory();
     }
     brick.restart().unwrap_or_else(|refused| panic!("{refused:#?}"));
+    let status = brick.cli(&["status"]);
+    assert!(durability == "memory" || !status.contains("may be lost"), "{status}");
     let mut resp = brick.connect();
     for (writer, acked) in acked.iter().enumerate() {
         for n in 0..*acked {

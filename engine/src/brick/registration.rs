@@ -36,6 +36,7 @@ pub(super) fn keeper_setup(
         memory_intact: identity.memory == Memory::Intact,
         disk_intact: identity.memory != Memory::New && !identity.copied,
         before: identity.before.clone(),
+        flushed: identity.flushed,
         cores: plan.cores.len() as u16,
         memory_bytes: plan.memory_bytes,
         host: config.host.clone().unwrap_or_else(|| advertised(config, listen).ip().to_string()),

@@ -21,6 +21,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use firebrick_partition::log::storage::Storage;
 use serde::{Deserialize, Serialize};
@@ -30,7 +31,8 @@ use crate::durable::{self, FileKind};
 use crate::error::BrickError;
 
 const ID_FILE: &str = "brick.id";
-const KIND: FileKind = FileKind { word: "brick", format: 1 };
+/// (Format 1 has no `flushed`.)
+const KIND: FileKind = FileKind { word: "brick", format: 2 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +47,9 @@ struct IdFile {
     since: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     lock_born_ns: Option<u64>,
+    /// The process of `nonce` ended, and the disk has all that it had.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    flushed: bool,
 }
 
 /// Starts that did not get as far as `settle` and are remembered.
@@ -77,6 +82,9 @@ pub struct Identity {
     /// `data_dir` is a copy, as from a backup: older than what the brick had last, perhaps.
     pub copied: bool,
     lock_born_ns: Option<u64>,
+    /// The incarnation before, if the disk has all that it had; else 0.
+    pub flushed: u64,
+    settled: AtomicBool,
     name: String,
     data_file: PathBuf,
     memory_file: PathBuf,
@@ -126,6 +134,8 @@ impl Identity {
             before,
             copied,
             lock_born_ns,
+            flushed: disk.filter(|disk| disk.flushed && !copied).map_or(0, |disk| disk.nonce),
+            settled: AtomicBool::new(false),
             name: name.to_owned(),
             data_file,
             memory_file,
@@ -142,8 +152,21 @@ impl Identity {
     /// memory_dir, and then lets the disk forget the nonce before.
     pub fn settle(&self) -> Result<(), BrickError> {
         durable::write(&self.memory_file, KIND, &self.file())?;
-        let file = IdFile { lock_born_ns: self.lock_born_ns, ..self.file() };
-        durable::write(&self.data_file, KIND, &file)
+        durable::write(&self.data_file, KIND, &self.disk_file(false))?;
+        self.settled.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The brick has ended, and the disk has everything. (Of one that has not settled it still tells which memory is its own.)
+    pub fn say_flushed(&self) -> Result<(), BrickError> {
+        if !self.settled.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        durable::write(&self.data_file, KIND, &self.disk_file(true))
+    }
+
+    fn disk_file(&self, flushed: bool) -> IdFile {
+        IdFile { lock_born_ns: self.lock_born_ns, flushed, ..self.file() }
     }
 
     fn file(&self) -> IdFile {
@@ -155,6 +178,7 @@ impl Identity {
             was: None,
             since: Vec::new(),
             lock_born_ns: None,
+            flushed: false,
         }
     }
 }

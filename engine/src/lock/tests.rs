@@ -15,8 +15,8 @@ fn folders() -> Folders {
 }
 
 impl Folders {
+    /// Of a brick that started.
     fn lock(&self) -> BrickLock {
-        BrickLock::take("b", &self.data, &self.memory).unwrap()
         let mut lock = self.lock_anew();
         lock.keep();
         lock
@@ -24,6 +24,7 @@ impl Folders {
 
     /// Of one that may be refused still.
     fn lock_anew(&self) -> BrickLock {
+        BrickLock::take("b", &self.data, &self.memory).unwrap()
     }
 
     /// One start that gets as far as `settle` and is then killed (the lock goes, the files stay).
@@ -146,6 +147,30 @@ fn an_old_copy_of_the_memory_does_not_count() {
     assert_eq!(folders.run("boot-1"), Memory::Lost);
 }
 
+/// Only of the process that said so: a copy of the disk from before is another matter.
+#[test]
+fn a_disk_says_that_it_has_everything_of_the_process_that_ended_well() {
+    let folders = folders();
+    let ends_well = |lock: &BrickLock| {
+        let identity = Identity::begin(lock, "b", "boot-1").unwrap();
+        identity.settle().unwrap();
+        identity.say_flushed().unwrap();
+        identity.nonce
+    };
+    let nonce = ends_well(&folders.lock());
+    fs::remove_dir_all(&folders.memory).unwrap();
+    let next = Identity::begin(&folders.lock(), "b", "boot-2").unwrap();
+    assert_eq!((next.memory, next.flushed), (Memory::Lost, nonce));
+    // That one may have taken writes before it was killed.
+    let third = Identity::begin(&folders.lock(), "b", "boot-2").unwrap();
+    assert_eq!((third.memory, third.flushed), (Memory::Lost, 0));
+    // One that was stopped before it had settled leaves what the memory is known by.
+    third.settle().unwrap();
+    let fourth = Identity::begin(&folders.lock(), "b", "boot-2").unwrap();
+    fourth.say_flushed().unwrap();
+    assert_eq!(Identity::begin(&folders.lock(), "b", "boot-2").unwrap().memory, Memory::Intact);
+}
+
 #[test]
 fn whatever_process_the_keepers_saw_last_is_told_and_nothing_older() {
     let folders = folders();
@@ -246,9 +271,9 @@ fn damaged_and_newer_identity_files_are_named_and_kept() {
         begin(&good[..at]);
     }
     let text = String::from_utf8(good).unwrap();
-    let told = begin(text.replacen("brick 1 ", "brick 2 ", 1).as_bytes());
+    let told = begin(text.replacen("brick 2 ", "brick 3 ", 1).as_bytes());
     assert!(
-        told.contains("has format 2, but this version of firebrick knows formats up to 1"),
+        told.contains("has format 3, but this version of firebrick knows formats up to 2"),
         "{told}"
     );
 }

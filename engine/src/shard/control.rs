@@ -245,6 +245,10 @@ impl<F: Fabric> Shard<F> {
     /// The loop has ended.
     pub fn ended(&mut self) {
         self.publish();
+        // (Now, because a backup stores what its primary sends until the last turn.)
+        if self.files.has_kept_all(&mut self.store) {
+            self.info.board.core(usize::from(self.store.core())).set_flushed();
+        }
         self.set_state(CoreState::Stopped);
     }
 }

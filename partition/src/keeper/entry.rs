@@ -38,6 +38,9 @@ pub struct Registration {
     /// [`Leases::register`](super::Leases::register) has compared them.
     #[serde(default)]
     pub before: Vec<u64>,
+    /// The process of which everything is on the disk, because it ended as it should; 0: not known.
+    #[serde(default)]
+    pub flushed: u64,
     /// Data cores.
     pub cores: u16,
     /// Memory for replicas.

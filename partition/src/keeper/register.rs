@@ -81,7 +81,7 @@ impl Keepers {
         let mut stopped = Vec::new();
         let partitions: Vec<u32> = self.groups.keys().copied().collect();
         for partition in partitions {
-            let whole = self.is_whole(partition, new);
+            let whole = self.is_whole(partition, old, new);
             let Some(group) = self.groups.get_mut(&partition) else { continue };
             // A member that is a process from before the last one has stopped: it came back without what it had.
             let is_old = |m: &Member| m.brick != id || m.incarnation == old.incarnation;
@@ -112,15 +112,19 @@ impl Keepers {
     }
 
     /// What the brick had of the partition when it was last heard is there.
-    fn is_whole(&self, partition: u32, new: &Registration) -> bool {
+    fn is_whole(&self, partition: u32, old: &Brick, new: &Registration) -> bool {
         let Some(group) = self.groups.get(&partition) else { return false };
         if group.kept.is_empty() {
             return true; // Nothing was ever committed: nothing can be missing.
         }
-        let options = self.tables.get(&group.table).map(|table| table.options);
-        let sync = options.is_some_and(|options| options.durability == Durability::Sync);
+        let durability = self.tables.get(&group.table).map(|table| table.options.durability);
+        let on_disk = match durability {
+            Some(Durability::Sync) => new.disk_intact,
+            Some(Durability::Async { .. }) => new.flushed != 0 && new.flushed == old.incarnation,
+            Some(Durability::Memory) | None => false,
+        };
         // (What a scan finds later, the replica reports before it votes or serves.)
-        new.memory_intact || sync && new.disk_intact
+        new.memory_intact || on_disk
     }
 
     /// Another number of data cores: the brick's partitions take turns on those there are.

@@ -276,6 +276,12 @@ impl Files {
             && store.replicas().iter().all(|r| r.log().is_sick() || r.log().lag_bytes() == 0)
     }
 
+    /// Whatever the replicas that are to be here ever held, the disk has.
+    pub fn has_kept_all(&self, store: &mut Store) -> bool {
+        let all_open = self.opening.is_empty() && self.recovering.is_empty();
+        all_open && self.is_flushed(store) && !store.all().iter().any(|r| r.log().is_sick())
+    }
+
     pub(super) fn count_replicas(store: &mut Store, counts: &mut Counts) {
         let mut sum = Counts::default();
         for stats in store.replicas().iter().map(Replica::stats) {

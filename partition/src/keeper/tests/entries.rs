@@ -151,6 +151,29 @@ fn a_sync_table_counts_the_disk() {
 }
 
 #[test]
+fn an_async_table_counts_the_disk_after_an_orderly_end() {
+    let mut keepers = Keepers::default();
+    join(&mut keepers, 1);
+    join(&mut keepers, 2);
+    let options = TableOptions { durability: Durability::Async { ms: 9 }, ..options(1, 2) };
+    let placement = vec![vec![(1, 100), (2, 200)]];
+    done(&mut keepers, &Entry::CreateTable { name: "t".into(), options, placement });
+    active(&mut keepers);
+    let mut register = |n: u64, flushed| {
+        let old = keepers.brick_of(1000 + n).unwrap().incarnation;
+        let flushed = if flushed { old } else { 7 };
+        let new = Registration { memory_intact: false, flushed, ..process(n, old + 1) };
+        let registration = Box::new(new);
+        let proof = Proof::LeaseEnded;
+        done(&mut keepers, &Entry::Register { registration, replaces: Some(old), proof });
+        now(&keepers)
+    };
+    assert_eq!(register(2, true), (2, vec![1, 2]), "all that it had is on its disk");
+    assert_eq!(register(2, false), (3, vec![1]), "the disk is of another process");
+    assert_eq!(register(1, true), (4, vec![1]), "nor has the last one lost anything");
+}
+
+#[test]
 fn who_was_out_of_the_group_before_leads_only_until_the_new_epoch_began() {
     // A, B, C; C is taken out; A and B die for good before the epoch is active: C has all.
     let mut keepers = group_of(3);
