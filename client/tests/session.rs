@@ -156,8 +156,9 @@ impl World {
             self.brick.restart();
         }
         if self.chance(weather.refuse) {
-            let failures = [Failure::Unavailable, Failure::Busy, Failure::NoSpace];
-            let failure = failures[self.dice(3) as usize];
+            let failures =
+                [Failure::Unavailable, Failure::Busy, Failure::NoSpace, Failure::DiskFailed];
+            let failure = failures[self.dice(4) as usize];
             self.brick.refuse.push(failure);
         }
         self.deliver();

@@ -298,10 +298,10 @@ impl Brick {
         &self.board
     }
 
-    /// Waits until every partition is served. From then on `memory_dir` is this incarnation's. `false`: it was told to
+    /// Waits until every partition that can be served is. From then on `memory_dir` is this incarnation's. `false`: it was told to
     /// stop before.
     pub fn wait_ready(&self) -> Result<bool, BrickError> {
-        while let Err(why) = self.board.ready() {
+        while let Err(why) = self.board.serving() {
             if let Some(what) = self.board.failure() {
                 return Err(BrickError::Core(what));
             }

@@ -123,7 +123,8 @@ figures! {
     corrupt_reads Counter "corrupt_reads_total" "" "Reads that met a damaged record and were refused.";
     memory_full Gauge "memory_full" "" "1 while memory_dir has no room for a segment.";
     partitions Gauge "partitions" "" "Partitions that this core serves.";
-    partitions_sick Gauge "partitions_sick" "" "Partitions that serve nothing, because of a failed flush or damage.";
+    partitions_unserved Gauge "partitions_unserved" "" "Partitions that this core should serve and does not, or not as it should.";
+    partitions_sick Gauge "partitions_sick" "" "Partitions that take no writes, because their disk failed.";
 }
 
 /// What a data core is doing.
@@ -168,8 +169,8 @@ pub struct Published {
     longest_turn_ns: AtomicU64,
     state: AtomicU8,
     settled: AtomicBool,
-    lease_end_ns: AtomicU64,
     flushed: AtomicBool,
+    lease_end_ns: AtomicU64,
     maps_version: AtomicU64,
 }
 
@@ -189,8 +190,8 @@ impl Default for Published {
             longest_turn_ns: AtomicU64::new(0),
             state: AtomicU8::new(CoreState::Starting as u8),
             settled: AtomicBool::new(false),
-            lease_end_ns: AtomicU64::new(0),
             flushed: AtomicBool::new(false),
+            lease_end_ns: AtomicU64::new(0),
             maps_version: AtomicU64::new(0),
         }
     }
@@ -240,7 +241,6 @@ impl Published {
         self.settled.load(Ordering::Acquire)
     }
 
-    /// What the core is doing.
     /// Says that the core has ended, and that the disk has all that its replicas of tables with one have.
     pub fn set_flushed(&self) {
         self.flushed.store(true, Ordering::Release);
@@ -251,6 +251,7 @@ impl Published {
         self.flushed.load(Ordering::Acquire)
     }
 
+    /// What the core is doing.
     pub fn state(&self) -> CoreState {
         let byte = self.state.load(Ordering::Acquire);
         CoreState::ALL[usize::from(byte)]
@@ -350,6 +351,19 @@ impl Board {
 
     /// Whether the brick serves everything that it has; else why not.
     pub fn ready(&self) -> Result<(), String> {
+        self.serving()?;
+        let unserved: u64 = self.cores.iter().map(|core| core.read().partitions_unserved).sum();
+        if unserved == 0 {
+            return Ok(());
+        }
+        // (Why comes a moment later.)
+        let lack = self.lack().filter(|lack| !lack.partitions.is_empty());
+        let some = || format!("{unserved} partitions are not served as they should be");
+        Err(lack.map_or_else(some, |lack| lack.to_string()))
+    }
+
+    /// Whether every data core serves what it can; else why not.
+    pub fn serving(&self) -> Result<(), String> {
         if self.is_stopping() {
             return Err("the brick is stopping".into());
         }
@@ -418,11 +432,17 @@ mod tests {
         board.set_lack(0, lack(vec![]));
         assert_eq!(board.ready(), Err("data core 1 is opening its partitions".into()));
         board.set_lack(1, lack(vec![7, 9]));
-        let waits = "2 partitions (7, 9) wait for room: data_dir has no room";
+        let waits = "2 partitions (7, 9) are not served as they should be: data_dir has no room";
         let why = format!("data core 1 is opening its partitions: {waits}");
         assert_eq!(board.ready(), Err(why));
-        board.set_lack(1, None);
         board.core(1).set_state(CoreState::Serving);
+        assert_eq!(board.ready(), Ok(()), "they went elsewhere");
+        board.core(1).publish(&Counts { partitions_unserved: 2, ..Counts::default() });
+        assert_eq!((board.ready(), board.serving()), (Err(waits.into()), Ok(())));
+        board.set_lack(1, None);
+        assert_eq!(board.ready(), Err("2 partitions are not served as they should be".into()));
+        board.core(1).publish(&Counts::default());
+        assert_eq!(board.ready(), Ok(()));
         board.core(0).took(Taken { version: 1, end_ns: u64::MAX });
         board.core(1).took(Taken { version: 1, end_ns: 50 });
         assert_eq!(board.serves(49), Ok(()));

@@ -314,6 +314,8 @@ firebrick_log::codes! {
         RouteTooNew = 14,
         /// This backup cannot tell just now: the primary can.
         AskPrimary = 15,
+        /// The disk of the partition's only replica failed, or its files cannot be opened: it waits for a person.
+        DiskFailed = 16,
     }
 }
 

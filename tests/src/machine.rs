@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -161,6 +162,20 @@ impl Mount {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// From now on whatever would reach the disk of an ext4 fails.
+    pub fn fail(&self) -> std::io::Result<()> {
+        /// `EXT4_IOC_SHUTDOWN`, and its "flush nothing".
+        const SHUTDOWN: libc::c_ulong = 0x8004_587d;
+        const NO_LOG_FLUSH: u32 = 2;
+        let how = NO_LOG_FLUSH;
+        let folder = File::open(&self.path)?;
+        // SAFETY: the descriptor is open, and the call reads a u32 that lives through it.
+        match unsafe { libc::ioctl(folder.as_raw_fd(), SHUTDOWN, &raw const how) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
-//! Promise: files that cannot be right make the brick refuse to start, by name, and nothing is deleted.
+//! Promise: a partition whose files cannot be right is refused, by the file's name, and nothing is deleted; the others are
+//! served.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use firebrick_tests::brick::{Brick, Options};
 use firebrick_tests::files::{listing, segments};
@@ -14,7 +16,8 @@ fn stopped() -> Brick {
 }
 
 fn filled() -> Brick {
-    let brick = Brick::start(&Options { durability: "sync", ..Options::default() });
+    let config = "partitions = 4\n";
+    let brick = Brick::start(&Options { durability: "sync", config, ..Options::default() });
     let mut resp = brick.connect();
     for number in 0..2000 {
         let (key, value) = (format!("key:{number}"), "v".repeat(200));
@@ -39,27 +42,59 @@ fn kept(folder: &Path) -> Vec<(PathBuf, u64)> {
     listing(folder).into_iter().filter(|(path, _)| holds(path)).collect()
 }
 
-/// The brick must refuse, naming the file, and leave all files as they are.
-fn refuses_naming(mut brick: Brick, file: &Path) {
+/// Waits until the started brick says what it does not serve.
+fn not_ready(brick: &mut Brick) -> String {
+    let begin = Instant::now();
+    loop {
+        assert!(brick.is_running(), "it ended: {}", brick.said());
+        let answer = brick.http_get("/readyz").unwrap_or_default();
+        if answer.starts_with("HTTP/1.1 503") && answer.contains("\r\n\r\npartition ") {
+            return answer;
+        }
+        assert!(!answer.starts_with("HTTP/1.1 200"), "it calls itself whole");
+        assert!(begin.elapsed() < Duration::from_secs(60), "{answer}{}", brick.said());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The brick must refuse the file's partition alone, naming the file, and leave all files as they are.
+fn refuses_naming(mut brick: Brick, file: &Path) -> String {
     let both = |brick: &Brick| {
         let folders = [brick.data_dir(), brick.memory_dir()];
         folders.into_iter().flat_map(kept).collect::<Vec<_>>()
     };
     let before = both(&brick);
     let said_before = brick.said().len();
-    let refused = brick.restart().expect_err("it started on damaged files");
-    assert!(!refused.status.success());
-    let said = &refused.said[said_before..];
+    brick.restart_without_waiting();
+    let told = not_ready(&mut brick);
+    let said = brick.said().split_off(said_before);
     let name = file.file_name().expect("a name").to_string_lossy();
-    assert!(said.contains(&*name), "it does not name {name}: {said}");
-    assert!(!said.contains("panicked"), "{said}");
-    // Locks and the like may appear, and whole partitions may note their new epoch in their manifests
-    // before the brick gives up; nothing may go or shrink.
+    for said in [&said, &told, &brick.cli(&["status"])] {
+        assert!(said.contains(&*name), "it does not name {name}: {said}");
+        assert!(!said.contains("panicked"), "{said}");
+    }
+    let mut resp = brick.connect();
+    assert_eq!(resp.ask("PING"), Value::Simple("PONG".to_owned()));
+    let (mut served, mut refused) = (0, 0);
+    for number in 0..2000 {
+        match resp.ask(&format!("GET key:{number}")) {
+            Value::Error(why) if why.starts_with("MISCONF ") => refused += 1,
+            found => {
+                assert_eq!(found, Value::Bulk("v".repeat(200).into_bytes()), "key:{number}");
+                served += 1;
+            }
+        }
+    }
+    assert!(served > 1200 && refused > 200, "{served} are served, {refused} refused");
+    assert!(brick.stop(libc::SIGTERM).success(), "{}", brick.said());
+    // Locks and the like may appear, and whole partitions may note their new epoch in their manifests;
+    // nothing may go or shrink.
     let after = both(&brick);
     for (path, bytes) in before {
         let is_there = after.iter().any(|(p, b)| *p == path && *b >= bytes);
         assert!(is_there, "{} of {bytes} bytes was deleted or cut", path.display());
     }
+    said
 }
 
 /// The partition's manifest, whatever its exact name.
@@ -130,13 +165,12 @@ fn a_damaged_manifest_is_refused() {
 
 #[test]
 fn a_manifest_of_a_newer_format_is_refused_and_says_so() {
-    let mut brick = stopped();
+    let brick = stopped();
     forget_memory(&brick);
     let manifest = manifest(brick.data_dir());
     make_newer(&manifest);
-    let refused = brick.restart().expect_err("it started on a newer format");
-    assert!(refused.said.contains("newer"), "{}", refused.said);
-    refuses_naming(brick, &manifest);
+    let said = refuses_naming(brick, &manifest);
+    assert!(said.contains("newer"), "{said}");
 }
 
 #[test]
@@ -163,7 +197,9 @@ fn after_the_damage_is_undone_everything_is_there() {
     let manifest = manifest(brick.data_dir());
     let aside = manifest.parent().unwrap().parent().unwrap().parent().unwrap().join("aside");
     std::fs::rename(&manifest, &aside).unwrap();
-    brick.restart().expect_err("it started without a manifest");
+    brick.restart_without_waiting();
+    not_ready(&mut brick);
+    assert!(brick.stop(libc::SIGTERM).success(), "{}", brick.said());
     std::fs::rename(&aside, &manifest).unwrap();
     brick.restart().unwrap_or_else(|refused| panic!("{refused:#?}"));
     let mut resp = brick.connect();

@@ -232,7 +232,7 @@ fn tables_come_and_go_and_a_brick_starts_without_a_free_block() {
     let mut waiting = 0;
     for name in &names {
         if let Err(said) = brick.try_cli(&["table", "create", name]) {
-            let why = "for room and refuse";
+            let why = "not served as";
             assert!(
                 said.contains("is made, but at test, partition") && said.contains(why),
                 "{said}"
@@ -247,7 +247,7 @@ fn tables_come_and_go_and_a_brick_starts_without_a_free_block() {
     }
     assert!(waiting > 0, "seven tables found room on a full disk");
     let status = brick.cli(&["status"]);
-    assert!(status.contains("! test: partition") && status.contains("wait for room"), "{status}");
+    assert!(status.contains("! test: partition") && status.contains("not served as"), "{status}");
     brick.cli(&["table", "drop", "other-0", "--yes"]);
     assert!(brick.is_running(), "a table that there is no room for: {}", brick.said());
     for number in 0..300 {

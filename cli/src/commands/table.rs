@@ -216,8 +216,8 @@ mod tests {
         );
         status["bricks"][1]["lack"] = json!({ "why": "it is full", "partitions": [2, 9] });
         assert_eq!(told(&status, false), Ok(false), "a leads it in a moment");
-        let why = "the table t is made, but at b, partition 2 waits for room and refuses what it is \
-                   asked: it is full; ";
+        let why = "the table t is made, but at b, partition 2 is not served as it should be: it is \
+                   full; ";
         let short = |told| matches!(told, Err(CliError::NoSpace(text)) if text.starts_with(why));
         assert!(short(told(&status, true)), "{:?}", told(&status, true));
         status["bricks"][0]["lack"] = json!({ "why": "it is full", "partitions": [] });

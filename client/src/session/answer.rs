@@ -121,6 +121,8 @@ impl Session {
             Failure::NoSpace if slot.uncertain => {
                 return self.again_later(now_ns, index, failure);
             }
+            // An earlier try may have been applied, and nobody will tell before a person has mended the disk.
+            Failure::DiskFailed if slot.uncertain => Error::InDoubt,
             Failure::InDoubt => return self.handle_in_doubt(now_ns, index, sink),
             Failure::NoTable => {
                 // What this map says of the table is out of date.
@@ -273,6 +275,9 @@ fn error_of(failure: Failure) -> Error {
         Failure::NoTable => Error::NoTable("of that name".into()),
         Failure::Busy => Error::Busy,
         Failure::Malformed => Error::protocol("the brick calls a request malformed"),
+        Failure::DiskFailed => Error::Unavailable(
+            "the disk of its only replica failed, or its files cannot be opened: see status".into(),
+        ),
         Failure::Unavailable
         | Failure::WrongPartition
         | Failure::RouteTooNew

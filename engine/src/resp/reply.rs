@@ -183,6 +183,10 @@ pub fn failure_text(failure: Failure) -> &'static str {
             "ERR Corrupt: the stored record does not match its checksum; \
              the brick's log says which; write the key again or restore it"
         }
+        Failure::DiskFailed => {
+            "MISCONF the disk of the key's only replica failed, or its files cannot be opened; \
+             the brick's log and /readyz say which: repair it and start the brick again"
+        }
         Failure::NoTable => "ERR NoTable: there is no such table; create it first",
         Failure::Busy => "TRYAGAIN too many requests in flight on this core; try again",
         Failure::Malformed => "ERR internal error: the partition did not understand the request",

@@ -33,7 +33,7 @@ impl<F: Fabric> Backend for Front<'_, F> {
     }
 
     fn is_serving(&self) -> bool {
-        self.info.board.ready().is_ok()
+        self.info.board.serving().is_ok()
     }
 
     #[inline]
@@ -261,7 +261,7 @@ const SECTIONS: &[Section] = &[
         );
     }),
     ("Persistence", |info, _, out| {
-        let loading = u8::from(info.board.ready().is_err());
+        let loading = u8::from(info.board.serving().is_err());
         let _ = write!(
             out,
             "loading:{loading}\r\nrdb_bgsave_in_progress:0\r\naof_enabled:1\r\n\

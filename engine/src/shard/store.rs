@@ -1,6 +1,6 @@
 //! The partitions of a data core, and the way to the others: one request in, an answer now or later.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use firebrick_partition::maps::Routes;
@@ -34,8 +34,8 @@ pub struct Store {
     pub resp_table: u32,
     /// Requests are served: everything is recovered and the brick is not stopping.
     pub serving: bool,
-    /// Partitions that are to be here and that there was no room to open.
-    pub roomless: BTreeSet<u32>,
+    /// Partitions that could not be opened: `NoSpace`, or `DiskFailed` when their files are no good.
+    pub unopened: BTreeMap<u32, Failure>,
     /// Until when this core may answer clients, `CLOCK_BOOTTIME`.
     pub lease_end_ns: u64,
     /// The way to the other bricks.
@@ -62,7 +62,7 @@ impl Store {
             routes: Arc::default(),
             resp_table: 0,
             serving: false,
-            roomless: BTreeSet::new(),
+            unopened: BTreeMap::new(),
             lease_end_ns: 0,
             peers,
             mesh,
@@ -258,14 +258,13 @@ impl Store {
 
     /// Why a partition that is not open is not served.
     fn why_absent(&self, partition: u32) -> Failure {
-        match self.routes.partition(partition) {
-            // (Of a backup's partition another brick tells more.)
-            Some(entry) if entry.mine == Some(0) && self.roomless.contains(&partition) => {
-                Failure::NoSpace
-            }
+        let Some(entry) = self.routes.partition(partition) else { return Failure::WrongPartition };
+        match self.unopened.get(&partition).filter(|_| entry.mine == Some(0)) {
+            // (Of a backup's partition another brick tells more, and in a moment of one that has backups.)
+            Some(Failure::DiskFailed) if entry.replicas.members.len() > 1 => Failure::Unavailable,
+            Some(failure) => *failure,
             // Routed here and still being opened: a table that was just made.
-            Some(_) => Failure::Unavailable,
-            None => Failure::WrongPartition,
+            None => Failure::Unavailable,
         }
     }
 

@@ -77,12 +77,12 @@ pub struct Room {
     pub free_bytes: u64,
 }
 
-/// What a brick has no room for, or too few open files.
+/// What a brick has no room for, or too few open files; or whose files failed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lack {
     /// Why, in a sentence that says what to do.
     pub why: String,
-    /// Partitions that wait for it: the brick leads them and cannot begin, or cannot open them.
+    /// Partitions that the brick does not serve for it: it leads them and cannot begin, or cannot open them, or their disk failed.
     pub partitions: Vec<u32>,
 }
 
@@ -96,9 +96,14 @@ impl fmt::Display for Lack {
         let more = if self.partitions.len() > NAMED_MAX { ", ..." } else { "" };
         match self.partitions.len() {
             0 => write!(f, "{}", self.why),
-            1 => write!(f, "partition {} waits for room: {}", named[0], self.why),
+            1 => write!(f, "partition {} is not served as it should be: {}", named[0], self.why),
             n => {
-                write!(f, "{n} partitions ({}{more}) wait for room: {}", named.join(", "), self.why)
+                let named = named.join(", ");
+                write!(
+                    f,
+                    "{n} partitions ({named}{more}) are not served as they should be: {}",
+                    self.why
+                )
             }
         }
     }

@@ -138,6 +138,9 @@ impl Replica {
             State::TakingOver { .. } if canary::is_on(Canary::ServeBeforeTakeOver) => {}
             // Nobody knows when there will be some.
             State::Beginning if self.lacks_room() => return Step::failed(Failure::NoSpace),
+            State::Beginning | State::TakingOver { .. } if self.log.is_sick() => {
+                return Step::failed(self.disk_failed());
+            }
             // In a moment it serves, or the map names another primary.
             State::Beginning | State::TakingOver { .. } | State::Stopped => return Step::Hold,
             State::Recovering | State::Ready => return Step::failed(Failure::Unavailable),

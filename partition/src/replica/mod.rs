@@ -44,7 +44,7 @@ use firebrick_log::{
 
 use crate::index::Index;
 use crate::maps::Leaf;
-use crate::op::{Now, Route, Version};
+use crate::op::{Failure, Now, Route, Version};
 use crate::sessions::{Rebuild, Sessions};
 
 pub use actions::{Action, Actions, Outcome, OwnedAnswer, Report};
@@ -246,12 +246,14 @@ impl Replica {
 
     /// Nothing that this process can do by itself is left before it has its part in the group: as a primary
     /// it serves. A backup, a learner, a replica outside its group or one that lacks something waits for others, and one
-    /// that has no room for its first record for whoever has taken it: the other replicas of a full brick serve.
+    /// that has no room for its first record, or whose disk failed, for whoever gives it some: the other replicas of the
+    /// brick serve.
     pub fn is_settled(&self) -> bool {
         self.state != State::Recovering
             && (self.group.role != group::Role::Primary
                 || self.group.damaged
                 || matches!(self.state, State::Serving | State::Stopped)
+                || self.log.is_sick()
                 || self.lacks_room())
     }
 
@@ -259,6 +261,12 @@ impl Replica {
     /// log is full does not say so: this record may use what is kept for removes.)
     pub fn lacks_room(&self) -> bool {
         self.state == State::Beginning && self.group.no_room != NoRoom::No && !self.log.is_sick()
+    }
+
+    /// What a request is told that the disk, which failed, would have to keep: another member takes over in a moment; without
+    /// one, nobody before the brick is started again.
+    pub fn disk_failed(&self) -> Failure {
+        if self.group.members.len() > 1 { Failure::Unavailable } else { Failure::DiskFailed }
     }
 
     /// The log, to be looked at (pins, statistics).

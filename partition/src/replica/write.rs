@@ -90,7 +90,7 @@ impl Replica {
             return Step::failed(Failure::TooLarge);
         }
         if self.log.is_sick() {
-            return Step::failed(Failure::Unavailable);
+            return Step::failed(self.disk_failed());
         }
         if let Some(numbered) = &request.numbered {
             match self.sessions.check(numbered, now.boot_ns) {

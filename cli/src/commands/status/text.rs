@@ -257,7 +257,7 @@ fn cores_text(name: &str, cores: &[Value]) -> String {
 fn trouble(status: &Value, cores: &[Value]) -> String {
     let mut out = cluster_trouble(status);
     const SIGNS: [(&str, &str); 6] = [
-        ("partitions_sick", "partitions serve nothing: a flush failed or records are damaged"),
+        ("partitions_sick", "partitions take no writes: their disk failed"),
         ("flush_errors", "disk writes failed"),
         ("corrupt_records", "damaged records were found by scans"),
         ("corrupt_reads", "reads met a damaged record"),
@@ -315,7 +315,7 @@ fn cluster_trouble(status: &Value) -> String {
     out
 }
 
-/// Bricks without room, with the partitions that wait for it. While the keepers have no leader, the brick that was asked.
+/// Bricks without room or with failed files, and the partitions that suffer. While the keepers have no leader, the brick that was asked.
 fn short_of_room(status: &Value) -> String {
     let all = items(&status["bricks"]).iter().filter(|brick| !brick["lack"].is_null());
     let mut short: Vec<(String, &Value)> =
@@ -334,15 +334,15 @@ fn short_of_room(status: &Value) -> String {
     out
 }
 
-/// Which partitions wait for room, and why there is none.
+/// Which partitions a brick does not serve as it should, and why.
 pub fn lack_text(lack: &Value) -> String {
     let all: Vec<String> = items(&lack["partitions"]).iter().map(word).collect();
     let more = if all.len() > PARTITIONS_SHOWN { ", ..." } else { "" };
     let shown = all[..all.len().min(PARTITIONS_SHOWN)].join(", ");
     let wait = if all.len() == 1 {
-        format!("partition {shown} waits for room and refuses what it is asked")
+        format!("partition {shown} is not served as it should be")
     } else {
-        format!("partitions {shown}{more} wait for room and refuse what they are asked")
+        format!("partitions {shown}{more} are not served as they should be")
     };
     format!("{wait}: {}", word(&lack["why"]))
 }
@@ -427,7 +427,7 @@ mod tests {
             "! c has not been heard for 9 s\n",
             "! partitions 3 serve nothing",
             "! a takes nothing more: memory is short\n",
-            "! b: partitions 8, 9 wait for room and refuse what they are asked: data_dir is short\n",
+            "! b: partitions 8, 9 are not served as they should be: data_dir is short\n",
             "! 2 of 6 replicas are behind",
             "! partition 9 lost something\n",
         ] {

@@ -3,7 +3,6 @@
 use std::io;
 
 use firebrick_net::{DiskWrite, Fabric, Full, Token};
-use firebrick_partition::Failure;
 use firebrick_partition::log::storage::{Done, Job, StorageError};
 use firebrick_partition::log::{Ask, FlushOp, Outcome, Slice, Written};
 use firebrick_partition::replica::{Action, Replica};
@@ -182,13 +181,14 @@ impl Files {
 
     fn sick(&mut self, store: &mut Store, partition: u32, what: &str) {
         store.counts.flush_errors += 1;
-        self.setup.notices.say(format!(
-            "partition {partition} accepts no writes any more, because its disk failed: {what}; \
-             repair the disk and start the brick again"
-        ));
+        let why = format!("its disk failed: {what}; repair the disk and start the brick again");
+        self.tell_failure(
+            format!("partition {partition} accepts no writes any more, because {why}"),
+            format!("it accepts no writes, because {why}"),
+        );
         // What is prepared may or may not have reached the disk, and nothing will tell any more.
         if let Some(replica) = store.replica(partition) {
-            replica.abandon(None, Failure::Unavailable, &mut self.scratch);
+            replica.abandon(None, replica.disk_failed(), &mut self.scratch);
         }
     }
 

@@ -1,7 +1,11 @@
-//! What there was no room for, or no open file: a lack that others may end without a word, so it is tried again.
+//! What there was no room for, or no open file: a lack that others may end without a word, so it is tried again. And what
+//! is no good: files that cannot be opened, disks that failed. That is for a person, and for the next start: only the
+//! partitions that it concerns are not served.
 
+use firebrick_partition::Failure;
 use firebrick_partition::keeper::Lack;
 use firebrick_partition::log::storage::{Job, StorageError};
+use firebrick_partition::maps::RouteEntry;
 use firebrick_partition::replica::{Action, REPORT_NS, Replica, Report};
 
 use super::{Files, Store, is_over};
@@ -22,7 +26,7 @@ struct Unopened {
 /// See the module's text. Spares have times of their own.
 #[derive(Debug, Default)]
 pub(super) struct Lacks {
-    /// Partitions whose files could not be opened for it; they count as being opened.
+    /// Partitions whose files could not be opened; they count as being opened.
     opening: Vec<Unopened>,
     /// When to say next of them which have stopped.
     report_at: u64,
@@ -31,6 +35,22 @@ pub(super) struct Lacks {
     told_ns: Option<u64>,
     /// The last of them, in a sentence.
     why: String,
+    /// The first thing that is no good, likewise.
+    failure: String,
+}
+
+impl Lacks {
+    /// How many partitions could not be opened.
+    pub fn unopened(&self) -> usize {
+        self.opening.len()
+    }
+
+    /// The routes have changed: some of them may be of no use here any more.
+    pub fn look(&mut self, now_ns: u64) {
+        if !self.opening.is_empty() {
+            self.at_ns.get_or_insert(now_ns);
+        }
+    }
 }
 
 impl Files {
@@ -41,9 +61,24 @@ impl Files {
 
     /// The partition was not opened for it.
     pub(super) fn lacks_partition(&mut self, store: &mut Store, id: u32, error: &StorageError) {
-        store.roomless.insert(id);
         self.lacks.opening.push(Unopened { partition: id, stopped_in: 0 });
-        self.lacks(store, error);
+        if error.is_no_space() {
+            store.unopened.insert(id, Failure::NoSpace);
+            return self.lacks(store, error);
+        }
+        store.unopened.insert(id, Failure::DiskFailed);
+        self.tell_failure(
+            format!("partition {id} is not served until the brick is started again: {error}"),
+            error.to_string(),
+        );
+    }
+
+    /// What a person has to mend: in a notice, and why as long as it lasts.
+    pub(super) fn tell_failure(&mut self, notice: String, why: String) {
+        self.setup.notices.say(notice);
+        if self.lacks.failure.is_empty() {
+            self.lacks.failure = why;
+        }
     }
 
     /// Not each time: under load a full disk has room for a segment now and then.
@@ -56,14 +91,23 @@ impl Files {
         }
     }
 
-    /// What there is no room for now.
+    /// How many partitions should be served here and are not, or not as they should be.
+    pub(super) fn unserved(store: &Store) -> u64 {
+        let here = |id: &&u32| store.routes.partition(**id).is_some_and(|entry| entry.here);
+        (waiting(store).count() + store.unopened.keys().filter(here).count()) as u64
+    }
+
+    /// What there is no room for now, and what is no good.
     pub fn lack(&self, store: &Store) -> Option<Lack> {
-        let waiting = store.all().iter().filter(|r| r.lacks_room()).map(Replica::partition);
-        let mut partitions: Vec<u32> = waiting.chain(store.roomless.iter().copied()).collect();
+        let unopened = store.unopened.keys().copied();
+        let mut partitions: Vec<u32> = waiting(store).chain(unopened).collect();
         partitions.sort_unstable();
+        let failed = store.unopened.values().any(|why| *why == Failure::DiskFailed)
+            || store.all().iter().any(|r| r.log().is_sick());
         let refused = self.pools.refusal();
         let why = match refused {
-            Some(why) if store.roomless.is_empty() => why,
+            _ if failed => &self.lacks.failure,
+            Some(why) if store.unopened.is_empty() => why,
             None if partitions.is_empty() => return None,
             _ => &self.lacks.why,
         };
@@ -84,9 +128,17 @@ impl Files {
             if entry.replicas.asks_to_stop(me.brick, me.incarnation) {
                 unopened.stopped_in = epoch;
             }
-            if unopened.stopped_in == epoch {
+            // Nobody waits for the vote of a learner, so nobody else would say that it will never be whole. (What a member
+            // has counts until the others go on without it: it may be whole when its files have been put back.)
+            let failed = store.unopened.get(&partition) == Some(&Failure::DiskFailed);
+            let learns = entry.replicas.learners.iter().any(|m| m.brick == me.brick);
+            let reports = [
+                (failed && learns).then_some(Report::Damaged { partition, epoch }),
+                (unopened.stopped_in == epoch).then_some(Report::Stopped { partition, epoch }),
+            ];
+            for report in reports.into_iter().flatten() {
                 self.lacks.report_at = now_ns + REPORT_NS;
-                store.actions.list.push(Action::Report(Report::Stopped { partition, epoch }));
+                store.actions.list.push(Action::Report(report));
             }
         }
     }
@@ -101,14 +153,21 @@ impl Files {
         for unopened in std::mem::take(&mut self.lacks.opening) {
             let partition = unopened.partition;
             let entry = routes.partition(partition);
-            if entry.is_some_and(|entry| entry.here && entry.route.epoch == unopened.stopped_in) {
+            // Bad files are opened by no later try, and stay for whoever mends them as long as there is the table.
+            let failed = store.unopened.get(&partition) == Some(&Failure::DiskFailed);
+            let stays = |entry: &RouteEntry| {
+                failed || entry.here && entry.route.epoch == unopened.stopped_in
+            };
+            if entry.is_some_and(stays) {
                 self.lacks.opening.push(unopened);
-                self.lacks.at_ns = Some(store.now.boot_ns + AGAIN_NS);
+                if !failed {
+                    self.lacks.at_ns = Some(store.now.boot_ns + AGAIN_NS);
+                }
                 continue;
             }
             self.opening.retain(|&id| id != partition);
             if !entry.is_some_and(|entry| entry.here && entry.core == core) {
-                store.roomless.remove(&partition);
+                store.unopened.remove(&partition);
             }
             if entry.is_none_or(|entry| is_over(&routes, entry)) {
                 // Dropped meanwhile, or given to another brick.
@@ -119,4 +178,10 @@ impl Files {
         self.open_new(store);
         store.replicas().iter_mut().for_each(Replica::room_again);
     }
+}
+
+/// Replicas that are open, and cannot begin or go on.
+fn waiting(store: &Store) -> impl Iterator<Item = u32> {
+    let waits = |r: &&Replica| r.lacks_room() || r.log().is_sick();
+    store.all().iter().filter(waits).map(Replica::partition)
 }

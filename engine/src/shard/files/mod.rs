@@ -116,7 +116,7 @@ pub struct Files {
     again: bool,
     /// A person knows that data_dir takes no direct writes.
     buffered_told: bool,
-    /// Why this core cannot serve.
+    /// Why this core cannot serve at all.
     pub failed: Option<String>,
 }
 
@@ -155,12 +155,15 @@ impl Files {
         }
     }
 
-    /// Every partition is open, recovered, and has its part in its group.
+    /// Every partition is open, recovered, and has its part in its group; but for those that cannot be opened, which others
+    /// are not to wait for.
     pub fn is_open(&self, store: &mut Store) -> bool {
-        self.opening.is_empty()
-            && self.recovering.is_empty()
-            && self.failed.is_none()
-            && Self::have_parts(store)
+        self.has_opened() && self.failed.is_none() && Self::have_parts(store)
+    }
+
+    /// Everything that can be opened is, and scanned.
+    fn has_opened(&self) -> bool {
+        self.recovering.is_empty() && self.opening.len() == self.lacks.unopened()
     }
 
     /// A map that names an earlier process of this brick is going to be replaced by one that names this one.
@@ -302,6 +305,7 @@ impl Files {
     pub fn count(&mut self, store: &mut Store) {
         let mut counts = std::mem::take(&mut store.counts);
         Self::count_replicas(store, &mut counts);
+        counts.partitions_unserved = Self::unserved(store);
         counts.copy_pace = self.pace.bytes_per_second();
         counts.peer_full = store.peers.full;
         self.pools.count(&mut counts);

@@ -40,6 +40,7 @@ impl Files {
     /// same again would change nothing.
     pub fn take_routes<F: Fabric>(&mut self, fabric: &mut F, store: &mut Store, before: u64) {
         self.open_new(store);
+        self.lacks.look(store.now.boot_ns);
         let routes = Arc::clone(&store.routes);
         let (now, me) = (store.now, store.peers.me);
         let ids: Vec<u32> = store.replicas().iter().map(Replica::partition).collect();
@@ -120,21 +121,14 @@ impl Files {
         result: Result<Box<Opened>, StorageError>,
     ) {
         let opened = match result {
-            Err(error) if error.is_no_space() => {
+            Ok(opened) => opened,
+            Err(error) => {
                 self.lacks_partition(store, partition, &error);
                 return;
             }
-            result => result,
         };
         self.opening.retain(|&id| id != partition);
-        store.roomless.remove(&partition);
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                self.failed.get_or_insert(error.to_string());
-                return;
-            }
-        };
+        store.unopened.remove(&partition);
         for note in &opened.notes {
             self.setup.notices.say(note.as_str());
         }
@@ -186,7 +180,7 @@ impl Files {
         self.poll_one(fabric, store, partition);
         if !self.started {
             store.counts.recovery_ns = store.now.boot_ns.saturating_sub(self.opened_at_ns);
-            self.started = self.opening.is_empty() && self.recovering.is_empty();
+            self.started = self.has_opened();
         }
     }
 

@@ -1,6 +1,7 @@
 //! The shard on the fake fabric: virtual time, seeded schedules, real files.
 
 mod catalog;
+mod failed;
 mod native;
 mod native_client;
 mod random;

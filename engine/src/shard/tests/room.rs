@@ -112,7 +112,7 @@ fn unopened() -> (Rig, u32) {
 }
 
 /// The newest lack that the core told of since it was asked last; `None`: that it is over.
-fn told_lack(rig: &mut Rig) -> Option<Lack> {
+pub(super) fn told_lack(rig: &mut Rig) -> Option<Lack> {
     let told = std::iter::from_fn(|| rig.queue.take()).filter_map(|request| match request {
         ControlRequest::Lack { lack, .. } => Some(lack),
         _ => None,
@@ -120,22 +120,25 @@ fn told_lack(rig: &mut Rig) -> Option<Lack> {
     told.last().expect("it told of a change")
 }
 
-/// Gives the core maps in which the table's only partition has another group.
-fn change_group(rig: &mut Rig, change: impl Fn(&mut Replicas)) {
+/// Gives every core maps in which the table's first partition has another group.
+pub(super) fn change_group(rig: &mut Rig, table: &str, change: impl Fn(&mut Replicas)) {
     let mut maps = rig.catalog.maps();
-    let table = maps.tables.iter_mut().find(|table| table.name == "t").unwrap();
+    let table = maps.tables.iter_mut().find(|found| found.name == table).unwrap();
     let (partition, group) = table.groups.iter().next().unwrap();
     let mut group = group.clone();
     change(&mut group);
     table.groups.set(partition, group);
     maps.version = rig.cores[0].shard.store.routes.version() + 1;
-    rig.tell(0, FromControl::Routes(Arc::new(Routes::new(&maps, BRICK).unwrap())));
+    let routes = Arc::new(Routes::new(&maps, BRICK).unwrap());
+    for core in 0..rig.cores.len() {
+        rig.tell(core, FromControl::Routes(Arc::clone(&routes)));
+    }
 }
 
 #[test]
 fn a_partition_that_left_before_it_could_be_opened_is_no_lack_any_more() {
     let (mut rig, _) = unopened();
-    change_group(&mut rig, |group| {
+    change_group(&mut rig, "t", |group| {
         group.epoch += 1;
         group.members = vec![Member { brick: 2, core: 0, incarnation: 1 }];
     });
@@ -155,21 +158,21 @@ fn a_partition_that_cannot_be_opened_stops_when_it_is_asked_to() {
         let stopped = Report::Stopped { partition, epoch };
         said.filter(|said| matches!(said, ControlRequest::Report(r) if *r == stopped)).count()
     };
-    change_group(&mut rig, |group| {
+    change_group(&mut rig, "t", |group| {
         group.members[0].incarnation += 1;
         group.intent = intent;
     });
     rig.run_for(300_000_000);
     assert_eq!(stops(&mut rig, epoch), 0, "another process is asked");
-    change_group(&mut rig, |group| (group.intent, group.active) = (intent, 0));
+    change_group(&mut rig, "t", |group| (group.intent, group.active) = (intent, 0));
     rig.run_for(1_000_000_000);
     let told = stops(&mut rig, epoch);
     assert!((8..=10).contains(&told), "{told} times");
     rig.no_room_to_open = false;
-    change_group(&mut rig, |_| {});
+    change_group(&mut rig, "t", |_| {});
     rig.run_for(1_000_000_000);
     assert!(!rig.cores[0].shard.store.has(partition), "it said that it does not begin this epoch");
-    change_group(&mut rig, |group| (group.epoch, group.active) = (epoch + 1, epoch + 1));
+    change_group(&mut rig, "t", |group| (group.epoch, group.active) = (epoch + 1, epoch + 1));
     rig.run_for(1_000_000_000);
     assert!(rig.cores[0].shard.store.at(partition).is_some_and(Replica::is_serving));
     stops(&mut rig, epoch);

@@ -82,7 +82,7 @@ fn movable(scene: &Scene<'_>, work: &Work<'_>, full: &Brick, empty: &Brick) -> O
         is_calm(scene, *partition, group)
             && crowding(scene.keepers, &after) <= crowding(scene.keepers, &bricks)
             && work.can_give(scene, group)
-            && work.can_take(scene, group, empty)
+            && work.can_take(scene, (*partition, group), empty)
     };
     let groups = scene.keepers.groups().filter(fits);
     groups.map(|(partition, _)| partition).max_by_key(|p| (score(empty, *p), std::cmp::Reverse(*p)))

@@ -143,11 +143,15 @@ impl<'a> Work<'a> {
     }
 
     /// Bricks that may get the partition now.
-    pub(super) fn candidates(&self, scene: &Scene<'_>, group: &Group) -> Vec<&'a Brick> {
+    pub(super) fn candidates(
+        &self,
+        scene: &Scene<'_>,
+        (partition, group): (u32, &Group),
+    ) -> Vec<&'a Brick> {
         if !self.can_give(scene, group) {
             return Vec::new();
         }
-        let fine = |brick: &&&Brick| self.can_take(scene, group, brick);
+        let fine = |brick: &&&Brick| self.can_take(scene, (partition, group), brick);
         self.usable.iter().filter(fine).copied().collect()
     }
 
@@ -158,11 +162,20 @@ impl<'a> Work<'a> {
     }
 
     /// A usable brick may be copied to.
-    pub(super) fn can_take(&self, scene: &Scene<'_>, group: &Group, brick: &Brick) -> bool {
+    pub(super) fn can_take(
+        &self,
+        scene: &Scene<'_>,
+        (partition, group): (u32, &Group),
+        brick: &Brick,
+    ) -> bool {
         let (id, most) = (brick.id, scene.keepers.settings.copies_per_brick_max);
         let mut members = group.replicas.members.iter();
-        // (One that was a member may have the room already.)
-        let has_room = group.former.contains(&id) || scene.leases.lack(id).is_none();
+        // (One that was a member may have the room already, unless it says otherwise.)
+        let former = group.former.contains(&id);
+        let has_room = scene
+            .leases
+            .lack(id)
+            .is_none_or(|lack| former && !lack.partitions.contains(&partition));
         has_room
             && members.all(|m| m.brick != id && scene.may_copy(m.brick, id))
             && self.copies_to.get(&id).is_none_or(|copies| *copies < most)
@@ -239,7 +252,7 @@ fn learner(scene: &mut Scene<'_>, partition: u32, group: &Group) {
 /// A group lacks a replica: those that had one first, others after a while.
 fn fill<'a>(scene: &mut Scene<'a>, work: &mut Work<'a>, partition: u32, group: &Group) {
     let since = *scene.memory.short.entry(partition).or_insert(scene.now);
-    let candidates = work.candidates(scene, group);
+    let candidates = work.candidates(scene, (partition, group));
     let back = candidates.iter().find(|b| group.former.contains(&b.id)).copied();
     let wished = |brick: &&&Brick| matches!(group.wish, Some(Wish::Move { from, to }) if to == brick.id && scene.is_draining(from));
     let back = candidates.iter().find(wished).copied().or(back);
@@ -325,7 +338,7 @@ fn spread<'a>(scene: &mut Scene<'a>, work: &mut Work<'a>, partition: u32, group:
     if crowded <= *work.crowded.entry(bricks.len()).or_insert_with(least) {
         return;
     }
-    let candidates = work.candidates(scene, group);
+    let candidates = work.candidates(scene, (partition, group));
     // The group without one of its members and with the best other.
     let mut best: Option<((u32, u32), &Brick)> = None;
     for out in &bricks {

@@ -93,7 +93,7 @@ fn go<'a>(
     if let Some(why) = unfit(scene, group, to) {
         return Step::Blocked(why);
     }
-    let candidates = work.candidates(scene, group);
+    let candidates = work.candidates(scene, (partition, group));
     if let Some(brick) = candidates.into_iter().find(|brick| brick.id == to) {
         work.moves += 1;
         work.begin(group, to);
@@ -142,7 +142,7 @@ fn unfit(scene: &Scene<'_>, group: &Group, to: u32) -> Option<String> {
         return Some(format!("bricks \"{name}\" and \"{other}\" do not reach each other"));
     }
     if let Some(lack) = scene.leases.lack(to) {
-        return Some(format!("brick \"{name}\" is full: {}", lack.why));
+        return Some(format!("brick \"{name}\" takes nothing more: {}", lack.why));
     }
     let load = scene.keepers.brick_loads().get(&to).copied().unwrap_or(0);
     let new = group.replicas.position(to).is_none();

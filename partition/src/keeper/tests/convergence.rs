@@ -227,3 +227,39 @@ fn a_primary_without_room_to_begin_gives_way_to_a_backup() {
     assert_eq!(world.applied.iter().find(given), None);
     world.converge();
 }
+
+/// The bad files of a replica that was there before would let its group change for ever.
+#[test]
+fn a_former_member_that_cannot_open_the_partition_is_not_copied_to() {
+    let mut world = World::new(3);
+    assert!(world.create("t", options(4, 2)));
+    world.converge();
+    let id = world.machines[1].id.unwrap();
+    let mine = |world: &World| -> Vec<u32> {
+        let has = |group: &Group| group.replicas.position(id).is_some();
+        world.keepers.groups().filter(|(_, group)| has(group)).map(|(id, _)| id).collect()
+    };
+    let had = mine(&world);
+    world.crash(1, false);
+    world.run(2_000);
+    assert_eq!(mine(&world), Vec::<u32>::new());
+    world.slow.extend(had.iter().copied());
+    world.start(1);
+    world.run(1_000);
+    let bad = had[0];
+    let group = world.keepers.group(bad).unwrap();
+    assert!(group.replicas.learners.iter().any(|m| m.brick == id), "{group:?}");
+    world.machines[1].lack = Some(Lack { why: "p7 is no good".into(), partitions: vec![bad] });
+    world.run(300);
+    let epoch = world.keepers.group(bad).unwrap().replicas.epoch;
+    assert!(world.propose(&Entry::DropLearner { partition: bad, epoch, brick: id }));
+    world.applied.clear();
+    world.run(5_000);
+    let given = |entry: &&Entry| matches!(entry, Entry::NameLearner { partition, brick, .. } if (*partition, *brick) == (bad, id));
+    assert_eq!(world.applied.iter().find(given), None);
+    let others = had[1..].iter().filter(|p| {
+        let group = world.keepers.group(**p).unwrap();
+        group.replicas.learners.iter().any(|m| m.brick == id)
+    });
+    assert_eq!(others.count(), had.len() - 1, "its other partitions are none the worse");
+}

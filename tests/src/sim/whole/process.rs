@@ -315,9 +315,9 @@ impl Process {
         all.into_iter().find(|replica| replica.partition() == partition)
     }
 
-    /// Everything that it has is served.
+    /// Everything that it can serve is served.
     pub fn is_ready(&self) -> bool {
-        !self.cores.is_empty() && self.board.ready().is_ok()
+        !self.cores.is_empty() && self.board.serving().is_ok()
     }
 
     /// What its cores have counted that a run should have seen.
