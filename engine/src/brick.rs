@@ -251,13 +251,12 @@ impl Brick {
         let who = (started.cluster, started.brick);
         let info = Arc::new(Info::new(&plan, &identity, who, resp, &board, notices.clone()));
         let files = files_setup(&plan, incarnation(&identity, &boot), &info);
-        let routes = &started.routes;
         let parts =
             waiting.into_iter().zip(Mesh::connect(plan.cores.len())).zip(desks).zip(controls);
         let begin = |(((core, mesh), desk), control): (((Waiting, _), _), _)| {
             core.begin(Rest {
                 mesh,
-                routes: Arc::clone(routes),
+                routes: Arc::clone(&started.routes),
                 files: files.clone(),
                 desk,
                 control,

@@ -350,7 +350,7 @@ impl Board {
     }
 
     /// Whether the brick serves everything that it has; else why not.
-    pub fn ready(&self) -> Result<(), String> {
+    pub fn serves_all(&self) -> Result<(), String> {
         self.serving()?;
         let unserved: u64 = self.cores.iter().map(|core| core.read().partitions_unserved).sum();
         if unserved == 0 {
@@ -378,9 +378,9 @@ impl Board {
         Ok(())
     }
 
-    /// As [`Board::ready`], and every core has a lease: without one it answers nothing.
-    pub fn serves(&self, now_ns: u64) -> Result<(), String> {
-        self.ready()?;
+    /// As [`Board::serves_all`], and every core has a lease: without one it answers nothing.
+    pub fn ready(&self, now_ns: u64) -> Result<(), String> {
+        self.serves_all()?;
         match self.cores.iter().position(|core| core.taken().end_ns <= now_ns) {
             None => Ok(()),
             Some(core) => Err(format!(
@@ -422,34 +422,34 @@ mod tests {
     fn a_brick_is_ready_when_every_core_serves_and_until_it_stops() {
         let board = Board::new(2);
         board.core(0).set_state(CoreState::Serving);
-        assert_eq!(board.ready(), Err("data core 1 is starting".into()));
+        assert_eq!(board.serves_all(), Err("data core 1 is starting".into()));
         board.core(1).set_state(CoreState::Opening);
-        assert_eq!(board.ready(), Err("data core 1 is opening its partitions".into()));
+        assert_eq!(board.serves_all(), Err("data core 1 is opening its partitions".into()));
         board.core(1).set_state(CoreState::Serving);
-        assert_eq!(board.ready(), Ok(()));
+        assert_eq!(board.serves_all(), Ok(()));
         board.core(1).set_state(CoreState::Opening);
         let lack = |partitions| Some(Lack { why: "data_dir has no room".into(), partitions });
         board.set_lack(0, lack(vec![]));
-        assert_eq!(board.ready(), Err("data core 1 is opening its partitions".into()));
+        assert_eq!(board.serves_all(), Err("data core 1 is opening its partitions".into()));
         board.set_lack(1, lack(vec![7, 9]));
         let waits = "2 partitions (7, 9) are not served as they should be: data_dir has no room";
         let why = format!("data core 1 is opening its partitions: {waits}");
-        assert_eq!(board.ready(), Err(why));
+        assert_eq!(board.serves_all(), Err(why));
         board.core(1).set_state(CoreState::Serving);
-        assert_eq!(board.ready(), Ok(()), "they went elsewhere");
+        assert_eq!(board.serves_all(), Ok(()), "they went elsewhere");
         board.core(1).publish(&Counts { partitions_unserved: 2, ..Counts::default() });
-        assert_eq!((board.ready(), board.serving()), (Err(waits.into()), Ok(())));
+        assert_eq!((board.serves_all(), board.serving()), (Err(waits.into()), Ok(())));
         board.set_lack(1, None);
-        assert_eq!(board.ready(), Err("2 partitions are not served as they should be".into()));
+        assert_eq!(board.serves_all(), Err("2 partitions are not served as they should be".into()));
         board.core(1).publish(&Counts::default());
-        assert_eq!(board.ready(), Ok(()));
+        assert_eq!(board.serves_all(), Ok(()));
         board.core(0).took(Taken { version: 1, end_ns: u64::MAX });
         board.core(1).took(Taken { version: 1, end_ns: 50 });
-        assert_eq!(board.serves(49), Ok(()));
-        let told = board.serves(50).unwrap_err();
+        assert_eq!(board.ready(49), Ok(()));
+        let told = board.ready(50).unwrap_err();
         assert!(told.starts_with("data core 1 has no lease"), "{told}");
         assert!(board.begin_stop() && !board.begin_stop());
-        assert_eq!(board.ready(), Err("the brick is stopping".into()));
+        assert_eq!(board.serves_all(), Err("the brick is stopping".into()));
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) fn text(shared: &Shared) -> String {
         "gauge",
         "1 while the brick serves everything that it has, and has a lease.",
     );
-    line!(out, "firebrick_ready {}", u8::from(board.serves(boot_ns()).is_ok()));
+    line!(out, "firebrick_ready {}", u8::from(board.ready(boot_ns()).is_ok()));
     head(&mut out, "firebrick_tables", "gauge", "Tables.");
     line!(out, "firebrick_tables {}", shared.newest_routes().tables().len());
     head(&mut out, "process_start_time_seconds", "gauge", "When the brick was started, Unix time.");

@@ -62,7 +62,7 @@ pub(super) async fn serve(shared: Arc<Shared>, mut asked: mpsc::Receiver<Waits>)
 
 fn own(shared: &Shared) -> Value {
     let board = &shared.board;
-    let ready = board.serves(boot_ns());
+    let ready = board.ready(boot_ns());
     let routes = shared.newest_routes();
     let cores: Vec<Value> = board
         .cores()

@@ -59,7 +59,7 @@ impl BrickLock {
 
     /// When data_dir's lock file was made, where the file system tells: Unix nanoseconds. That of a copy is another.
     pub fn born_ns(&self) -> Option<u64> {
-        let born = self.data.metadata().and_then(|meta| meta.created()).ok()?;
+        let born = self.data.file.metadata().and_then(|meta| meta.created()).ok()?;
         born.duration_since(UNIX_EPOCH).ok()?.as_nanos().try_into().ok()
     }
 

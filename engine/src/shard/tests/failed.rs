@@ -52,7 +52,7 @@ fn only_the_partition_whose_files_are_no_good_is_not_served() {
     let lack = told_lack(&mut rig).unwrap();
     assert_eq!(lack.partitions, [1]);
     assert!(lack.why.contains("p1/manifest"), "{lack}");
-    assert!(rig.board.ready().is_err() && rig.board.serving().is_ok());
+    assert!(rig.board.serves_all().is_err() && rig.board.serving().is_ok());
     let said: Vec<String> = rig.heard.try_iter().collect();
     assert!(said.iter().any(|s| s.contains("partition 1 is not served")), "{said:?}");
     let (served, refused) = find_all(&mut rig, Op::Get, "value v");
@@ -88,7 +88,7 @@ fn a_learner_whose_files_are_no_good_says_so() {
         (group.epoch, group.active, group.members) = (9, 9, vec![other]);
     });
     rig.run_for(1_000_000_000);
-    assert_eq!((told(&mut rig), rig.board.ready()), (0, Ok(())));
+    assert_eq!((told(&mut rig), rig.board.serves_all()), (0, Ok(())));
     assert!(rig.dir.path().join("data/p1").exists());
 }
 

@@ -147,11 +147,15 @@ fn commands_that_fill_a_core_are_served_one_after_another() {
     rig.pace.turn_ns = 1_000_000;
     let echo = command(&[b"ECHO", &vec![b'e'; 7 << 20]]);
     let (most, end) = echo.split_at(echo.len() - 10);
-    clients.iter().for_each(|(_, peer)| peer.feed(rig.now, most));
+    for (_, peer) in &clients {
+        peer.feed(rig.now, most);
+    }
     rig.run_for(10_000_000);
     let bytes = rig.cores[0].shard.burden.bytes;
     assert!(bytes >= CORE_BYTES_MAX, "all of them have {bytes} bytes waiting");
-    clients.iter().for_each(|(_, peer)| peer.feed(rig.now, end));
+    for (_, peer) in &clients {
+        peer.feed(rig.now, end);
+    }
     let mut due = vec![b"$7340032\r\n\r\n".len() + (7 << 20); clients.len()];
     rig.run_until(5_000_000_000, |rig| {
         for ((_, peer), due) in clients.iter().zip(&mut due) {
