@@ -298,7 +298,10 @@ impl Office {
             Ask::TableCreate { name, durability, partitions, replicas } => {
                 self.create_table(name, durability, partitions, replicas)?
             }
-            Ask::TableDrop { name } => Admin::DropTable { name },
+            Ask::TableDrop { name } => {
+                let id = self.shared.newest_routes().table_named(&name).map(|table| table.id);
+                Admin::DropTable { name, id }
+            }
             Ask::BrickDrain { brick, on, fewer_replicas } => {
                 Admin::Drain { brick, on, fewer_replicas }
             }

@@ -120,11 +120,25 @@ impl Finder {
         not_now(said)
     }
 
-    /// Asks the doubted one as well: when it answers, it is in reach again. Of heartbeats, which may come twice.
+    /// Asks the doubted one as well: when it answers, it is in reach again. When it does not, another one may lead by now.
+    /// Of heartbeats, which may come twice.
     fn look_again(&self, at: &str, ask: &Ask, within: Duration) {
         let (finder, at, question) = (self.clone(), at.to_owned(), (true, ask.clone()));
         tokio::spawn(async move {
-            if finder.links.ask(&at, 0, Lane::Asks, question, &[], within).await.is_ok() {
+            let ask = async |at: &str| {
+                finder.links.ask(at, 0, Lane::Asks, question.clone(), &[], within).await
+            };
+            let is_over = ask(&at).await.is_ok() || {
+                let front = finder.known().places.front().cloned();
+                match front.filter(|front| *front != at) {
+                    Some(front) => match ask(&front).await {
+                        Ok(Answer::NotLeader { leader }) => leader.is_some_and(|now| now != at),
+                        answer => answer.is_ok(),
+                    },
+                    None => false,
+                }
+            };
+            if is_over {
                 finder.known().doubted.take_if(|doubted| *doubted == at);
             }
         });

@@ -178,7 +178,7 @@ impl Node {
         let is_there = match admin {
             Admin::CreateTable { name, .. } if table(name) => return Why::Exists,
             Admin::CreateTable { .. } | Admin::Forgotten { .. } | Admin::Settings(_) => true,
-            Admin::DropTable { name } => table(name),
+            Admin::DropTable { name, id } => is_it(&state.keepers, name, *id),
             Admin::Drain { brick: name, .. } | Admin::RemoveBrick { brick: name } => brick(name),
             Admin::Move { partition, from, to } => group(*partition) && brick(from) && brick(to),
             Admin::HandOver { partition, to } => group(*partition) && brick(to),
@@ -243,7 +243,12 @@ impl Node {
             Admin::CreateTable { name, options, per_core, exact } => {
                 self.new_table(name, options, per_core, exact).await?
             }
-            Admin::DropTable { name } => Entry::DropTable { name },
+            Admin::DropTable { name, id } => {
+                if !is_it(&self.shown.lock().keepers, &name, id) {
+                    return Err(format!("there is no table \"{name}\" any more"));
+                }
+                Entry::DropTable { name }
+            }
             Admin::Forgotten { brick, partitions } => Entry::Forgotten { brick, partitions },
             Admin::Drain { brick, on, fewer_replicas } => {
                 let brick = id(&brick)?;
@@ -285,7 +290,7 @@ impl Node {
                 "brick \"{name}\" is not there: start it first, or name another one"
             ));
         }
-        if let Some(lack) = leases.lack(to) {
+        if let Some(lack) = leases.lack(to).filter(|lack| lack.full) {
             return Err(format!("brick \"{name}\" is full, so it is given nothing: {}", lack.why));
         }
         let primary = keepers.group(partition).and_then(|group| group.replicas.primary());
@@ -303,6 +308,11 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// The table of that name is the one that is meant.
+fn is_it(keepers: &Keepers, name: &str, id: Option<u32>) -> bool {
+    keepers.table_named(name).is_some_and(|table| id.is_none_or(|id| id == table.id))
 }
 
 fn brick_id(keepers: &Keepers, name: &str) -> Result<u32, String> {

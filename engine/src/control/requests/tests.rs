@@ -63,8 +63,9 @@ async fn what_was_done_by_a_try_that_got_no_answer_is_answered_behind_its_maps()
     let at = listener.local_addr().unwrap();
     let serving = tokio::spawn(serve(listener, Arc::clone(&keeper)));
     let (change, version) = change(at);
-    let asking =
-        tokio::spawn(async move { change.perform(Admin::DropTable { name: "t".into() }).await });
+    let asking = tokio::spawn(async move {
+        change.perform(Admin::DropTable { name: "t".into(), id: None }).await
+    });
     keeper.came.notified().await;
     serving.abort();
     let _ = serving.await;

@@ -204,6 +204,8 @@ impl Conn {
     async fn open(at: &str, hello: Hello) -> io::Result<Self> {
         let stream = TcpStream::connect(at).await?;
         stream.set_nodelay(true)?;
+        // What was asked and given up is not to be delivered later, when it was asked again elsewhere.
+        stream.set_zero_linger()?;
         let (from, mut to) = stream.into_split();
         let mut from = BufReader::new(from);
         frame::write_preamble(&mut to).await?;

@@ -88,6 +88,8 @@ pub(crate) enum Admin {
     DropTable {
         /// Its name.
         name: String,
+        /// Its number, as far as whoever asks knows: an ask that comes late drops no other one of the name.
+        id: Option<u32>,
     },
     /// The files of dropped partitions are gone from a brick.
     Forgotten {

@@ -112,7 +112,7 @@ async fn bricks_that_are_no_keepers_are_passed_over_at_once() {
 #[tokio::test]
 async fn a_change_that_was_passed_on_and_got_no_answer_is_in_doubt() {
     for (ask, expected) in [
-        (Ask::Admin(Admin::DropTable { name: "t".into() }), true),
+        (Ask::Admin(Admin::DropTable { name: "t".into(), id: None }), true),
         (Ask::Heartbeat(Heartbeat::default()), false),
     ] {
         let came = Arc::new(Notify::new());

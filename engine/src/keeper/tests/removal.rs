@@ -43,7 +43,11 @@ fn a_keeper_is_not_removed_before_another_one_votes_in_its_place() {
     other.end();
     b.unreachable = false;
     let other = b.start(&[]);
-    until("the removal", || other.ask(remove)["ok"] == true);
+    until("the removal", || {
+        let told = other.ask(remove);
+        // (The answer may be lost with the old leader, which is over then: what was asked is in doubt.)
+        told["ok"] == true || told["kind"] == "not-found"
+    });
     until("the end of the one that was removed", || founder.cores.is_stopped());
     assert!(founder.control.finish().is_err_and(|error| error.to_string().contains("removed")));
     until("the other one leads", || other.leader() == Some(2));
