@@ -346,7 +346,8 @@ impl Board {
         let all = lacks.values().flat_map(|lack| lack.partitions.iter().copied());
         let mut partitions: Vec<u32> = all.collect();
         partitions.sort_unstable();
-        Some(Lack { why, partitions })
+        let full = lacks.values().any(|lack| lack.full);
+        Some(Lack { why, full, partitions })
     }
 
     /// Whether the brick serves everything that it has; else why not.
@@ -428,7 +429,8 @@ mod tests {
         board.core(1).set_state(CoreState::Serving);
         assert_eq!(board.serves_all(), Ok(()));
         board.core(1).set_state(CoreState::Opening);
-        let lack = |partitions| Some(Lack { why: "data_dir has no room".into(), partitions });
+        let why = "data_dir has no room";
+        let lack = |partitions| Some(Lack { why: why.into(), full: true, partitions });
         board.set_lack(0, lack(vec![]));
         assert_eq!(board.serves_all(), Err("data core 1 is opening its partitions".into()));
         board.set_lack(1, lack(vec![7, 9]));

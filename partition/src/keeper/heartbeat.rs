@@ -82,6 +82,8 @@ pub struct Room {
 pub struct Lack {
     /// Why, in a sentence that says what to do.
     pub why: String,
+    /// There is no room, or a disk failed: the brick is given nothing new. Else it is the files of these partitions.
+    pub full: bool,
     /// Partitions that the brick does not serve for it: it leads them and cannot begin, or cannot open them, or their disk failed.
     pub partitions: Vec<u32>,
 }

@@ -216,8 +216,12 @@ impl Leases {
 
     /// What is known of this process; what was known of an older one is forgotten, and that others did not reach it.
     fn seen_of(&mut self, brick: u32, incarnation: u64) -> &mut Seen {
-        if self.seen.get(&brick).is_none_or(|seen| seen.incarnation != incarnation) {
-            self.seen.values_mut().for_each(|other| _ = other.unreachable.remove(&brick));
+        let before = self.seen.get(&brick).map(|seen| seen.incarnation);
+        if before != Some(incarnation) {
+            // (A leader that is new has heard of none before.)
+            if before.is_some() {
+                self.seen.values_mut().for_each(|other| _ = other.unreachable.remove(&brick));
+            }
             self.seen.insert(brick, Seen { incarnation, ..Seen::default() });
             self.suspended.remove(&brick);
         }
@@ -396,6 +400,16 @@ impl Leases {
     pub(super) fn pid(&self, keepers: &Keepers, brick: u32) -> Option<u32> {
         let seen = self.seen.get(&brick).filter(|s| keepers.is_current(brick, s.incarnation));
         seen.map(|seen| seen.pid).filter(|pid| *pid > 0)
+    }
+
+    /// A brick has no room, as it said last: it is given nothing new.
+    pub(super) fn is_full(&self, brick: u32) -> bool {
+        self.lack(brick).is_some_and(|lack| lack.full)
+    }
+
+    /// A brick does not serve the partition for lack of room or of good files, as it said last.
+    pub(super) fn lacks(&self, brick: u32, partition: u32) -> bool {
+        self.lack(brick).is_some_and(|lack| lack.partitions.contains(&partition))
     }
 
     /// What a brick has no room for, as it said last.

@@ -295,8 +295,10 @@ impl Replica {
             self.state = State::Stopped;
         }
         let idle = self.pending.is_empty() && self.waiters.is_empty();
-        // One that has no room to begin has nothing in flight, and from then on does not begin.
-        let stopped = self.state == State::Stopped && idle || self.lacks_room();
+        // One that has no room to begin, or no disk, has nothing in flight, and from then on does not begin.
+        let cannot_begin =
+            self.lacks_room() || self.log.is_sick() && self.state == State::Beginning;
+        let stopped = self.state == State::Stopped && idle || cannot_begin;
         if self.group.stop == Stop::Asked && stopped {
             self.group.stop = Stop::Told;
             self.group.report_at = 0;

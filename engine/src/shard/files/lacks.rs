@@ -102,16 +102,19 @@ impl Files {
         let unopened = store.unopened.keys().copied();
         let mut partitions: Vec<u32> = waiting(store).chain(unopened).collect();
         partitions.sort_unstable();
-        let failed = store.unopened.values().any(|why| *why == Failure::DiskFailed)
-            || store.all().iter().any(|r| r.log().is_sick());
+        let bad_files = store.unopened.values().any(|why| *why == Failure::DiskFailed);
+        let failed = bad_files || store.all().iter().any(|r| r.log().is_sick());
         let refused = self.pools.refusal();
+        let full = refused.is_some()
+            || waiting(store).next().is_some()
+            || store.unopened.values().any(|why| *why == Failure::NoSpace);
         let why = match refused {
             _ if failed => &self.lacks.failure,
             Some(why) if store.unopened.is_empty() => why,
             None if partitions.is_empty() => return None,
             _ => &self.lacks.why,
         };
-        Some(Lack { why: why.to_owned(), partitions })
+        Some(Lack { why: why.to_owned(), full, partitions })
     }
 
     /// A partition that is not open has nothing in flight here: asked to stop, it has.

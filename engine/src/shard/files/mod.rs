@@ -40,6 +40,8 @@ use waits::Waits;
 const TICK_NS: u64 = 100_000;
 /// Between two looks at the size of spares and the room for dead records.
 const RESIZE_NS: u64 = 10_000_000;
+/// After a start, for so long the parts in groups that the keepers have not given yet are waited for.
+const PARTS_NS: u64 = 5_000_000_000;
 /// While there is none: sessions end and values expire by this clock.
 const IDLE_TICK_NS: u64 = 100_000_000;
 /// Without a write for this long, cleaning is thorough and unused spares go back.
@@ -158,7 +160,7 @@ impl Files {
     /// Every partition is open, recovered, and has its part in its group; but for those that cannot be opened, which others
     /// are not to wait for.
     pub fn is_open(&self, store: &mut Store) -> bool {
-        self.has_opened() && self.failed.is_none() && Self::have_parts(store)
+        self.has_opened() && self.failed.is_none() && self.have_parts(store)
     }
 
     /// Everything that can be opened is, and scanned.
@@ -166,12 +168,14 @@ impl Files {
         self.recovering.is_empty() && self.opening.len() == self.lacks.unopened()
     }
 
-    /// A map that names an earlier process of this brick is going to be replaced by one that names this one.
-    fn have_parts(store: &mut Store) -> bool {
+    /// A map that names an earlier process of this brick is going to be replaced by one that names this one, unless the
+    /// partition has stopped and waits for another brick: that keeps no other from being served.
+    fn have_parts(&self, store: &mut Store) -> bool {
         let routes = std::sync::Arc::clone(&store.routes);
+        let soon = store.now.boot_ns < self.opened_at_ns + PARTS_NS;
         store.replicas().iter().all(|replica| {
             let named = routes.partition(replica.partition()).is_some_and(|entry| entry.here);
-            replica.is_settled() && !(named && replica.is_out())
+            replica.is_settled() && !(soon && named && replica.is_out())
         })
     }
 

@@ -97,7 +97,8 @@ pub(super) fn hand_over(scene: &mut Scene<'_>, work: &mut Work<'_>) {
                 group.replicas.position(full.id) == Some(0)
                     && group.replicas.position(empty.id).is_some()
                     && scene.may_copy(full.id, empty.id)
-                    && scene.leases.lack(empty.id).is_none()
+                    && !scene.leases.is_full(empty.id)
+                    && !scene.leases.lacks(empty.id, *partition)
                     && is_calm(scene, *partition, group)
             };
             scene

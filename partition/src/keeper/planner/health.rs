@@ -97,11 +97,8 @@ pub(super) fn look(scene: &mut Scene<'_>) {
     }
     for (from, report, _) in &scene.reports {
         // (One that says that it has no room for the partition is not out of reach.)
-        let lacks = |partition: &u32, brick: &u32| {
-            scene.leases.lack(*brick).is_some_and(|lack| lack.partitions.contains(partition))
-        };
         if let Report::Silent { partition, brick, .. } = report
-            && !lacks(partition, brick)
+            && !scene.leases.lacks(*brick, *partition)
             && live.contains(from)
             && live.contains(brick)
             && brick != from

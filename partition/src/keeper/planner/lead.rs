@@ -3,7 +3,7 @@
 use super::{MS, Scene};
 use crate::keeper::entry::Entry;
 use crate::keeper::leases::Leases;
-use crate::keeper::state::{Group, Keepers};
+use crate::keeper::state::{Group, Keepers, Kept};
 
 /// How long bricks have to say what they hold of a group that nobody kept whole.
 const FIGURES_NS: u64 = 3_000 * MS;
@@ -34,8 +34,9 @@ fn who(scene: &mut Scene<'_>, partition: u32, group: &Group) -> Option<(u32, boo
         let here = usable.iter().find(|b| group.replicas.position(b.id).is_some());
         return here.or(usable.first()).map(|brick| (brick.id, false));
     }
-    let whole = group.kept.iter().find(|kept| kept.intact && scene.is_live(kept.brick));
-    if let Some(kept) = whole {
+    let whole = || group.kept.iter().filter(|kept| kept.intact && scene.is_live(kept.brick));
+    let serves = |kept: &&Kept| !scene.leases.lacks(kept.brick, partition);
+    if let Some(kept) = whole().find(serves).or_else(|| whole().next()) {
         return Some((kept.brick, false));
     }
     let since = *scene.memory.stopped.entry(partition).or_insert(scene.now);

@@ -4,6 +4,7 @@ use super::repair::leave;
 use super::{ACTIVE_MAX, Scene};
 use crate::keeper::entry::Entry;
 use crate::keeper::heartbeat::Report;
+use crate::keeper::state::Kept;
 use crate::maps::{Intent, Member};
 
 /// The only brick gave up its lease without end: others may join.
@@ -56,12 +57,22 @@ pub(super) fn roomless(scene: &mut Scene<'_>) {
     for (partition, group) in scene.keepers.groups() {
         let replicas = &group.replicas;
         let Some(primary) = replicas.primary().filter(|_| !replicas.is_active()) else { continue };
-        let lack = scene.leases.lack(primary.brick);
-        let waits = lack.is_some_and(|lack| lack.partitions.contains(&partition));
-        let roomy = |m: &Member| scene.leases.lack(m.brick).is_none();
         let free = replicas.intent == Intent::None && scene.is_free(partition);
-        if waits && free && replicas.members.iter().any(roomy) {
+        if !free || !scene.leases.lacks(primary.brick, partition) {
+            continue;
+        }
+        let fit =
+            |brick: u32| !scene.leases.is_full(brick) && !scene.leases.lacks(brick, partition);
+        let waits = |kept: &&Kept| kept.brick != primary.brick && kept.intact && fit(kept.brick);
+        if replicas.members.iter().any(|m| fit(m.brick)) {
             leave(scene, (partition, group), primary.brick);
+        } else if replicas.members.len() == 1
+            && group.kept.iter().filter(waits).any(|kept| scene.is_live(kept.brick))
+        {
+            // It came alone, and nothing was committed since: who came later has everything too.
+            let Member { brick, incarnation, .. } = primary;
+            let epoch = replicas.epoch;
+            scene.step(partition, Entry::Damaged { partition, epoch, brick, incarnation });
         }
     }
 }

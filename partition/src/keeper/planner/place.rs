@@ -164,7 +164,7 @@ pub fn create_table(
     }
     let mut loads = Loads::of(keepers);
     let replicas = usize::from(options.replicas).min(bricks.len());
-    let has_room = |brick: &&Brick| leases.lack(brick.id).is_none();
+    let has_room = |brick: &&Brick| !leases.is_full(brick.id);
     if bricks.iter().copied().filter(|brick| has_room(brick)).count() >= replicas {
         bricks.retain(has_room);
     }

@@ -114,7 +114,7 @@ impl<'a> Work<'a> {
         {
             return Some(wished.id);
         }
-        let full = |brick: &Brick| scene.leases.lack(brick.id).is_some();
+        let full = |brick: &Brick| scene.leases.is_full(brick.id);
         let best = backups.min_by(|a, b| {
             let least = compare(ratio(a), ratio(b));
             full(a).cmp(&full(b)).then(least).then(a.id.cmp(&b.id))
@@ -171,12 +171,9 @@ impl<'a> Work<'a> {
         let (id, most) = (brick.id, scene.keepers.settings.copies_per_brick_max);
         let mut members = group.replicas.members.iter();
         // (One that was a member may have the room already, unless it says otherwise.)
-        let former = group.former.contains(&id);
-        let has_room = scene
-            .leases
-            .lack(id)
-            .is_none_or(|lack| former && !lack.partitions.contains(&partition));
+        let has_room = group.former.contains(&id) || !scene.leases.is_full(id);
         has_room
+            && !scene.leases.lacks(id, partition)
             && members.all(|m| m.brick != id && scene.may_copy(m.brick, id))
             && self.copies_to.get(&id).is_none_or(|copies| *copies < most)
             && self.loads.ratio(brick).0 < PARTITIONS_MAX as u64

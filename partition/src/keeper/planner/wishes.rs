@@ -141,7 +141,7 @@ fn unfit(scene: &Scene<'_>, group: &Group, to: u32) -> Option<String> {
         let other = scene.keepers.name_of(apart.brick);
         return Some(format!("bricks \"{name}\" and \"{other}\" do not reach each other"));
     }
-    if let Some(lack) = scene.leases.lack(to) {
+    if let Some(lack) = scene.leases.lack(to).filter(|lack| lack.full) {
         return Some(format!("brick \"{name}\" takes nothing more: {}", lack.why));
     }
     let load = scene.keepers.brick_loads().get(&to).copied().unwrap_or(0);

@@ -90,7 +90,7 @@ fn a_brick_without_room_for_a_partition_is_not_out_of_reach() {
     for n in 0..40_u64 {
         let at = 1_000 * MS + n * 50 * MS;
         for brick in 1..=3_u32 {
-            let lack = Lack { why: "it is full".into(), partitions: vec![1] };
+            let lack = Lack { why: "it is full".into(), full: true, partitions: vec![1] };
             let heartbeat = Heartbeat {
                 brick,
                 incarnation: u64::from(brick) * 100,

@@ -214,7 +214,8 @@ fn a_primary_without_room_to_begin_gives_way_to_a_backup() {
     let led = led_by(&world, id);
     assert!(!led.is_empty());
     world.crash(1, false);
-    world.machines[1].lack = Some(Lack { why: "it is full".into(), partitions: led.clone() });
+    world.machines[1].lack =
+        Some(Lack { why: "it is full".into(), full: true, partitions: led.clone() });
     world.start(1);
     world.applied.clear();
     world.run(10_000);
@@ -249,7 +250,8 @@ fn a_former_member_that_cannot_open_the_partition_is_not_copied_to() {
     let bad = had[0];
     let group = world.keepers.group(bad).unwrap();
     assert!(group.replicas.learners.iter().any(|m| m.brick == id), "{group:?}");
-    world.machines[1].lack = Some(Lack { why: "p7 is no good".into(), partitions: vec![bad] });
+    world.machines[1].lack =
+        Some(Lack { why: "p7 is no good".into(), full: false, partitions: vec![bad] });
     world.run(300);
     let epoch = world.keepers.group(bad).unwrap().replicas.epoch;
     assert!(world.propose(&Entry::DropLearner { partition: bad, epoch, brick: id }));
@@ -262,4 +264,56 @@ fn a_former_member_that_cannot_open_the_partition_is_not_copied_to() {
         group.replicas.learners.iter().any(|m| m.brick == id)
     });
     assert_eq!(others.count(), had.len() - 1, "its other partitions are none the worse");
+}
+
+fn led_by(world: &World, partition: u32) -> (Option<u32>, bool) {
+    let replicas = &world.keepers.group(partition).unwrap().replicas;
+    (replicas.primary().map(|m| m.brick), replicas.is_active())
+}
+
+fn no_good(partition: u32) -> Lack {
+    Lack { why: "its files are no good".into(), full: false, partitions: vec![partition] }
+}
+
+#[test]
+fn two_bricks_with_bad_files_each_take_over_for_each_other() {
+    let mut world = World::new(2);
+    assert!(world.create("t", options(8, 2)));
+    world.converge();
+    let bricks = [world.machines[0].id.unwrap(), world.machines[1].id.unwrap()];
+    let first = bricks.map(|brick| {
+        let led =
+            |(_, group): &(u32, &Group)| group.replicas.primary().is_some_and(|m| m.brick == brick);
+        world.keepers.groups().find(led).unwrap().0
+    });
+    for (at, bad) in first.into_iter().enumerate() {
+        world.crash(at, false);
+        world.machines[at].lack = Some(no_good(bad));
+    }
+    world.start(0);
+    world.start(1);
+    world.run(10_000);
+    assert_eq!(led_by(&world, first[0]), (Some(bricks[1]), true));
+    assert_eq!(led_by(&world, first[1]), (Some(bricks[0]), true));
+}
+
+/// All were away, it came back long before the others, and cannot serve what it has.
+#[test]
+fn a_last_member_that_cannot_open_its_files_gives_way_to_whoever_has_everything() {
+    let mut world = World::new(2);
+    assert!(world.create("t", options(8, 2)));
+    world.converge();
+    let bricks = [world.machines[0].id.unwrap(), world.machines[1].id.unwrap()];
+    let led =
+        |(_, group): &(u32, &Group)| group.replicas.primary().is_some_and(|m| m.brick == bricks[0]);
+    let bad = world.keepers.groups().find(led).unwrap().0;
+    world.crash(0, false);
+    world.crash(1, false);
+    world.machines[0].lack = Some(no_good(bad));
+    world.start(0);
+    world.run(4_000);
+    assert_eq!(led_by(&world, bad), (Some(bricks[0]), false));
+    world.start(1);
+    world.run(5_000);
+    assert_eq!(led_by(&world, bad), (Some(bricks[1]), true));
 }

@@ -33,7 +33,8 @@ fn a_new_table_is_even_from_the_start() {
 fn a_new_table_is_not_on_full_bricks_while_there_are_others() {
     let mut world = World::new(3);
     world.run(2_000);
-    world.machines[1].lack = Some(Lack { why: "it is full".into(), partitions: Vec::new() });
+    world.machines[1].lack =
+        Some(Lack { why: "it is full".into(), full: true, partitions: Vec::new() });
     world.run(500);
     assert!(world.create("pairs", options(8, 2)));
     assert_eq!(spread(&world).into_iter().map(|l| l.0).collect::<Vec<_>>(), [8, 0, 8]);
