@@ -26,6 +26,12 @@ pub(super) fn keeper_setup(
     let at = |address: SocketAddr| advertised(config, address).to_string();
     let [(device, inode), _] =
         lock.lock_files().map_err(BrickError::file("look at the lock file in", &plan.data_dir))?;
+    if identity.copied {
+        notices.say(format!(
+            "{} is a copy, as from a backup: what it has does not count, and is copied from the other bricks",
+            plan.data_dir.display()
+        ));
+    }
     let registration = Registration {
         identity: identity.brick_id,
         name: config.name.clone(),

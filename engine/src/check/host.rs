@@ -6,6 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::lock::ID_FILE;
+
 /// Whether io_uring can be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Uring {
@@ -46,6 +48,8 @@ pub struct Place {
     pub available: u64,
     /// Bytes that files in the folder itself already take.
     pub own_bytes: u64,
+    /// A brick has served from it.
+    pub has_brick: bool,
 }
 
 impl Place {
@@ -56,7 +60,7 @@ impl Place {
 
     /// A brick has memory here already, and the file system is large enough, if not others have filled it.
     pub fn is_home_of(&self, wanted: u64) -> bool {
-        self.own_bytes > 0 && self.size >= wanted
+        self.has_brick && self.size >= wanted
     }
 }
 
@@ -286,6 +290,7 @@ fn read_place(path: &Path) -> Place {
         size: 0,
         available: 0,
         own_bytes: if missing.is_empty() { bytes_in(existing, 0) } else { 0 },
+        has_brick: path.join(ID_FILE).is_file(),
     };
     if let Ok(name) = CString::new(real.as_os_str().as_bytes()) {
         read_fs(&name, &mut place);

@@ -101,7 +101,7 @@ fn auto_memory_dir(data_dir: &Path, wanted: u64, host: &Host) -> PathBuf {
     let beside = beside_folder(data_dir);
     // A brick stays with the memory that it has, also when others have filled the file system since: the disk that it
     // would have to be loaded from has not all that was acknowledged, and of `memory` tables nothing.
-    if host.place(&beside).own_bytes > 0 && place.own_bytes == 0 {
+    if host.place(&beside).has_brick && !place.has_brick {
         return beside;
     }
     let fits = place.room() >= wanted || place.is_home_of(wanted);

@@ -8,7 +8,7 @@ const GIB: u64 = 1 << 30;
 
 fn place(path: &Path, kind: FsKind, available: u64) -> Place {
     let path = path.to_owned();
-    Place { path, refused: None, kind, size: available, available, own_bytes: 0 }
+    Place { path, refused: None, kind, size: available, available, own_bytes: 0, has_brick: false }
 }
 
 /// A good host: 8 GiB, 4 CPUs, 4 GiB of /dev/shm, a disk at everything else.
@@ -134,6 +134,7 @@ fn a_brick_stays_with_its_memory_when_others_have_taken_the_room() {
     let mut full = host();
     with_shm(&mut full, |shm| {
         (shm.available, shm.own_bytes, shm.size) = (GIB, 2 * GIB, 6 * GIB);
+        shm.has_brick = true;
     });
     for text in ["memory = \"4GiB\"", "memory = \"4GiB\"\nmemory_dir = \"/dev/shm/x\""] {
         let plan = settled(text, &full);

@@ -30,7 +30,7 @@ use super::{BrickLock, LOCK_FILE};
 use crate::durable::{self, FileKind};
 use crate::error::BrickError;
 
-const ID_FILE: &str = "brick.id";
+pub(crate) const ID_FILE: &str = "brick.id";
 /// (Format 1 has no `flushed`.)
 const KIND: FileKind = FileKind { word: "brick", format: 2 };
 
@@ -47,9 +47,9 @@ struct IdFile {
     since: Vec<u64>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     lock_born_ns: Option<u64>,
-    /// The process of `nonce` ended, and the disk has all that it had.
-    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
-    flushed: bool,
+    /// The last process that ended with all that it had on the disk, if none has settled since.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    flushed: Option<u64>,
 }
 
 /// Starts that did not get as far as `settle` and are remembered.
@@ -82,7 +82,7 @@ pub struct Identity {
     /// `data_dir` is a copy, as from a backup: older than what the brick had last, perhaps.
     pub copied: bool,
     lock_born_ns: Option<u64>,
-    /// The incarnation before, if the disk has all that it had; else 0.
+    /// An incarnation of which the disk has all that it had; 0: none. (The keepers know whether it was the last that acted.)
     pub flushed: u64,
     settled: AtomicBool,
     name: String,
@@ -134,7 +134,7 @@ impl Identity {
             before,
             copied,
             lock_born_ns,
-            flushed: disk.filter(|disk| disk.flushed && !copied).map_or(0, |disk| disk.nonce),
+            flushed: disk.filter(|_| !copied).and_then(|disk| disk.flushed).unwrap_or(0),
             settled: AtomicBool::new(false),
             name: name.to_owned(),
             data_file,
@@ -143,7 +143,8 @@ impl Identity {
         let since = identity.before.clone();
         // (A copy is one until what is in it counts again.)
         let lock_born_ns = if copied { written_ns } else { lock_born_ns };
-        let file = IdFile { was, since, lock_born_ns, ..identity.file() };
+        let flushed = Some(identity.flushed).filter(|nonce| *nonce != 0);
+        let file = IdFile { was, since, lock_born_ns, flushed, ..identity.file() };
         durable::write(&identity.data_file, KIND, &file)?;
         Ok(identity)
     }
@@ -152,7 +153,7 @@ impl Identity {
     /// memory_dir, and then lets the disk forget the nonce before.
     pub fn settle(&self) -> Result<(), BrickError> {
         durable::write(&self.memory_file, KIND, &self.file())?;
-        durable::write(&self.data_file, KIND, &self.disk_file(false))?;
+        durable::write(&self.data_file, KIND, &self.disk_file(None))?;
         self.settled.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -162,10 +163,10 @@ impl Identity {
         if !self.settled.load(Ordering::Relaxed) {
             return Ok(());
         }
-        durable::write(&self.data_file, KIND, &self.disk_file(true))
+        durable::write(&self.data_file, KIND, &self.disk_file(Some(self.nonce)))
     }
 
-    fn disk_file(&self, flushed: bool) -> IdFile {
+    fn disk_file(&self, flushed: Option<u64>) -> IdFile {
         IdFile { lock_born_ns: self.lock_born_ns, flushed, ..self.file() }
     }
 
@@ -178,7 +179,7 @@ impl Identity {
             was: None,
             since: Vec::new(),
             lock_born_ns: None,
-            flushed: false,
+            flushed: None,
         }
     }
 }

@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::error::BrickError;
+pub(crate) use identity::ID_FILE;
 pub use identity::{Identity, Memory, boot_id, random};
 
 /// Name of the lock file.
