@@ -121,14 +121,28 @@ class Server:
     def cpu_ns(self):
         """CPU time of all threads so far, in nanoseconds (the scheduler's own count)."""
         total = 0
-        tasks = f"/proc/{self.pid}/task"
-        for task in os.listdir(tasks):
-            try:
-                with open(f"{tasks}/{task}/schedstat") as stat:
-                    total += int(stat.read().split()[0])
-            except (FileNotFoundError, ProcessLookupError):
-                pass  # the thread ended
+        for pid in self.pids():
+            tasks = f"/proc/{pid}/task"
+            for task in os.listdir(tasks):
+                try:
+                    with open(f"{tasks}/{task}/schedstat") as stat:
+                        total += int(stat.read().split()[0])
+                except (FileNotFoundError, ProcessLookupError):
+                    pass  # the thread ended
         return total
+
+    def pids(self):
+        """Its processes: a brick forks one that makes huge pages, which has its command line."""
+        def said(pid):
+            try:
+                with open(f"/proc/{pid}/cmdline") as command:
+                    return command.read()
+            except (FileNotFoundError, ProcessLookupError):
+                return ""
+        mine = said(self.pid)
+        if not mine:
+            return [self.pid]
+        return [pid for pid in os.listdir("/proc") if pid.isdigit() and said(pid) == mine]
 
     def memory(self):
         """Bytes: what a person would call this server's memory."""
@@ -176,8 +190,11 @@ class Brick(Server):
 
     def memory(self):
         """Anonymous memory of the process and what its segments take in memory_dir."""
-        with open(f"/proc/{self.pid}/smaps_rollup") as rollup:
-            anonymous = int(re.search(r"Anonymous:\s+(\d+) kB", rollup.read())[1]) * 1024
+        anonymous = 0
+        for pid in self.pids():
+            with open(f"/proc/{pid}/smaps_rollup") as rollup:
+                # (What the two share counts once.)
+                anonymous += int(re.search(r"Pss_Anon:\s+(\d+) kB", rollup.read())[1]) * 1024
         return anonymous + self.memory_dir_bytes()
 
     def memory_dir_bytes(self):
