@@ -200,7 +200,9 @@ fn the_primarys_own_vote_before_its_flush() {
 #[test]
 fn lease_counted_from_the_answer() {
     let mistake = Mistake::LeaseFromAnswer;
-    hunt("lease from answer", None, |seed| mistaken(mistake, with(seed, &[storm, cut_off, storm])));
+    let faults: &[Make] = &[storm, cut_off, storm, pause];
+    let plan = |seed| calm(Plan::short(seed), 60, 20, faults);
+    hunt("lease from answer", None, |seed| mistaken(mistake, plan(seed)));
 }
 
 #[test]
