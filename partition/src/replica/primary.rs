@@ -31,7 +31,8 @@ impl Replica {
             return Err(AppendError::NotYet);
         }
         if put || canary::is_on(Canary::RemovesNeedRoom) {
-            let needs = (self.pending_bytes + len) as u64;
+            // Twice what is ahead: of a segment that a record did not fit into, as much may stay empty.
+            let needs = (2 * self.pending_bytes + len) as u64;
             let counted = self.group.peers.iter().filter(|p| p.counts());
             if counted.into_iter().any(|p| p.vote.below || p.vote.room < needs) {
                 return Err(AppendError::NoSpace);

@@ -2,6 +2,7 @@
 //! shows.
 
 mod anew;
+mod bounds;
 mod copies;
 mod counts;
 mod damaged;
