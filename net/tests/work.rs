@@ -204,3 +204,26 @@ fn an_idle_core_uses_no_cpu_and_a_wake_costs_a_core_that_runs_no_system_call() {
     assert!(matches!(events[..], [Event::Woken]));
     assert_eq!(tcp.counters().enters, enters);
 }
+
+/// Written, and not flushed: whoever asked for it to be durable must not take it for that.
+#[test]
+fn a_flush_that_fails_is_an_error_although_the_write_went_well() {
+    let mut tcp = Tcp::new(Config::default()).unwrap();
+    // It takes all bytes, and knows no flush.
+    let null = std::fs::OpenOptions::new().write(true).open("/dev/null").unwrap();
+    let bytes = [1; 512];
+    let (fd, ptr, len) = (null.as_raw_fd(), bytes.as_ptr(), bytes.len() as u32);
+    for durable in [false, true] {
+        tcp.disk_write(DiskWrite { fd, ptr, len, offset: 0, durable }, Token(7)).unwrap();
+        let (mut events, start) = (Vec::new(), Instant::now());
+        let result = loop {
+            tcp.wait(1, 10_000_000).unwrap();
+            tcp.poll(boot_ns(), &mut events);
+            if let Some(Event::Done { result, .. }) = events.pop() {
+                break result;
+            }
+            assert!(start.elapsed() < Duration::from_secs(10));
+        };
+        assert_eq!(result, if durable { -libc::EINVAL } else { 512 });
+    }
+}

@@ -181,6 +181,10 @@ impl Rig {
     }
 
     pub fn perform(&mut self, op: FlushOp) {
+        // What O_DIRECT asks for: a file system that refuses the write would only have it go through the page cache.
+        for n in [op.offset, u64::from(op.len), op.ptr as u64] {
+            assert!(n.is_multiple_of(512), "{op:?}");
+        }
         self.trace.push(format!("write {}", op.segment));
         let result = match self.disk {
             Disk::Works => pwrite(&op),

@@ -246,3 +246,29 @@ fn what_a_sessions_record_rests_on_is_on_the_disk_before_it_is() {
         names.iter().flat_map(|&name| rig.log.records_of(name)).map(|(_, r)| r.version().seq);
     assert_eq!(newest.max(), Some(rig.log.tail().seq), "it tells of writes that are lost");
 }
+
+/// A damaged `made_at_seq` cannot be told from a good one: it counts as none, and tombstones stay.
+#[test]
+fn point_02_a_rebuilt_first_page_knows_of_no_tombstone() {
+    let mut rig = rig(Durability::Memory);
+    for i in 0..11 {
+        rig.put(500 + i, &[1; 1000]);
+    }
+    put_and_tombstone_after_a_loss(&mut rig);
+    for i in 0..11 {
+        rig.put(500 + i, &[2; 1000]);
+    }
+    rig.clean(true);
+    assert!(
+        !rig.files("memory").contains(&"t1.seg".to_owned()),
+        "it was made before anything else"
+    );
+    rig.flip("memory", "t2.seg", 30, 1);
+    rig.kill();
+    assert_eq!(rig.report.corruptions_total, 1, "{:?}", rig.report);
+    for i in 0..11 {
+        rig.put(700 + i, &[2; 1000]);
+    }
+    rig.clean(true);
+    key_7_stays_away(&mut rig);
+}

@@ -77,3 +77,21 @@ fn point_04_a_failed_spare_leaves_no_file_and_is_no_space() {
     assert!(matches!(done, firebrick_log::storage::Done::Spare { result: Err(_), .. }), "{done:?}");
     assert!(!rig.memory.join("spare-77.seg").exists() && !rig.memory.join("spare-77.tmp").exists());
 }
+
+/// Nothing but the manifest knows the number then. Below `lowest` a new segment would be an orphan.
+#[test]
+fn point_01_numbers_go_on_when_no_segment_is_left() {
+    let mut rig = rig(Durability::Memory);
+    for i in 0..5 {
+        rig.put(i, &[1; 64]);
+    }
+    rig.log.rebase(Version { epoch: 1, seq: 5 }, false, |_| ());
+    rig.index = Index::default();
+    rig.pump();
+    assert!(!rig.files("memory").iter().any(|file| file.contains(".seg")));
+    rig.kill();
+    rig.put(7, b"x");
+    assert!(rig.files("memory").contains(&"t2.seg".to_owned()), "{:?}", rig.files("memory"));
+    rig.kill();
+    assert_eq!(rig.index.values(&rig.log).len(), 1);
+}

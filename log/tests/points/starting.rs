@@ -220,3 +220,87 @@ fn a_removal_that_ends_half_way_leaves_what_opens() {
         assert!(opened.is_ok(), "{blocked}, {durability:?}: {:?}", opened.err());
     }
 }
+
+#[test]
+fn point_11_what_waited_for_the_disk_in_two_segments_is_flushed_again() {
+    let mut rig = rig(ASYNC);
+    rig.hold_writes = true;
+    let mut n = 0;
+    while rig.try_write(&put(&key(n), &[1; 64])).is_ok() {
+        n += 1;
+    }
+    let names: std::collections::BTreeSet<_> =
+        rig.index.at.values().map(|at| rig.log.segment_name(at.0)).collect();
+    assert_eq!((names.len(), rig.log.flushed()), (2, 0));
+    rig.hold_writes = false;
+    rig.kill();
+    assert_eq!(rig.log.flushed(), n, "it says that the disk has them");
+    rig.lose_power();
+    assert_eq!(rig.index.values(&rig.log).len() as u64, n);
+}
+
+/// What tells damage in an `async` table, where nobody else knows what the disk had: writes come one at a time and in order.
+#[test]
+fn point_12_on_disk_what_lies_behind_one_write_is_proof_of_damage() {
+    // A later segment; the same segment, further than one write reaches.
+    for (segment_bytes_max, records) in [(16 << 10, 200), (4 << 20, 12_000)] {
+        let mut rig =
+            Rig::quick(LogConfig { bytes_max: 64 << 20, segment_bytes_max, ..config(ASYNC) });
+        for i in 0..records {
+            rig.put(i, &[1; 64]);
+            rig.now += 1_000_000;
+            if i % 50 == 0 {
+                rig.pump();
+            }
+        }
+        for _ in 0..20 {
+            rig.now += 1_000_000_000;
+            rig.pump();
+        }
+        assert_eq!(rig.log.flushed(), records);
+        rig.flip("data", "t1.seg", 4096 + 20 * 128 + 60, 4);
+        rig.lose_power();
+        assert_eq!((rig.report.corruptions_total, rig.report.lost_records), (1, 0));
+        assert_eq!(rig.index.values(&rig.log).len() as u64, records - 1);
+    }
+}
+
+/// Somebody stores what is itself a record: behind damage the scan goes on where the bad record ends, and not in its value.
+#[test]
+fn point_13_what_lies_in_a_bad_records_value_is_not_taken_for_a_record() {
+    let mut rig = rig(Durability::Memory);
+    let mut other = Log::in_heap(config(Durability::Memory));
+    let loc = other.append(&meta(4, 3), &put(b"a key of 16 byte", b"stored"), Room::Write).unwrap();
+    let record = other.record(loc).unwrap().bytes().to_vec();
+    for i in 1..=8 {
+        rig.put(i, if i == 4 { &record } else { &[1; 64] });
+    }
+    // In the key of the fourth.
+    rig.flip("memory", "t1.seg", 4096 + 3 * 128 + 40, 1);
+    rig.kill();
+    assert_eq!(rig.report.corruptions_total, 1, "{:?}", rig.report);
+    let keys: Vec<Vec<u8>> = rig.index.values(&rig.log).into_keys().collect();
+    assert_eq!(keys, [1, 2, 3, 5, 6, 7, 8].map(key));
+}
+
+/// Somebody has copied files about.
+#[test]
+fn point_15_a_segment_of_another_name_or_partition_is_refused() {
+    for (partition, n) in [(PARTITION, 1), (PARTITION + 1, 9)] {
+        let mut rig = rig(Durability::Sync);
+        rig.put(1, b"x");
+        rig.pump();
+        let name = SegmentName { kind: SegmentKind::Tail, n };
+        let head = SegmentHead { partition, name, made_at_seq: 0, bytes: 16 << 10 };
+        let mut copied = head.encode().to_vec();
+        copied.resize(16 << 10, 0);
+        let path = rig.dir("data").join("t9.seg");
+        std::fs::write(&path, &copied).unwrap();
+        let error = rig.restart().unwrap_err();
+        assert!(
+            matches!(&error, StorageError::Foreign { path: told, .. } if *told == path),
+            "{error}"
+        );
+        assert!(path.exists());
+    }
+}

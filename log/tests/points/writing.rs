@@ -175,3 +175,18 @@ fn an_orderly_stop_flushes_at_once_and_says_so() {
     assert_eq!((rig.report.corruptions_total, rig.report.lost_records), (1, 0));
     assert_eq!(rig.index.values(&rig.log).len(), 49);
 }
+
+#[test]
+fn point_09_memory_has_no_manifest_that_the_disk_has_not() {
+    let mut rig = rig(Durability::Sync);
+    rig.put(1, b"x");
+    rig.pump();
+    let manifest = |rig: &Rig, side| std::fs::read(rig.dir(side).join("manifest")).unwrap();
+    let before = manifest(&rig, "memory");
+    // A folder that takes no new one.
+    std::fs::create_dir(rig.dir("data").join("manifest.tmp")).unwrap();
+    rig.log.change_manifest(|m| m.dropped = 77);
+    rig.pump();
+    assert!(rig.log.is_sick(), "{:?}", rig.outcomes);
+    assert_eq!(manifest(&rig, "memory"), before);
+}

@@ -386,6 +386,7 @@ fn kinds_of_the_replicated_cluster_are_reserved() {
     }
 }
 
+mod layout;
 mod replicas {
     use super::super::peer::{History, Peer, Vote, Why, encode, pack_history};
     use super::super::{Message, decode};
