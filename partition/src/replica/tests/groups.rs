@@ -456,3 +456,28 @@ fn a_backup_below_its_reserve_stops_writes_and_removes_go_on() {
     assert!(matches!(net.get(1, b"k", put(&[7; 900])).get(), Answer::Done { .. }));
     net.check_equal();
 }
+
+/// The keepers may act on it as long as the epoch lasts.
+#[test]
+fn what_was_confirmed_binds_for_the_epoch() {
+    let mut net = Net::new(3, 3, 1);
+    net.settle();
+    net.get(1, b"k", put(b"v"));
+    for (brick, intent) in [(1, Intent::StepDown { brick: 1 }), (2, Intent::Leave { brick: 2 })] {
+        net.group.intent = intent;
+        net.tell_all();
+        net.settle();
+        assert!(net.reported(Report::Stopped { partition: 3, epoch: net.group.epoch }));
+        // Nobody asks any more, in the same epoch.
+        net.group.intent = Intent::None;
+        net.tell_all();
+        let read = net.ask(brick, b"k", Op::Get, None);
+        net.settle();
+        let aside = is_failure(net.answer(read), Failure::AskPrimary);
+        assert!(if brick == 1 { net.answer(read).is_none() } else { aside });
+        net.reports.clear();
+        let group = net.group.clone();
+        net.change(group);
+        net.heal();
+    }
+}

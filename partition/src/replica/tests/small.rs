@@ -288,3 +288,29 @@ fn held_writes_run_a_slice_at_a_time() {
     assert!(!world.replica.wants_poll());
     assert!(matches!(world.get(b"k", Op::Get).get(), Answer::Value { value: b"late", .. }));
 }
+
+/// Nobody is told "absent" before a record says so: another brick's clock may say something else.
+#[test]
+fn a_read_of_what_expired_is_refused_when_there_is_no_room_to_remove_it() {
+    let mut cfg = config(Durability::Memory);
+    cfg.bytes_max = 512 << 10;
+    let mut world = World::new(Durability::Memory);
+    world.replica = Replica::new(Log::in_heap(cfg), leaf());
+    assert!(set_alone(&mut world.replica, world.now, route(1), &mut world.out));
+    let at = world.now.unix_ms + 10;
+    let (expiry, condition) = (Expiry::At(at), Condition::Always);
+    world.get(b"k", Op::Put { value: b"v", expiry, condition, want_old: false });
+    let full = Answer::Failed(Failure::NoSpace);
+    let remove = Op::Remove { condition: Condition::Always, want_old: false };
+    let keys = 1_000u32;
+    let fits = |world: &mut World, n: u32, op| world.get(&n.to_le_bytes(), op).get() != full;
+    let stored = (0..keys).take_while(|n| fits(&mut world, *n, put(&[7; 900]))).count() as u32;
+    let removed = (0..stored).take_while(|n| fits(&mut world, *n, remove)).count() as u32;
+    assert!(removed < stored && stored < keys, "{removed} of {stored}");
+    world.now.unix_ms = at;
+    assert_eq!(world.get(b"k", Op::Get).get(), full);
+    for _ in 0..100 {
+        world.clean();
+    }
+    assert_eq!(world.get(b"k", Op::Get).get(), Answer::Absent);
+}
