@@ -1,12 +1,17 @@
+use std::sync::Arc;
+
+use firebrick_net::ring::Bell;
 use firebrick_partition::log::storage::{Done, Job, Storage};
 use firebrick_partition::maps::{
     Durability, Maps, Member, Replicas, Routes, TableMap, TableOptions,
 };
 
-use super::{incarnation, remove_left, settings};
+use super::{Links, incarnation, remove_left, settings};
 use crate::check::{self, Host};
 use crate::config::BrickConfig;
+use crate::control::Cores;
 use crate::lock::{BrickLock, Identity};
+use crate::shard::FromControl;
 
 /// Four partitions of brick 1, but that one of them is on brick 2 alone, and another goes from there to brick 3.
 fn routes() -> Routes {
@@ -51,4 +56,17 @@ fn config_get_shows_what_auto_came_to() {
     assert_eq!(value("data_dir"), std::env::current_dir().unwrap().join("x").to_str().unwrap());
     assert_eq!(*value("memory"), plan.memory_bytes.to_string());
     assert!(value("cores").parse::<usize>().is_ok());
+}
+
+/// A lease rests on the maps that came with it. (In the simulator this is the test's own.)
+#[test]
+fn a_core_gets_its_routes_before_the_lease_that_rests_on_them() {
+    let (end, mut core) = rtrb::RingBuffer::new(4);
+    let links = Links::new(vec![end], vec![Bell::new().unwrap().waker()]);
+    links.give(0, Some(Arc::new(routes())), 7);
+    links.give(0, None, 8);
+    let mut next = || core.pop().unwrap();
+    assert!(matches!(next(), FromControl::Routes(_)));
+    assert!(matches!(next(), FromControl::Lease { end_ns: 7 }));
+    assert!(matches!(next(), FromControl::Lease { end_ns: 8 }));
 }

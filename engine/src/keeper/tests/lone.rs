@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::rig::{Host, until};
+use crate::clock::boot_ns;
 use crate::keeper::KeeperSetup;
 use crate::keeper::begin::begin;
 
@@ -93,4 +94,25 @@ fn a_folder_that_lost_its_keeper_is_refused_and_left_alone() {
     assert!(told.contains("partitions (\"p7\")"), "{told}");
     assert!(told.contains("put the file back, or move the folder away"), "{told}");
     assert!(!data_dir.join("keeper").exists(), "nothing was changed");
+}
+
+/// The keeper stands still in the middle of a question: the lease counts from before that question, and not from its answer.
+#[test]
+fn a_late_answer_gives_no_more_time() {
+    let (mut a, mut b) = (Host::new("a"), Host::new("b"));
+    let founder = a.start(&[]);
+    let brick = b.start(&[founder.at]);
+    until("a lease", || brick.is_leased());
+    // (On a busy machine there may be no question under way.)
+    let is_early = (0..20).any(|_| {
+        founder.cores.set_frozen(true);
+        std::thread::sleep(Duration::from_millis(200));
+        let (given, answered) = (brick.cores.leases(0).len(), boot_ns());
+        founder.cores.set_frozen(false);
+        until("the next lease", || brick.cores.leases(0).len() > given);
+        brick.cores.leases(0)[given] < answered + 500_000_000
+    });
+    assert!(is_early, "it counts from the answer");
+    brick.end();
+    founder.end();
 }
