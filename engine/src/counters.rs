@@ -350,6 +350,11 @@ impl Board {
         Some(Lack { why, full, partitions })
     }
 
+    /// The same, if partitions wait for it.
+    fn lack_of_partitions(&self) -> Option<Lack> {
+        self.lack().filter(|lack| !lack.partitions.is_empty())
+    }
+
     /// Whether the brick serves everything that it has; else why not.
     pub fn serves_all(&self) -> Result<(), String> {
         self.serving()?;
@@ -358,7 +363,7 @@ impl Board {
             return Ok(());
         }
         // (Why comes a moment later.)
-        let lack = self.lack().filter(|lack| !lack.partitions.is_empty());
+        let lack = self.lack_of_partitions();
         let some = || format!("{unserved} partitions are not served as they should be");
         Err(lack.map_or_else(some, |lack| lack.to_string()))
     }
@@ -371,7 +376,7 @@ impl Board {
         for (core, published) in self.cores.iter().enumerate() {
             let state = published.state();
             if state != CoreState::Serving {
-                let lack = self.lack().filter(|lack| !lack.partitions.is_empty());
+                let lack = self.lack_of_partitions();
                 let why = lack.map_or_else(String::new, |lack| format!(": {lack}"));
                 return Err(format!("data core {core} is {}{why}", state.word()));
             }

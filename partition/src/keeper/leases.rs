@@ -412,6 +412,11 @@ impl Leases {
         self.lack(brick).is_some_and(|lack| lack.partitions.contains(&partition))
     }
 
+    /// A brick could serve the partition, as far as it has said.
+    pub(super) fn could_serve(&self, brick: u32, partition: u32) -> bool {
+        !self.is_full(brick) && !self.lacks(brick, partition)
+    }
+
     /// What a brick has no room for, as it said last.
     pub fn lack(&self, brick: u32) -> Option<&Lack> {
         self.seen.get(&brick)?.lack.as_ref()

@@ -97,8 +97,7 @@ pub(super) fn hand_over(scene: &mut Scene<'_>, work: &mut Work<'_>) {
                 group.replicas.position(full.id) == Some(0)
                     && group.replicas.position(empty.id).is_some()
                     && scene.may_copy(full.id, empty.id)
-                    && !scene.leases.is_full(empty.id)
-                    && !scene.leases.lacks(empty.id, *partition)
+                    && scene.leases.could_serve(empty.id, *partition)
                     && is_calm(scene, *partition, group)
             };
             scene

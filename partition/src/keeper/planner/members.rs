@@ -61,8 +61,7 @@ pub(super) fn roomless(scene: &mut Scene<'_>) {
         if !free || !scene.leases.lacks(primary.brick, partition) {
             continue;
         }
-        let fit =
-            |brick: u32| !scene.leases.is_full(brick) && !scene.leases.lacks(brick, partition);
+        let fit = |brick: u32| scene.leases.could_serve(brick, partition);
         let waits = |kept: &&Kept| kept.brick != primary.brick && kept.intact && fit(kept.brick);
         if replicas.members.iter().any(|m| fit(m.brick)) {
             leave(scene, (partition, group), primary.brick);
